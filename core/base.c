@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * base: checksums and the per-thread text of the last error.
+ */
+#include "core/base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <xxhash.h>
+
+static _Thread_local char err_text[512];
+
+uint64_t hash64(const void *p, size_t len, uint64_t seed)
+{
+	return XXH3_64bits_withSeed(p, len, seed);
+}
+
+uint32_t block_csum(const void *block)
+{
+	return (uint32_t)XXH3_64bits(block, BLOCK_SIZE);
+}
+
+const char *err_last(void)
+{
+	return err_text;
+}
+
+void err_clear(void)
+{
+	err_text[0] = '\0';
+}
+
+int err_set(int error, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(err_text, sizeof err_text, format, ap);
+	va_end(ap);
+	return -error;
+}
+
+int err_corrupt_at(const char *file, int line, const char *format, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(err_text, sizeof err_text, format, ap);
+	va_end(ap);
+	if (n > 0 && (size_t)n < sizeof err_text)
+		(void)snprintf(err_text + n, sizeof err_text - (size_t)n, " [%s:%d]", file, line);
+	return -EUCLEAN;
+}
+
+void check_failed(const char *expr, const char *file, int line)
+{
+	(void)fprintf(stderr, "msyncfs: %s:%d: this must hold: %s\n", file, line, expr);
+	abort();
+}

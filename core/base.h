@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * base: bytes, bounds and errors, included first everywhere. Integers of the format are read and written with the
+ * get/put functions below (little-endian on every machine, any alignment). Assertions: check() is always on and is
+ * for our own mistakes; bytes that come from a file, a peer or the kernel are validated and reported instead, with
+ * err_corrupt() or err_set(), whose text the caller at the edge (command line, log) fetches with err_last().
+ */
+#ifndef MSYNCFS_BASE_H
+#define MSYNCFS_BASE_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK_SHIFT 12
+#define BLOCK_SIZE  4096u
+
+typedef uint64_t block_t;       /* block number in the store file */
+typedef uint64_t gen_t;         /* generation, see DESIGN.md section 3 */
+typedef uint64_t seq_t;         /* sequence number of a change */
+typedef uint64_t jpos_t;        /* journal position, bytes */
+
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+static inline uint16_t get_le16(const void *p)
+{
+	const uint8_t *b = p;
+
+	return (uint16_t)(b[0] | b[1] << 8);
+}
+
+static inline uint32_t get_le32(const void *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof v);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	v = __builtin_bswap32(v);
+#endif
+	return v;
+}
+
+static inline uint64_t get_le64(const void *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof v);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	v = __builtin_bswap64(v);
+#endif
+	return v;
+}
+
+static inline void put_le16(void *p, uint16_t v)
+{
+	uint8_t *b = p;
+
+	b[0] = (uint8_t)v;
+	b[1] = (uint8_t)(v >> 8);
+}
+
+static inline void put_le32(void *p, uint32_t v)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	v = __builtin_bswap32(v);
+#endif
+	memcpy(p, &v, sizeof v);
+}
+
+static inline void put_le64(void *p, uint64_t v)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	v = __builtin_bswap64(v);
+#endif
+	memcpy(p, &v, sizeof v);
+}
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static inline uint64_t div_up(uint64_t a, uint64_t b)
+{
+	return a / b + (a % b != 0);
+}
+
+/* to must be a power of two; the caller knows that v + to does not overflow. */
+static inline uint64_t align_up(uint64_t v, uint64_t to)
+{
+	return (v + to - 1) & ~(to - 1);
+}
+
+/* XXH3 64-bit with a seed: the checksum of everything but contents. */
+uint64_t hash64(const void *p, size_t len, uint64_t seed);
+/* The checksum of a block of contents. */
+uint32_t block_csum(const void *block);
+
+/* Text of the last error of this thread: what and where, "" if none. Valid until the next err_set(). */
+const char *err_last(void);
+void err_clear(void);
+/* Remember the text and return -error, so that `return err_set(EBUSY, "...")` reads well. */
+int err_set(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Damage: -EUCLEAN, with the place in the code that found it. */
+#define err_corrupt(...) err_corrupt_at(__FILE__, __LINE__, __VA_ARGS__)
+int err_corrupt_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+_Noreturn void check_failed(const char *expr, const char *file, int line);
+#define check(x) ((x) ? (void)0 : check_failed(#x, __FILE__, __LINE__))
+#ifdef MSYNCFS_DEBUG
+#define dcheck(x) check(x)
+#else
+#define dcheck(x) ((void)sizeof(x))
+#endif
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * checkpoint: the generation C becomes F, F is written, the superblock flips, F becomes D. Order and crash argument:
+ * DESIGN.md sections 3 and 4, O5 to O7.
+ */
+#include "core/store/store_int.h"
+
+/* The items that say which slot of each changed group is in force. Putting them allocates pages, which may change another
+ * group: each group is listed once a generation, so this ends. */
+static int put_group_items(struct store *s)
+{
+	uint64_t group;
+	uint8_t gen[8];
+	int r;
+
+	put_le64(gen, s->space.gen);
+	while (space_next_unlisted(&s->space, &group) == 0) {
+		r = tree_put(&s->tree, (struct key){ KIND_SPACE, group }, gen, sizeof gen);
+		if (r < 0) {
+			s->space.groups[group].listed = false;
+			return r;
+		}
+	}
+	return 0;
+}
+
+static void fill_super(struct store *s, struct super *sb, bool clean)
+{
+	unsigned n = 0, i;
+
+	*sb = s->super;
+	sb->gen = s->space.gen;
+	if (sb->gen_limit < sb->gen + GEN_STEP / 2)
+		sb->gen_limit = sb->gen + GEN_STEP;
+	sb->total_blocks = s->space.total;
+	sb->inodes = s->counts.inodes;
+	sb->next_ino = s->counts.next_ino;
+	sb->root = s->tree.root;
+	sb->clean = clean;
+	journal_position(&s->journal, &sb->journal);
+	/* The segment that holds the position first; all others that we own are spares to whoever opens this. */
+	for (i = s->journal.used - 1; i < s->journal.count; i++)
+		sb->segs[n++] = s->journal.segs[i];
+	for (i = 0; i + 1 < s->journal.used; i++)
+		sb->segs[n++] = s->journal.segs[i];
+	sb->seg_count = n;
+}
+
+int checkpoint_cut(struct store *s, bool clean)
+{
+	int r;
+
+	if (atomic_load(&s->ckpt_state) != CKPT_IDLE)
+		return 0;
+	if (store_failed(s))
+		return store_failed(s);
+	if (!s->changed && s->super.clean == clean && s->live)
+		return 0;
+	r = put_group_items(s);
+	if (r == 0) {
+		fill_super(s, &s->next, clean);
+		r = space_freeze(&s->space, s->space.gen + 1);
+	}
+	if (r == -ENOSPC)
+		return err_set(ENOSPC, "no room for a checkpoint");
+	if (r < 0) {
+		store_fail(s, r);
+		return r;
+	}
+	/* Only after the freeze is it known what the generation left in use. */
+	s->next.used_blocks = s->space.used;
+	s->next.flip = s->super.flip + 1;
+	s->changed = false;
+	s->cut_pos = s->journal.tail;
+	s->named_blocks = 0;
+	atomic_store_explicit(&s->ckpt_state, CKPT_WRITING, memory_order_release);
+	return 0;
+}
+
+static int write_super(struct store *s, struct super *sb)
+{
+	block_t slot = sb->flip & 1;
+
+	sb->written_ns = s->sys.now_real_ns(s->sys.ctx);
+	super_encode(map_block(&s->map, slot), slot, sb);
+	return map_sync(&s->map, slot, 1);
+}
+
+int checkpoint_flip(struct store *s, struct super *sb)
+{
+	sb->flip++;
+	return s->read_only ? 0 : write_super(s, sb);
+}
+
+bool checkpoint_is_pinned(struct store *s)
+{
+	return !s->memory && file_is_pinned(s->fd);
+}
+
+int checkpoint_write(struct store *s)
+{
+	uint64_t begin = s->sys.now_mono_ns(s->sys.ctx);
+	int r;
+
+	space_seal(&s->space);
+	/* O5: all of F is on disk. Crash before: D, whose pages and journal nobody touched. */
+	r = space_sync_frozen(&s->space);
+	/* O6, O7: the other superblock is stored and synced. Torn or not there: D. Whole: F, which is complete. */
+	if (r == 0)
+		r = write_super(s, &s->next);
+	if (r < 0) {
+		store_fail(s, r);
+		return r;
+	}
+	/* After the store of the superblock: a reader that pinned D sees either our look or the new superblock. */
+	s->ckpt_pinned = checkpoint_is_pinned(s);
+	atomic_store(&s->ckpt_pos, s->next.journal.pos);
+	atomic_store(&s->ckpt_seq, s->next.journal.seq);
+	if (atomic_load(&s->durable_seq) < s->next.journal.seq)
+		atomic_store(&s->durable_seq, s->next.journal.seq);
+	atomic_store(&s->last_ckpt_ns, s->next.written_ns);
+	atomic_store(&s->last_ckpt_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
+	atomic_fetch_add(&s->ckpts, 1);
+	atomic_store_explicit(&s->ckpt_state, CKPT_DONE, memory_order_release);
+	store_progress(s);
+	return 0;
+}
+
+static int free_segment(void *ctx, block_t first, uint64_t blocks)
+{
+	struct store *s = ctx;
+
+	/* It was allocated in some older generation: not to be used before the next checkpoint is on disk. */
+	return space_free_data(&s->space, first, blocks, 0);
+}
+
+int checkpoint_finish(struct store *s)
+{
+	unsigned keep;
+	int r;
+
+	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_DONE)
+		return 0;
+	r = space_durable(&s->space, s->ckpt_pinned);
+	if (r < 0)
+		return r;
+	s->super = s->next;
+	s->tree.sealed = s->super.gen;
+	atomic_store_explicit(&s->ckpt_state, CKPT_IDLE, memory_order_release);
+	/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
+	keep = (unsigned)min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
+	if (keep < 2 * SPARES)
+		keep = 2 * SPARES;
+	/* (G4): what lies before the new superblock's position is free to be written again. */
+	return journal_trim(&s->journal, s->super.journal.pos, keep, free_segment, s);
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * journal: see journal.h; bytes in FORMAT.md section 4, crash order O1, O2, O4 in DESIGN.md.
+ */
+#include "core/store/journal.h"
+
+static uint64_t seg_size(const struct journal *j)
+{
+	return (uint64_t)1 << j->shift;
+}
+
+static uint64_t seg_offset(const struct journal *j, jpos_t pos)
+{
+	return pos & (seg_size(j) - 1);
+}
+
+static uint64_t seg_serial(const struct journal *j, jpos_t pos)
+{
+	return pos >> j->shift;
+}
+
+/* Address of a position whose segment is in use; NULL otherwise. */
+static uint8_t *pos_address(const struct journal *j, jpos_t pos)
+{
+	uint64_t i = seg_serial(j, pos) - j->first_serial;
+
+	return i < j->used ? (uint8_t *)map_block(j->map, j->segs[i]) + seg_offset(j, pos) : NULL;
+}
+
+int journal_init(struct journal *j, struct map *map, unsigned shift, uint64_t store_id, uint64_t nonce_seed)
+{
+	memset(j, 0, sizeof *j);
+	j->map = map;
+	j->shift = shift;
+	j->store_id = store_id;
+	j->nonce_seed = nonce_seed;
+	return -pthread_mutex_init(&j->lock, NULL);
+}
+
+void journal_release(struct journal *j)
+{
+	if (j->map)
+		(void)pthread_mutex_destroy(&j->lock);
+	j->map = NULL;
+}
+
+static void publish(struct journal *j)
+{
+	/* The tail first: whoever sees the seq sees a tail that covers it. */
+	atomic_store_explicit(&j->pub_tail, j->tail, memory_order_release);
+	atomic_store_explicit(&j->pub_seq, j->seq, memory_order_release);
+}
+
+int journal_load(struct journal *j, const block_t *segs, unsigned count, const struct journal_start *start)
+{
+	if (count == 0 || count > SEGS_MAX)
+		return err_corrupt("superblock lists %u journal segments", count);
+	if (seg_offset(j, start->pos) < SEG_HEADER || seg_offset(j, start->pos) + REC_NEXT_LEN > seg_size(j) ||
+	    start->pos % 8 != 0)
+		return err_corrupt("superblock: journal position %llu", (unsigned long long)start->pos);
+	memcpy(j->segs, segs, count * sizeof *segs);
+	j->count = count;
+	j->used = 1;
+	j->first_serial = seg_serial(j, start->pos);
+	j->tail = start->pos;
+	j->nonce = start->nonce;
+	j->chain = start->chain;
+	j->seq = start->seq;
+	j->epoch = start->epoch;
+	publish(j);
+	return 0;
+}
+
+int journal_add_segment(struct journal *j, block_t first)
+{
+	int r = -ENOSPC;
+
+	(void)pthread_mutex_lock(&j->lock);
+	if (j->count < SEGS_MAX) {
+		j->segs[j->count++] = first;
+		r = 0;
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+	return r;
+}
+
+/* Write the header of the segment that is about to be used. */
+static uint64_t begin_segment(struct journal *j, block_t first, uint64_t serial)
+{
+	uint8_t *p = map_block(j->map, first);
+	uint64_t words[2] = { serial, j->nonce };
+	uint64_t nonce = hash64(words, sizeof words, j->nonce_seed);
+
+	memset(p, 0, SEG_HEADER);
+	put_le64(p + SEG_MAGIC_OFF, SEG_MAGIC);
+	put_le64(p + SEG_SERIAL, serial);
+	put_le64(p + SEG_NONCE, nonce);
+	put_le64(p + SEG_STORE, j->store_id);
+	put_le64(p + SEG_CSUM, hash64(p + 16, SEG_HEADER - 16, first));
+	return nonce;
+}
+
+int journal_new_start(struct journal *j)
+{
+	uint64_t serial = seg_serial(j, j->tail) + 1;
+
+	if (journal_spares(j) == 0)
+		return -EAGAIN;
+	j->nonce = begin_segment(j, j->segs[j->used], serial);
+	(void)pthread_mutex_lock(&j->lock);
+	j->used++;
+	(void)pthread_mutex_unlock(&j->lock);
+	j->tail = serial << j->shift | SEG_HEADER;
+	publish(j);
+	return 0;
+}
+
+/* Put a record at pos, where there is room. O1: the check is stored last; before it the bytes are no record, after it
+ * they are one that recovery will find. (The order of the stores does not matter: a check over incomplete bytes fails.) */
+static void put_record(struct journal *j, jpos_t pos, uint8_t *rec, uint32_t len, seq_t durable)
+{
+	uint8_t *to = pos_address(j, pos);
+	bool internal = get_le16(rec + REC_FLAGS) & REC_FLAG_INTERNAL;
+
+	check(to);
+	put_le32(rec + REC_LEN, len);
+	put_le64(rec + REC_CHAIN, j->chain);
+	put_le64(rec + REC_SEQ, internal ? j->seq : j->seq + 1);
+	put_le64(rec + REC_EPOCH, j->epoch);
+	put_le64(rec + REC_DURABLE, durable);
+	put_le64(rec + REC_CHECK, 0);
+	memcpy(to, rec, len);
+	j->chain = hash64(rec + 16, len - 16, j->nonce ^ pos);
+	put_le64(to + REC_CHECK, j->chain);
+	if (!internal)
+		j->seq++;
+	j->tail = pos + len;
+}
+
+/* Where the next record goes: behind the last, but not on a page that a sync is writing (J2). */
+static jpos_t place(const struct journal *j)
+{
+	jpos_t page = j->tail & ~(jpos_t)(BLOCK_SIZE - 1), moved = page + BLOCK_SIZE;
+
+	if (j->tail == page || atomic_load_explicit(&j->sync_mark, memory_order_acquire) <= page)
+		return j->tail;
+	if (seg_serial(j, moved) != seg_serial(j, j->tail) || seg_offset(j, moved) + REC_NEXT_LEN > seg_size(j))
+		return j->tail;                 /* (J1) */
+	return moved;
+}
+
+/* O4: lead to the first spare. A crash before the NEXT record is whole leaves the spare unused; after it, records go on
+ * there. */
+static int next_segment(struct journal *j, jpos_t pos, seq_t durable)
+{
+	uint8_t rec[REC_NEXT_LEN];
+	uint64_t serial = seg_serial(j, pos) + 1, nonce;
+	block_t first;
+
+	if (journal_spares(j) <= JOURNAL_KEPT)
+		return -EAGAIN;
+	first = j->segs[j->used];
+	nonce = begin_segment(j, first, serial);
+	memset(rec, 0, sizeof rec);
+	put_le32(rec + REC_MAGIC_OFF, REC_MAGIC);
+	put_le16(rec + REC_TYPE, REC_TYPE_NEXT);
+	put_le16(rec + REC_FLAGS, REC_FLAG_INTERNAL);
+	put_le16(rec + REC_MUTATIONS, 1);
+	put_le32(rec + REC_HEADER + MUT_LEN, 24);
+	put_le64(rec + REC_HEADER + MUT_HEADER, first);
+	put_le64(rec + REC_HEADER + MUT_HEADER + 8, serial);
+	put_le64(rec + REC_HEADER + MUT_HEADER + 16, nonce);
+	put_record(j, pos, rec, sizeof rec, durable);
+	(void)pthread_mutex_lock(&j->lock);
+	j->used++;
+	(void)pthread_mutex_unlock(&j->lock);
+	j->nonce = nonce;
+	j->tail = serial << j->shift | SEG_HEADER;
+	return 0;
+}
+
+int journal_append(struct journal *j, uint8_t *rec, uint32_t len, seq_t durable, const uint8_t **ret_rec)
+{
+	jpos_t pos = place(j);
+	int r;
+
+	check(len >= REC_HEADER && len <= REC_MAX && len % 8 == 0);
+	if (seg_offset(j, pos) + len + REC_NEXT_LEN > seg_size(j)) {
+		r = next_segment(j, pos, durable);
+		if (r < 0)
+			return r;
+		pos = j->tail;
+	}
+	put_record(j, pos, rec, len, durable);
+	*ret_rec = pos_address(j, pos);
+	publish(j);
+	return 0;
+}
+
+void journal_position(const struct journal *j, struct journal_start *ret)
+{
+	*ret = (struct journal_start){ .pos = j->tail, .nonce = j->nonce, .chain = j->chain, .seq = j->seq,
+				       .epoch = j->epoch };
+}
+
+int journal_ranges(struct journal *j, jpos_t from, jpos_t to,
+		   int (*fn)(void *ctx, block_t first, uint64_t count), void *ctx)
+{
+	while (from < to) {
+		jpos_t end = min_u64(to, (seg_serial(j, from) + 1) << j->shift);
+		uint64_t i, first = seg_offset(j, from) >> BLOCK_SHIFT;
+		uint64_t count = div_up(seg_offset(j, end - 1) + 1, BLOCK_SIZE) - first;
+		block_t block = 0;
+		int r;
+
+		(void)pthread_mutex_lock(&j->lock);
+		i = seg_serial(j, from) - j->first_serial;
+		if (i < j->used)
+			block = j->segs[i] + first;
+		(void)pthread_mutex_unlock(&j->lock);
+		/* A segment that is no longer there was trimmed: a checkpoint made it superfluous. */
+		r = block ? fn(ctx, block, count) : 0;
+		if (r < 0)
+			return r;
+		from = end;
+	}
+	return 0;
+}
+
+static int sync_range(void *ctx, block_t first, uint64_t count)
+{
+	return map_sync(ctx, first, count);
+}
+
+int journal_sync(struct journal *j, jpos_t from, jpos_t to)
+{
+	/* (J2): from now on the tail stays away from the pages written here. An append that looked at the mark just
+	 * before may still land on the last one; it is not among those this sync was asked for. */
+	if (atomic_load_explicit(&j->sync_mark, memory_order_relaxed) < to)
+		atomic_store_explicit(&j->sync_mark, to, memory_order_release);
+	return journal_ranges(j, from & ~(jpos_t)(BLOCK_SIZE - 1), to, sync_range, j->map);
+}
+
+int journal_trim(struct journal *j, jpos_t pos, unsigned keep, int (*fn)(void *ctx, block_t first, uint64_t blocks),
+		 void *ctx)
+{
+	block_t old[SEGS_MAX];
+	unsigned n, i;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&j->lock);
+	n = (unsigned)min_u64(seg_serial(j, pos) - j->first_serial, j->used - 1);
+	memcpy(old, j->segs, n * sizeof *old);
+	memmove(j->segs, j->segs + n, (j->count - n) * sizeof *old);
+	memcpy(j->segs + j->count - n, old, n * sizeof *old);
+	j->used -= n;
+	j->first_serial += n;
+	n = journal_spares(j) > keep ? journal_spares(j) - keep : 0;
+	memcpy(old, j->segs + j->count - n, n * sizeof *old);
+	j->count -= n;
+	(void)pthread_mutex_unlock(&j->lock);
+	for (i = 0; i < n && r == 0; i++)
+		r = fn(ctx, old[i], journal_seg_blocks(j));
+	return r;
+}
+
+/* Recovery -------------------------------------------------------------------------------------------------------- */
+
+/* Is there a record at pos that follows the last one? */
+static bool record_at(const struct journal *j, jpos_t pos, struct journal_next *ret)
+{
+	const uint8_t *p = pos_address(j, pos);
+	uint64_t room = seg_size(j) - seg_offset(j, pos);
+	bool internal;
+	uint32_t len;
+
+	if (!p || room < REC_HEADER || get_le32(p + REC_MAGIC_OFF) != REC_MAGIC)
+		return false;
+	len = get_le32(p + REC_LEN);
+	if (len < REC_HEADER || len > REC_MAX || len > room || len % 8 != 0)
+		return false;
+	internal = get_le16(p + REC_FLAGS) & REC_FLAG_INTERNAL;
+	if (get_le64(p + REC_CHAIN) != j->chain || get_le64(p + REC_SEQ) != j->seq + !internal)
+		return false;
+	if (get_le64(p + REC_CHECK) != hash64(p + 16, len - 16, j->nonce ^ pos))
+		return false;
+	*ret = (struct journal_next){ p, len, pos };
+	return true;
+}
+
+int journal_peek(struct journal *j, struct journal_next *ret)
+{
+	jpos_t moved = align_up(j->tail, BLOCK_SIZE);
+
+	if (record_at(j, j->tail, ret))
+		return 1;
+	if (moved != j->tail && seg_serial(j, moved) == seg_serial(j, j->tail))
+		return record_at(j, moved, ret);
+	return 0;
+}
+
+/* A NEXT record: make the named segment the one after the last used. */
+static int follow(struct journal *j, const uint8_t *rec, uint32_t len,
+		  int (*claim)(void *ctx, block_t first, uint64_t blocks), void *ctx)
+{
+	const uint8_t *data = rec + REC_HEADER + MUT_HEADER;
+	block_t first;
+	unsigned i;
+	int r;
+
+	/* The tail may stand at the segment's very end: the record itself tells which segment it is in. */
+	if (len != REC_NEXT_LEN || get_le64(data + 8) != seg_serial(j, j->tail - 1) + 1)
+		return err_corrupt("journal: the record at position %llu leads nowhere",
+				   (unsigned long long)j->tail);
+	first = get_le64(data);
+	for (i = j->used; i < j->count && j->segs[i] != first; i++)
+		;
+	if (i == j->count) {
+		r = claim(ctx, first, journal_seg_blocks(j));
+		if (r == 0)
+			r = journal_add_segment(j, first);
+		if (r < 0)
+			return r;
+	}
+	j->segs[i] = j->segs[j->used];
+	j->segs[j->used++] = first;
+	j->nonce = get_le64(data + 16);
+	j->tail = get_le64(data + 8) << j->shift | SEG_HEADER;
+	return 0;
+}
+
+int journal_accept(struct journal *j, const struct journal_next *n, int (*claim)(void *ctx, block_t first, uint64_t blocks),
+		   void *ctx)
+{
+	bool internal = get_le16(n->rec + REC_FLAGS) & REC_FLAG_INTERNAL;
+	int r = 0;
+
+	j->chain = get_le64(n->rec + REC_CHECK);
+	j->epoch = get_le64(n->rec + REC_EPOCH);
+	j->seq += !internal;
+	j->tail = n->pos + n->len;
+	if (internal && get_le16(n->rec + REC_TYPE) == REC_TYPE_NEXT)
+		r = follow(j, n->rec, n->len, claim, ctx);
+	publish(j);
+	return r;
+}
+
+/* A record that is whole by itself, whatever came before it. */
+static bool is_whole(const uint8_t *p, uint64_t room, uint64_t nonce, jpos_t pos)
+{
+	uint32_t len;
+
+	if (room < REC_HEADER || get_le32(p + REC_MAGIC_OFF) != REC_MAGIC)
+		return false;
+	len = get_le32(p + REC_LEN);
+	return len >= REC_HEADER && len <= REC_MAX && len <= room && len % 8 == 0 &&
+	       get_le64(p + REC_CHECK) == hash64(p + 16, len - 16, nonce ^ pos);
+}
+
+static int search_segment(const struct journal *j, block_t first, uint64_t serial, uint64_t nonce, uint64_t from)
+{
+	const uint8_t *p = map_block(j->map, first);
+	uint64_t off;
+
+	for (off = from; off < seg_size(j); off += 8) {
+		jpos_t pos = serial << j->shift | off;
+
+		if (get_le32(p + off) != REC_MAGIC || !is_whole(p + off, seg_size(j) - off, nonce, pos))
+			continue;
+		if (get_le64(p + off + REC_DURABLE) > j->seq)
+			return err_corrupt("journal: the record of change %llu (byte %llu or behind) is damaged, although "
+					   "it was on disk: the record at byte %llu says so",
+					   (unsigned long long)(j->seq + 1),
+					   (unsigned long long)((j->segs[j->used - 1] << BLOCK_SHIFT) +
+								seg_offset(j, j->tail)),
+					   (unsigned long long)((first << BLOCK_SHIFT) + off));
+	}
+	return 0;
+}
+
+int journal_check_damage(struct journal *j)
+{
+	uint64_t serial = seg_serial(j, j->tail);
+	unsigned i;
+	int r = search_segment(j, j->segs[j->used - 1], serial, j->nonce, seg_offset(j, j->tail));
+
+	/* Segments that were used after this one tell by their headers; their records are searched likewise. */
+	for (i = j->used; i < j->count && r == 0; i++) {
+		const uint8_t *p = map_block(j->map, j->segs[i]);
+
+		if (get_le64(p + SEG_MAGIC_OFF) == SEG_MAGIC && get_le64(p + SEG_STORE) == j->store_id &&
+		    get_le64(p + SEG_CSUM) == hash64(p + 16, SEG_HEADER - 16, j->segs[i]) &&
+		    get_le64(p + SEG_SERIAL) > serial)
+			r = search_segment(j, j->segs[i], get_le64(p + SEG_SERIAL), get_le64(p + SEG_NONCE),
+					   SEG_HEADER);
+	}
+	return r;
+}

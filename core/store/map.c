@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * map: see map.h. The mapping is made of adjacent MAP_FIXED pieces of one file; the kernel merges them into one area,
+ * so hundreds of growth steps leave one entry in /proc/PID/maps and no descriptor behind.
+ */
+#include "core/store/map.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#define RESERVE_MAX (16ull << 40)       /* address space asked for: 16 TiB */
+#define RESERVE_MIN (64ull << 20)
+#define SYNC_PIECE  1024u               /* blocks synced at once: 4 MiB */
+
+static uint8_t *reserve(size_t *len)
+{
+	/* A limit on address space (ulimit -v, valgrind) can refuse the large range: ask for less until it fits. */
+	for (; *len >= RESERVE_MIN; *len /= 2) {
+		void *p = mmap(NULL, *len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (p != MAP_FAILED)
+			return p;
+	}
+	return NULL;
+}
+
+int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const struct sys_ops *sys)
+{
+	size_t len = RESERVE_MAX;
+	struct stat st;
+	uint64_t bytes;
+	uint8_t *base;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return err_set(errno, "cannot stat the store: %s", strerror(errno));
+	bytes = (uint64_t)st.st_size & ~(uint64_t)(BLOCK_SIZE - 1);
+	if (max_bytes > 0) {
+		uint64_t want = align_up(max_u64(max_u64(max_bytes, bytes), RESERVE_MIN), 1u << 21);
+
+		len = (size_t)min_u64(want, RESERVE_MAX);
+	}
+	base = reserve(&len);
+	if (!base || bytes > len) {
+		if (base)
+			(void)munmap(base, len);
+		return err_set(ENOMEM, "no address space to map %llu bytes; raise ulimit -v",
+			       (unsigned long long)bytes);
+	}
+	if (bytes > 0) {
+		r = sys->map(sys->ctx, base, bytes, fd, 0, private_copy);
+		if (r < 0) {
+			(void)munmap(base, len);
+			return err_set(-r, "cannot map the store: %s", strerror(-r));
+		}
+	}
+	m->base = base;
+	m->reserved = len;
+	m->fd = fd;
+	m->private_copy = private_copy;
+	m->sys = sys;
+	atomic_init(&m->blocks, bytes >> BLOCK_SHIFT);
+	atomic_init(&m->failed, 0);
+	(void)pthread_mutex_init(&m->sync_lock, NULL);
+	return 0;
+}
+
+void map_close(struct map *m)
+{
+	if (!m->base)
+		return;
+	(void)munmap(m->base, m->reserved);
+	(void)pthread_mutex_destroy(&m->sync_lock);
+	m->base = NULL;
+}
+
+/* One msync; the first error is final. */
+static int sync_piece(struct map *m, block_t first, uint64_t count)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&m->sync_lock);
+	r = map_failed(m);
+	if (r == 0) {
+		r = m->sys->sync(m->sys->ctx, map_block(m, first), count << BLOCK_SHIFT);
+		if (r < 0)
+			atomic_store_explicit(&m->failed, r, memory_order_release);
+	}
+	(void)pthread_mutex_unlock(&m->sync_lock);
+	return r;
+}
+
+int map_grow(struct map *m, uint64_t blocks)
+{
+	uint64_t old = map_blocks(m) << BLOCK_SHIFT;
+	uint64_t add = blocks << BLOCK_SHIFT;
+	int r;
+
+	if (add > m->reserved - old)
+		return -EFBIG;
+	if (m->private_copy) {
+		/* A reader's private copy: pages that exist in memory only. */
+		void *p = mmap(m->base + old, add, PROT_READ | PROT_WRITE,
+			       MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (p == MAP_FAILED)
+			return -errno;
+		atomic_store_explicit(&m->blocks, (old + add) >> BLOCK_SHIFT, memory_order_release);
+		return 0;
+	}
+	r = m->sys->allocate(m->sys->ctx, m->fd, old, add);
+	if (r < 0)
+		return r;
+	r = m->sys->map(m->sys->ctx, m->base + old, add, m->fd, old, 0);
+	if (r < 0)
+		return r;
+	/* O3: the new size and blocks are durable before anybody may put something there. A crash before leaves a
+	 * file of the old or the new size, with nothing in the new part; after, the new size. The msync of one page that
+	 * nobody touched makes the file system commit just that; an fdatasync would wait for all dirty contents too. */
+	r = sync_piece(m, old >> BLOCK_SHIFT, 1);
+	if (r < 0)
+		return r;
+	atomic_store_explicit(&m->blocks, (old + add) >> BLOCK_SHIFT, memory_order_release);
+	return 0;
+}
+
+int map_shrink(struct map *m, uint64_t blocks)
+{
+	uint64_t old = map_blocks(m) << BLOCK_SHIFT;
+	uint64_t size = blocks << BLOCK_SHIFT;
+	int r;
+
+	if (size >= old)
+		return 0;
+	r = m->sys->unmap(m->sys->ctx, m->base + size, old - size);
+	if (r < 0)
+		return r;
+	atomic_store_explicit(&m->blocks, blocks, memory_order_release);
+	return m->private_copy ? 0 : m->sys->truncate(m->sys->ctx, m->fd, size);
+}
+
+int map_sync(struct map *m, block_t first, uint64_t count)
+{
+	int r = 0;
+
+	if (m->private_copy)
+		return 0;
+	while (count > 0 && r == 0) {
+		uint64_t n = min_u64(count, SYNC_PIECE);
+
+		r = sync_piece(m, first, n);
+		first += n;
+		count -= n;
+	}
+	return r;
+}
+
+void map_populate(struct map *m, block_t first, uint64_t count)
+{
+	if (!m->private_copy && count > 0)
+		(void)m->sys->populate(m->sys->ctx, map_block(m, first), count << BLOCK_SHIFT);
+}

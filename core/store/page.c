@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * page: see page.h and FORMAT.md section 5.
+ */
+#include "core/store/page.h"
+
+static void set_count(uint8_t *p, unsigned n)
+{
+	put_le16(p + PAGE_COUNT, (uint16_t)n);
+}
+
+static unsigned low(const uint8_t *p)
+{
+	return get_le16(p + PAGE_LOW);
+}
+
+static unsigned dead(const uint8_t *p)
+{
+	return get_le16(p + PAGE_DEAD);
+}
+
+static uint8_t *entry(uint8_t *p, unsigned i)
+{
+	return p + PAGE_ENTRIES + i * (page_level(p) == 0 ? LEAF_ENTRY : INNER_ENTRY);
+}
+
+void page_init(uint8_t *p, block_t block, gen_t gen, uint64_t store_id, unsigned level)
+{
+	memset(p, 0, PAGE_ENTRIES);
+	put_le32(p + PAGE_MAGIC_OFF, PAGE_MAGIC);
+	put_le16(p + PAGE_LEVEL, (uint16_t)level);
+	put_le64(p + PAGE_BLOCK, block);
+	put_le64(p + PAGE_GEN, gen);
+	put_le64(p + PAGE_STORE, store_id);
+	put_le16(p + PAGE_LOW, BLOCK_SIZE);
+}
+
+void page_copy(uint8_t *dst, const uint8_t *src, block_t block, gen_t gen)
+{
+	memcpy(dst, src, PAGE_CSUM);
+	memcpy(dst + PAGE_BLOCK, src + PAGE_BLOCK, BLOCK_SIZE - PAGE_BLOCK);
+	put_le64(dst + PAGE_CSUM, 0);
+	put_le64(dst + PAGE_BLOCK, block);
+	put_le64(dst + PAGE_GEN, gen);
+}
+
+static int leaf_validate(const uint8_t *p, block_t block)
+{
+	unsigned n = page_count(p), i, bytes = 0;
+
+	if (n > (BLOCK_SIZE - PAGE_ENTRIES) / LEAF_ENTRY || low(p) > BLOCK_SIZE ||
+	    PAGE_ENTRIES + n * LEAF_ENTRY > low(p))
+		return err_corrupt("tree page %llu: %u items do not fit", (unsigned long long)block, n);
+	for (i = 0; i < n; i++) {
+		const uint8_t *e = page_entry(p, i);
+		unsigned off = get_le16(e + 16), len = get_le16(e + 18);
+
+		if (off < low(p) || off + len > BLOCK_SIZE || len > ITEM_MAX)
+			return err_corrupt("tree page %llu: item %u lies outside", (unsigned long long)block, i);
+		bytes += len;
+		if (i > 0 && key_cmp(page_key(p, i - 1), page_key(p, i)) >= 0)
+			return err_corrupt("tree page %llu: item %u out of order", (unsigned long long)block, i);
+	}
+	if (bytes + dead(p) != BLOCK_SIZE - low(p))
+		return err_corrupt("tree page %llu: bytes do not add up", (unsigned long long)block);
+	return 0;
+}
+
+static int inner_validate(const uint8_t *p, block_t block)
+{
+	unsigned n = page_count(p), i;
+
+	if (n == 0 || n > INNER_MAX)
+		return err_corrupt("tree page %llu: %u children", (unsigned long long)block, n);
+	for (i = 1; i < n; i++)
+		if (key_cmp(page_key(p, i - 1), page_key(p, i)) >= 0)
+			return err_corrupt("tree page %llu: child %u out of order", (unsigned long long)block, i);
+	return 0;
+}
+
+int page_validate(const uint8_t *p, block_t block, gen_t gen, unsigned level, uint64_t store_id)
+{
+	if (get_le32(p + PAGE_MAGIC_OFF) != PAGE_MAGIC || get_le64(p + PAGE_STORE) != store_id)
+		return err_corrupt("block %llu is no tree page of this store", (unsigned long long)block);
+	if (get_le64(p + PAGE_BLOCK) != block || page_gen(p) != gen || page_level(p) != level)
+		return err_corrupt("tree page %llu is not the one that its parent names (generation %llu, level %u; "
+				   "found block %llu, generation %llu, level %u)", (unsigned long long)block,
+				   (unsigned long long)gen, level, (unsigned long long)get_le64(p + PAGE_BLOCK),
+				   (unsigned long long)page_gen(p), page_level(p));
+	return level == 0 ? leaf_validate(p, block) : inner_validate(p, block);
+}
+
+unsigned page_lower(const uint8_t *p, struct key k, bool *ret_found)
+{
+	unsigned a = 0, b = page_count(p);
+
+	while (a < b) {
+		unsigned mid = (a + b) / 2;
+		int c = key_cmp(page_key(p, mid), k);
+
+		if (c == 0) {
+			*ret_found = true;
+			return mid;
+		}
+		if (c < 0)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	*ret_found = false;
+	return a;
+}
+
+unsigned inner_find(const uint8_t *p, struct key k)
+{
+	bool found;
+	unsigned i = page_lower(p, k, &found);
+
+	return found || i == 0 ? i : i - 1;
+}
+
+unsigned leaf_room(const uint8_t *p)
+{
+	return low(p) + dead(p) - PAGE_ENTRIES - page_count(p) * LEAF_ENTRY;
+}
+
+unsigned leaf_used(const uint8_t *p)
+{
+	return BLOCK_SIZE - PAGE_ENTRIES - leaf_room(p);
+}
+
+/* Move the values together at the end of the page. */
+static void leaf_compact(uint8_t *p)
+{
+	uint8_t copy[BLOCK_SIZE];
+	unsigned n = page_count(p), i, at = BLOCK_SIZE;
+
+	memcpy(copy + low(p), p + low(p), BLOCK_SIZE - low(p));
+	for (i = 0; i < n; i++) {
+		uint8_t *e = entry(p, i);
+		unsigned off = get_le16(e + 16), len = get_le16(e + 18);
+
+		at -= len;
+		memcpy(p + at, copy + off, len);
+		put_le16(e + 16, (uint16_t)at);
+	}
+	put_le16(p + PAGE_LOW, (uint16_t)at);
+	put_le16(p + PAGE_DEAD, 0);
+}
+
+uint8_t *leaf_insert(uint8_t *p, unsigned i, struct key k, uint32_t len)
+{
+	unsigned n = page_count(p), at;
+	uint8_t *e;
+
+	check(leaf_room(p) >= LEAF_ENTRY + len);
+	if (low(p) - PAGE_ENTRIES - n * LEAF_ENTRY < LEAF_ENTRY + len)
+		leaf_compact(p);
+	at = low(p) - len;
+	e = entry(p, i);
+	memmove(e + LEAF_ENTRY, e, (n - i) * LEAF_ENTRY);
+	put_le64(e, k.hi);
+	put_le64(e + 8, k.lo);
+	put_le16(e + 16, (uint16_t)at);
+	put_le16(e + 18, (uint16_t)len);
+	put_le16(p + PAGE_LOW, (uint16_t)at);
+	set_count(p, n + 1);
+	return p + at;
+}
+
+void leaf_remove(uint8_t *p, unsigned i)
+{
+	unsigned n = page_count(p);
+	uint8_t *e = entry(p, i);
+	unsigned off = get_le16(e + 16), len = get_le16(e + 18);
+
+	if (off == low(p))
+		put_le16(p + PAGE_LOW, (uint16_t)(off + len));
+	else
+		put_le16(p + PAGE_DEAD, (uint16_t)(dead(p) + len));
+	memmove(e, e + LEAF_ENTRY, (n - i - 1) * LEAF_ENTRY);
+	set_count(p, n - 1);
+	if (n == 1) {
+		put_le16(p + PAGE_LOW, BLOCK_SIZE);
+		put_le16(p + PAGE_DEAD, 0);
+	}
+}
+
+static void leaf_copy_range(uint8_t *to, const uint8_t *from, unsigned first, unsigned end)
+{
+	for (; first < end; first++) {
+		uint32_t len;
+		const uint8_t *v = leaf_value(from, first, &len);
+
+		memcpy(leaf_insert(to, page_count(to), page_key(from, first), len), v, len);
+	}
+}
+
+void leaf_move_tail(uint8_t *p, unsigned from, uint8_t *to)
+{
+	unsigned n = page_count(p), i, gone = 0;
+
+	leaf_copy_range(to, p, from, n);
+	for (i = from; i < n; i++)
+		gone += get_le16(entry(p, i) + 18);
+	put_le16(p + PAGE_DEAD, (uint16_t)(dead(p) + gone));
+	set_count(p, from);
+	leaf_compact(p);
+}
+
+void leaf_append(uint8_t *p, const uint8_t *from)
+{
+	leaf_copy_range(p, from, 0, page_count(from));
+}
+
+void inner_set_child(uint8_t *p, unsigned i, block_t block, gen_t gen)
+{
+	uint8_t *e = entry(p, i);
+
+	put_le64(e + 16, block);
+	put_le64(e + 24, gen);
+}
+
+void inner_insert(uint8_t *p, unsigned i, struct key k, block_t block, gen_t gen)
+{
+	unsigned n = page_count(p);
+	uint8_t *e = entry(p, i);
+
+	check(n < INNER_MAX);
+	memmove(e + INNER_ENTRY, e, (n - i) * INNER_ENTRY);
+	put_le64(e, k.hi);
+	put_le64(e + 8, k.lo);
+	set_count(p, n + 1);
+	inner_set_child(p, i, block, gen);
+}
+
+void inner_remove(uint8_t *p, unsigned i)
+{
+	unsigned n = page_count(p);
+	uint8_t *e = entry(p, i);
+
+	memmove(e, e + INNER_ENTRY, (n - i - 1) * INNER_ENTRY);
+	set_count(p, n - 1);
+}
+
+void inner_move_tail(uint8_t *p, unsigned from, uint8_t *to)
+{
+	unsigned n = page_count(p);
+
+	memcpy(entry(to, 0), entry(p, from), (n - from) * INNER_ENTRY);
+	set_count(to, n - from);
+	set_count(p, from);
+}
+
+void inner_append(uint8_t *p, const uint8_t *from, struct key k)
+{
+	unsigned n = page_count(p), add = page_count(from);
+	uint8_t *e = entry(p, n);
+
+	check(n + add <= INNER_MAX);
+	memcpy(e, page_entry(from, 0), add * INNER_ENTRY);
+	put_le64(e, k.hi);
+	put_le64(e + 8, k.lo);
+	set_count(p, n + add);
+}

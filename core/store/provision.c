@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * provision: what the request thread will need is made ready off it: the file grows, free blocks and the journal's next
+ * pages are faulted in for writing. Only blocks that nobody uses yet are touched, so there is nothing to order.
+ */
+#include "core/store/store_int.h"
+
+#define POPULATE_AHEAD (256u * 1024u)   /* bytes of journal faulted in before the tail */
+
+static int grow_by(struct store *s, uint64_t want)
+{
+	uint64_t total = map_blocks(&s->map), limit = s->super.max_blocks, step;
+	int r = -ENOSPC;
+
+	if (limit)
+		want = limit > total ? min_u64(want, limit - total) : 0;
+	if (want == 0)
+		return -ENOSPC;
+	for (step = want; ; step = max_u64(step / 2, GROW_MIN)) {
+		r = map_grow(&s->map, min_u64(step, want));
+		if (r == 0 || step <= GROW_MIN)
+			return r;
+		if (r != -ENOSPC && r != -EDQUOT && r != -EFBIG)
+			return r;
+	}
+}
+
+static int grow(struct store *s)
+{
+	uint64_t want = atomic_load_explicit(&s->grow_wanted, memory_order_acquire);
+	int r;
+
+	if (want == 0)
+		return 0;
+	r = grow_by(s, want);
+	if (r == 0) {
+		atomic_fetch_add(&s->grows, 1);
+	} else {
+		atomic_store_explicit(&s->grow_refused_ns, s->sys.now_mono_ns(s->sys.ctx), memory_order_relaxed);
+		atomic_store_explicit(&s->grow_refused, true, memory_order_release);
+	}
+	if (!s->memory)
+		atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));
+	atomic_store_explicit(&s->grow_wanted, 0, memory_order_release);
+	store_progress(s);
+	return map_failed(&s->map);
+}
+
+static bool populate_runs(struct store *s)
+{
+	unsigned tail = atomic_load_explicit(&s->run_tail, memory_order_relaxed);
+	bool any = false;
+
+	while (tail != atomic_load_explicit(&s->run_head, memory_order_acquire)) {
+		struct store_range run = s->runs[tail % ARRAY_LEN(s->runs)];
+
+		atomic_store_explicit(&s->run_tail, ++tail, memory_order_release);
+		map_populate(&s->map, run.block, run.count);
+		any = true;
+	}
+	return any;
+}
+
+static int populate_range(void *ctx, block_t first, uint64_t count)
+{
+	struct store *s = ctx;
+
+	map_populate(&s->map, first, count);
+	return 0;
+}
+
+/* Fault in the journal from the tail's next page on, to the end of its segment at most. */
+static void populate_journal(struct store *s)
+{
+	jpos_t tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire);
+	jpos_t end = min_u64(align_up(tail, BLOCK_SIZE) + POPULATE_AHEAD,
+			     ((tail >> s->journal.shift) + 1) << s->journal.shift);
+	jpos_t from = max_u64(align_up(tail, BLOCK_SIZE), s->populated_pos);
+
+	if (end > from && (end - from >= POPULATE_AHEAD / 2 || s->populated_pos < tail)) {
+		(void)journal_ranges(&s->journal, from, end, populate_range, s);
+		s->populated_pos = end;
+	}
+}
+
+int store_provision(struct store *s)
+{
+	int r = grow(s);
+
+	if (r < 0) {
+		store_fail(s, r);
+		return r;
+	}
+	(void)populate_runs(s);
+	populate_journal(s);
+	return 0;
+}

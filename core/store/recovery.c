@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * recovery: make a new store, or open one: pick the superblock, walk the journal, replay it. Crash argument: DESIGN.md
+ * section 4. The walk is made three times, each over its own copy of the journal's state: once to see what is valid
+ * (nothing is written), once to claim the blocks that records name, once to apply.
+ */
+#include "core/store/store_int.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static int slot_gen(void *ctx, uint64_t group, gen_t *ret_gen)
+{
+	struct store *s = ctx;
+	const uint8_t *v;
+	uint32_t len;
+	int r;
+
+	if (s->tree.root.block == 0)
+		return -ENOENT;         /* a store being made: the tree's first page asks */
+	r = tree_get(&s->tree, (struct key){ KIND_SPACE, group }, &v, &len);
+	if (r < 0)
+		return r;
+	if (len != 8)
+		return err_corrupt("item of free-space group %llu has %u bytes", (unsigned long long)group, len);
+	*ret_gen = get_le64(v);
+	return 0;
+}
+
+static void fill_holder(struct super *sb, const struct store_options *o)
+{
+	sb->holder_pid = (uint32_t)getpid();
+	memset(sb->holder_host, 0, sizeof sb->holder_host);
+	(void)gethostname(sb->holder_host, sizeof sb->holder_host - 1);
+	memset(sb->holder_mount, 0, sizeof sb->holder_mount);
+	if (o->holder_mount)
+		(void)snprintf(sb->holder_mount, sizeof sb->holder_mount, "%s", o->holder_mount);
+}
+
+/* Space, tree and journal over the mapping, as the superblock says; pages are made in generation gen. */
+static int start_parts(struct store *s, gen_t gen)
+{
+	uint64_t seed;
+	int r;
+
+	s->store_id = super_store_id(&s->super);
+	s->counts.inodes = s->super.inodes;
+	s->counts.next_ino = s->super.next_ino;
+	r = s->sys.random(s->sys.ctx, &seed, sizeof seed);
+	if (r < 0)
+		return r;
+	s->space.slot_gen = slot_gen;
+	s->space.ctx = s;
+	r = space_init(&s->space, &s->map, gen, s->super.used_blocks, s->super.total_blocks);
+	if (r == 0)
+		r = tree_init(&s->tree, &s->map, &s->space, s->store_id);
+	if (r == 0)
+		r = journal_init(&s->journal, &s->map, s->super.seg_shift, s->store_id, seed);
+	if (r < 0)
+		return r;
+	s->tree.root = s->super.root;
+	s->tree.sealed = s->super.gen;
+	return 0;
+}
+
+static void publish_position(struct store *s)
+{
+	atomic_store(&s->durable_seq, s->super.journal.seq);
+	atomic_store(&s->durable_pos, s->super.journal.pos);
+	atomic_store(&s->ckpt_pos, s->super.journal.pos);
+	atomic_store(&s->ckpt_seq, s->super.journal.seq);
+	atomic_store(&s->last_ckpt_ns, s->super.written_ns);
+	s->cut_pos = s->journal.tail;
+}
+
+/* A checkpoint, written while nobody else is there yet. */
+static int first_checkpoint(struct store *s)
+{
+	int r = checkpoint_cut(s, false);
+
+	if (r == 0)
+		r = checkpoint_write(s);
+	if (r == 0)
+		r = checkpoint_finish(s);
+	return r;
+}
+
+/* New store ------------------------------------------------------------------------------------------------------- */
+
+static int fill_new_super(struct store *s, const struct store_options *o)
+{
+	struct super *sb = &s->super;
+	int r;
+
+	memset(sb, 0, sizeof *sb);
+	r = s->sys.random(s->sys.ctx, sb->uuid, sizeof sb->uuid);
+	if (r == 0)
+		r = s->sys.random(s->sys.ctx, &sb->hash_seed, sizeof sb->hash_seed);
+	sb->uuid[6] = (uint8_t)((sb->uuid[6] & 0x0f) | 0x40);   /* RFC 4122, version 4 */
+	sb->uuid[8] = (uint8_t)((sb->uuid[8] & 0x3f) | 0x80);
+	sb->gen_limit = GEN_STEP;
+	sb->max_blocks = o->max_bytes >> BLOCK_SHIFT;
+	sb->created_ns = s->sys.now_real_ns(s->sys.ctx);
+	sb->next_ino = 16;
+	sb->total_blocks = map_blocks(&s->map);
+	sb->used_blocks = sb->total_blocks ? 2 + SLOTS : 0;
+	sb->seg_shift = o->max_bytes && o->max_bytes < 256u << 20 ? SEG_SHIFT_SMALL : SEG_SHIFT_LARGE;
+	fill_holder(sb, o);
+	return r;
+}
+
+static int first_segments(struct store *s)
+{
+	block_t segs[1 + SPARES];
+	struct journal_start start = { .pos = ((jpos_t)1 << s->super.seg_shift) | SEG_HEADER };
+	unsigned i;
+	int r = s->sys.random(s->sys.ctx, &start.nonce, sizeof start.nonce);
+
+	for (i = 0; i < ARRAY_LEN(segs) && r == 0; i++)
+		r = space_alloc_exact(&s->space, journal_seg_blocks(&s->journal), &segs[i]);
+	return r < 0 ? r : journal_load(&s->journal, segs, i, &start);
+}
+
+int recovery_format(struct store *s, const struct store_options *o)
+{
+	uint64_t blocks = FIRST_BLOCKS;
+	int r;
+
+	if (o->max_bytes && o->max_bytes < STORE_MIN)
+		return err_set(EINVAL, "a store of %llu bytes is too small; give it at least 8M",
+			       (unsigned long long)o->max_bytes);
+	if (o->max_bytes)
+		blocks = min_u64(blocks, o->max_bytes >> BLOCK_SHIFT);
+	r = map_open(&s->map, s->fd, false, o->max_bytes, &s->sys);
+	if (r < 0)
+		return r;
+	r = map_grow(&s->map, blocks);
+	if (r == -ENOSPC && blocks > STORE_MIN >> BLOCK_SHIFT)
+		r = map_grow(&s->map, STORE_MIN >> BLOCK_SHIFT);
+	if (r < 0)
+		return err_set(-r, "cannot make a store of %llu bytes: %s; make room or choose another place",
+			       (unsigned long long)STORE_MIN, strerror(-r));
+	r = fill_new_super(s, o);
+	if (r == 0)
+		r = start_parts(s, 1);
+	if (r == 0)
+		r = first_segments(s);
+	if (r == 0)
+		r = tree_create(&s->tree);
+	if (r < 0)
+		return r;
+	s->client.attach(s->client.ctx, s);
+	r = s->client.format(s->client.ctx);
+	if (r == 0)
+		r = first_checkpoint(s);
+	if (r == 0)
+		publish_position(s);
+	return r;
+}
+
+/* Opening --------------------------------------------------------------------------------------------------------- */
+
+struct walk {
+	struct store *s;
+	struct journal journal;
+	int (*record)(struct store *s, struct record_reader *reader, const uint8_t *rec);
+	int (*claim)(void *ctx, block_t first, uint64_t blocks);
+	uint64_t records;
+};
+
+/* A store to itself makes the kernel write the page again even if it believes it clean (a writeback that failed once). */
+static void dirty_again(struct store *s, block_t block, uint64_t count)
+{
+	if (s->read_only)
+		return;
+	for (; count > 0; block++, count--) {
+		volatile uint8_t *p = map_block(&s->map, block);
+
+		*p = *p;
+	}
+}
+
+/* Do the extents hold what the record says? If not, the record did not reach the disk whole: the prefix ends before it. */
+static bool extents_whole(struct store *s, const struct record_reader *reader)
+{
+	unsigned i;
+	uint32_t b;
+
+	for (i = 0; i < reader->extent_count; i++) {
+		const struct record_extent *e = &reader->extents[i];
+
+		if (!space_valid_range(&s->space, e->block, e->count))
+			return false;
+		for (b = 0; e->flags & EXT_DATA && b < e->count; b++)
+			if (block_csum(map_block(&s->map, e->block + b)) != get_le32(e->csums + b * 4))
+				return false;
+	}
+	return true;
+}
+
+static int walk_journal(struct store *s, struct walk *w)
+{
+	struct record_reader reader;
+	struct journal_next next;
+	int r;
+
+	while (journal_peek(&w->journal, &next) > 0) {
+		r = record_open(&reader, next.rec, next.len);
+		if (r < 0)
+			return r;
+		if (!extents_whole(s, &reader))
+			break;
+		if (w->record) {
+			r = w->record(s, &reader, next.rec);
+			if (r < 0)
+				return r;
+		}
+		w->records++;
+		r = journal_accept(&w->journal, &next, w->claim, s);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int claim_nothing(void *ctx, block_t first, uint64_t blocks)
+{
+	struct store *s = ctx;
+
+	return space_valid_range(&s->space, first, blocks) ? 0 :
+	       err_corrupt("journal leads to block %llu outside the store", (unsigned long long)first);
+}
+
+static int claim_blocks(void *ctx, block_t first, uint64_t blocks)
+{
+	struct store *s = ctx;
+
+	return space_claim(&s->space, first, blocks);
+}
+
+static int claim_extents(struct store *s, struct record_reader *reader, const uint8_t *rec)
+{
+	unsigned i;
+	int r = 0;
+
+	(void)rec;
+	for (i = 0; i < reader->extent_count && r == 0; i++) {
+		const struct record_extent *e = &reader->extents[i];
+
+		dirty_again(s, e->block, e->flags & EXT_DATA ? e->count : 0);
+		if (e->flags & EXT_FRESH)
+			r = space_claim(&s->space, e->block, e->count);
+		else
+			space_mark_changed(&s->space, e->block, e->count);
+	}
+	return r;
+}
+
+static int apply_record(struct store *s, struct record_reader *reader, const uint8_t *rec)
+{
+	if (get_le16(rec + REC_TYPE) == REC_TYPE_NEXT)
+		return 0;
+	/* The run had room for it; if this replay's tree is shaped less well, the file may grow. */
+	if (space_allocatable(&s->space) < 256 && !s->read_only && map_grow(&s->map, GROW_MIN) == 0)
+		(void)space_grown(&s->space);
+	return s->client.apply(s->client.ctx, reader, rec);
+}
+
+static int new_walk(struct store *s, struct walk *w)
+{
+	int r = journal_init(&w->journal, &s->map, s->super.seg_shift, s->store_id, 0);
+
+	w->s = s;
+	w->records = 0;
+	return r < 0 ? r : journal_load(&w->journal, s->super.segs, s->super.seg_count, &s->super.journal);
+}
+
+/* The first walk: what is there? Nothing is written. */
+static int survey(struct store *s, uint64_t *ret_records)
+{
+	struct walk w = { .claim = claim_nothing };
+	unsigned i;
+	int r;
+
+	for (i = 0; i < s->super.seg_count; i++) {
+		r = claim_nothing(s, s->super.segs[i], (uint64_t)1 << (s->super.seg_shift - BLOCK_SHIFT));
+		if (r < 0)
+			return r;
+	}
+	r = new_walk(s, &w);
+	if (r == 0)
+		r = walk_journal(s, &w);
+	if (r == 0)
+		r = journal_check_damage(&w.journal);
+	*ret_records = w.records;
+	journal_release(&w.journal);
+	return r;
+}
+
+static int claim_all(struct store *s)
+{
+	struct walk w = { .record = claim_extents, .claim = claim_blocks };
+	int r = new_walk(s, &w);
+	unsigned i;
+
+	if (r == 0)
+		r = walk_journal(s, &w);
+	for (i = 0; i < w.journal.used && r == 0; i++)
+		dirty_again(s, w.journal.segs[i], journal_seg_blocks(&w.journal));
+	/* The third walk follows the chain in the segments found here. */
+	if (r == 0) {
+		block_t segs[SEGS_MAX];
+
+		memcpy(segs, w.journal.segs, sizeof segs);
+		r = journal_load(&s->journal, segs, w.journal.count, &s->super.journal);
+	}
+	journal_release(&w.journal);
+	return r;
+}
+
+static int replay(struct store *s)
+{
+	struct walk w = { .record = apply_record, .claim = claim_nothing };
+	int r;
+
+	/* By value: the store's journal is the one that walks on. Its lock is not held by anybody yet. */
+	w.journal = s->journal;
+	r = walk_journal(s, &w);
+	memcpy(s->journal.segs, w.journal.segs, sizeof s->journal.segs);
+	s->journal.count = w.journal.count;
+	s->journal.used = w.journal.used;
+	s->journal.nonce = w.journal.nonce;
+	s->journal.chain = w.journal.chain;
+	s->journal.seq = w.journal.seq;
+	s->journal.epoch = w.journal.epoch;
+	s->journal.tail = w.journal.tail;
+	atomic_store(&s->journal.pub_tail, s->journal.tail);
+	atomic_store(&s->journal.pub_seq, s->journal.seq);
+	return r;
+}
+
+/* Make sure of the file: its size, its blocks, the superblock in force. */
+static int check_file(struct store *s, block_t slot)
+{
+	uint64_t size = map_blocks(&s->map) << BLOCK_SHIFT;
+	int r;
+
+	if (s->super.total_blocks > map_blocks(&s->map))
+		return err_corrupt("the store is cut short: %llu bytes, should have %llu", (unsigned long long)size,
+				   (unsigned long long)(s->super.total_blocks << BLOCK_SHIFT));
+	if (s->read_only)
+		return 0;
+	/* A copy may have holes where the store was free; a store into a hole on a full disk would be SIGBUS. */
+	r = s->sys.allocate(s->sys.ctx, s->fd, 0, size);
+	if (r < 0)
+		return err_set(-r, "cannot allocate all blocks of the store (it was copied with holes?): %s; make room",
+			       strerror(-r));
+	/* (G6) */
+	dirty_again(s, slot, 1);
+	r = map_sync(&s->map, slot, 1);
+	return r < 0 ? err_set(-r, "cannot write the superblock: %s", strerror(-r)) : 0;
+}
+
+/* O8: no generation is used before a superblock that allows it is on disk. */
+static int raise_generations(struct store *s, const struct store_options *o)
+{
+	if (o->max_bytes)
+		s->super.max_blocks = o->max_bytes >> BLOCK_SHIFT;
+	fill_holder(&s->super, o);
+	s->super.gen_limit += GEN_STEP;
+	s->super.clean = false;
+	return checkpoint_flip(s, &s->super);
+}
+
+/* Recovery ends in a segment that was not walked. The run that crashed always owned one (JOURNAL_KEPT); if it was
+ * allocated after the last checkpoint, its blocks are free now, and still in one piece before anything is applied. */
+static int keep_spare(struct store *s)
+{
+	block_t first;
+	int r = 0;
+
+	if (s->read_only || journal_spares(&s->journal) > 0)
+		return 0;
+	r = space_alloc_exact(&s->space, journal_seg_blocks(&s->journal), &first);
+	if (r == -ENOSPC && map_grow(&s->map, 2 * journal_seg_blocks(&s->journal)) == 0 &&
+	    space_grown(&s->space) == 0)
+		r = space_alloc_exact(&s->space, journal_seg_blocks(&s->journal), &first);
+	return r < 0 ? err_set(-r, "no room for a journal segment") : journal_add_segment(&s->journal, first);
+}
+
+int recovery_load(struct store *s, const struct store_options *o)
+{
+	uint64_t records;
+	bool was_clean;
+	block_t slot;
+	int r;
+
+	r = map_open(&s->map, s->fd, s->read_only, 0, &s->sys);
+	if (r < 0)
+		return r;
+	if (map_blocks(&s->map) < 2)
+		return err_set(EMEDIUMTYPE, "not an msyncfs store (%llu blocks long)",
+			       (unsigned long long)map_blocks(&s->map));
+	r = super_pick(map_block(&s->map, 0), &s->super, &slot);
+	if (r < 0 && !(r == -EROFS && s->read_only))
+		return r;
+	if (o->snapshot) {
+		r = file_pin(o, s->fd, &s->super);
+		if (r < 0)
+			return r;
+	}
+	r = check_file(s, slot);
+	if (r < 0)
+		return r;
+	was_clean = s->super.clean;
+	r = start_parts(s, s->super.gen_limit);
+	if (r < 0)
+		return r;
+	s->client.attach(s->client.ctx, s);
+	if (o->snapshot) {
+		r = journal_load(&s->journal, s->super.segs, s->super.seg_count, &s->super.journal);
+		publish_position(s);
+		return r;
+	}
+	r = survey(s, &records);
+	if (r == 0)
+		r = raise_generations(s, o);
+	if (r == 0)
+		r = claim_all(s);
+	if (r == 0)
+		r = keep_spare(s);
+	if (r == 0)
+		r = replay(s);
+	if (r < 0)
+		return r;
+	s->recovered = records;
+	if (!s->read_only && (records > 0 || !was_clean)) {
+		/* The old journal is not continued: see DESIGN.md. */
+		s->counts.next_ino += 1024;
+		r = journal_new_start(&s->journal);
+		if (r == 0)
+			r = first_checkpoint(s);
+	}
+	publish_position(s);
+	atomic_store(&s->durable_seq, s->read_only ? store_seq(s) : s->super.journal.seq);
+	return r;
+}

@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * store: commit, sync, housekeeping, figures. The request thread's and the syncer's side of DESIGN.md section 2.
+ */
+#include "core/store/store_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int store_failed(const struct store *s)
+{
+	int r = atomic_load_explicit(&((struct store *)(uintptr_t)s)->failed, memory_order_acquire);
+
+	return r ? r : map_failed(&s->map);
+}
+
+/* Blocks kept for deletes and for checkpoints. */
+static uint64_t reserve_blocks(const struct store *s)
+{
+	return min_u64(max_u64(s->space.total / 32, 64), 16384);
+}
+
+uint64_t store_reserved_blocks(const struct store *s)
+{
+	return reserve_blocks(s);
+}
+
+void store_fail(struct store *s, int error)
+{
+	int none = 0;
+
+	(void)atomic_compare_exchange_strong(&s->failed, &none, error);
+	store_progress(s);
+}
+
+void store_progress(struct store *s)
+{
+	if (s->live && s->progress)
+		s->progress(s->progress_ctx);
+}
+
+seq_t store_seq(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->journal.pub_seq, memory_order_acquire);
+}
+
+seq_t store_durable_seq(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->durable_seq, memory_order_acquire);
+}
+
+seq_t store_checkpoint_seq(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->ckpt_seq, memory_order_acquire);
+}
+
+struct record *store_record(struct store *s)
+{
+	return &s->record;
+}
+
+struct tree *store_tree(struct store *s)
+{
+	return &s->tree;
+}
+
+struct space *store_space(struct store *s)
+{
+	return &s->space;
+}
+
+struct store_counts *store_counts(struct store *s)
+{
+	return &s->counts;
+}
+
+uint64_t store_now_ns(const struct store *s)
+{
+	return s->sys.now_real_ns(s->sys.ctx);
+}
+
+uint64_t store_hash_seed(const struct store *s)
+{
+	return s->super.hash_seed;
+}
+
+uint64_t store_gen(const struct store *s)
+{
+	return s->space.gen;
+}
+
+bool store_read_only(const struct store *s)
+{
+	return s->read_only;
+}
+
+uint64_t store_disk_free_blocks(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->disk_free, memory_order_relaxed);
+}
+
+/* Space ----------------------------------------------------------------------------------------------------------- */
+
+static int spare_segments(struct store *s)
+{
+	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
+	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
+		return 0;
+	while (journal_spares(&s->journal) < SPARES && s->journal.count < SEGS_MAX) {
+		uint64_t blocks = journal_seg_blocks(&s->journal);
+		block_t first;
+		int r;
+
+		r = -ENOSPC;
+		if (space_allocatable(&s->space) >= blocks + reserve_blocks(s) / 2)
+			r = space_alloc_exact(&s->space, blocks, &first);
+		if (r == -ENOSPC) {
+			s->no_spare_total = s->space.total;
+			s->no_spare_flip = s->super.flip;
+			return 0;
+		}
+		if (r == 0)
+			r = journal_add_segment(&s->journal, first);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void ask_growth(struct store *s, uint64_t blocks)
+{
+	if (atomic_load_explicit(&s->grow_wanted, memory_order_relaxed) != 0)
+		return;
+	atomic_store_explicit(&s->grow_wanted, max_u64(min_u64(s->space.total, GROW_MAX), blocks),
+			      memory_order_release);
+	store_wake_provisioner(s);
+}
+
+/* Ask for growth when less than a quarter (at most 512 MiB) is left: ahead of need, off this thread. */
+static void grow_ahead(struct store *s)
+{
+	uint64_t low = max_u64(min_u64(s->space.total / 4, 131072), 3072);
+
+	if (space_allocatable(&s->space) < low &&
+	    !atomic_load_explicit(&s->grow_refused, memory_order_acquire))
+		ask_growth(s, 0);
+}
+
+/* Space for `need` blocks is short, or a journal segment is. Is any coming? -EAGAIN: yes; -ENOSPC: no. */
+static int make_room(struct store *s, uint64_t need, bool segment)
+{
+	int r;
+
+	/* A refusal holds for a second: then the disk is asked anew. */
+	if (atomic_load_explicit(&s->grow_refused, memory_order_acquire) &&
+	    s->sys.now_mono_ns(s->sys.ctx) -
+		    atomic_load_explicit(&s->grow_refused_ns, memory_order_relaxed) > 1000000000u)
+		atomic_store_explicit(&s->grow_refused, false, memory_order_relaxed);
+	if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire)) {
+		ask_growth(s, segment ? 2 * journal_seg_blocks(&s->journal) : need);
+		if (!s->threads)
+			(void)store_provision(s);
+		if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire))
+			return -EAGAIN;
+	}
+	/* A checkpoint frees what waits for it, and the journal's segments. */
+	if (space_pending(&s->space) == s->space.pinned && !(segment && s->journal.used > 1))
+		return -ENOSPC;
+	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE) {
+		r = store_checkpoint(s);
+		if (r < 0)
+			return r;
+	}
+	return -EAGAIN;
+}
+
+/* 0, or what is short. */
+static int have_room(struct store *s, uint64_t need, bool *ret_segment)
+{
+	int r = checkpoint_finish(s);
+
+	if (r == 0)
+		r = space_grown(&s->space);
+	if (r == 0 && journal_spares(&s->journal) <= JOURNAL_KEPT)
+		r = spare_segments(s);
+	if (r < 0)
+		return r;
+	*ret_segment = journal_spares(&s->journal) <= JOURNAL_KEPT;
+	return space_allocatable(&s->space) >= need && !*ret_segment ? 0 : -ENOSPC;
+}
+
+int store_reserve(struct store *s, uint64_t blocks, bool frees)
+{
+	uint64_t need = blocks + (frees ? 8 : reserve_blocks(s));
+	bool segment = false;
+	int r, tries;
+
+	if (s->read_only || store_failed(s))
+		return -EROFS;
+	/* Without threads make_room() has done what it promises when it returns; each step can bring the next need. */
+	for (tries = 0; tries < 4; tries++) {
+		r = have_room(s, need, &segment);
+		if (r != -ENOSPC)
+			return r;
+		r = make_room(s, need, segment);
+		if (r != -EAGAIN || s->threads)
+			return r;
+	}
+	return -ENOSPC;
+}
+
+int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
+{
+	return space_alloc_data(&s->space, want, ret_block, ret_count);
+}
+
+int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
+{
+	return space_free_data(&s->space, block, count, gen);
+}
+
+void store_touch(struct store *s, uint64_t block, uint64_t count)
+{
+	space_mark_changed(&s->space, block, count);
+}
+
+void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error)
+{
+	if (!space_valid_range(&s->space, block, count)) {
+		*ret_error = err_corrupt("contents at blocks %llu+%llu: outside the store or reserved",
+					 (unsigned long long)block, (unsigned long long)count);
+		return NULL;
+	}
+	return map_block(&s->map, block);
+}
+
+void store_unsynced(struct store *s, uint64_t block, uint64_t count)
+{
+	struct store_range *last;
+
+	(void)pthread_mutex_lock(&s->ext_lock);
+	last = s->ext_count > 0 ? &s->ext[s->ext_count - 1] : NULL;
+	if (last && last->block + last->count == block) {
+		last->count += count;
+	} else if (s->ext_count < EXT_RANGES) {
+		s->ext[s->ext_count++] = (struct store_range){ block, count };
+	} else {
+		/* One range that covers both: syncing too much is slow, never wrong. */
+		block_t end = max_u64(last->block + last->count, block + count);
+
+		last->block = min_u64(last->block, block);
+		last->count = end - last->block;
+	}
+	(void)pthread_mutex_unlock(&s->ext_lock);
+	atomic_fetch_add_explicit(&s->ext_blocks, count, memory_order_relaxed);
+	s->named_blocks += count;
+}
+
+/* Commit ---------------------------------------------------------------------------------------------------------- */
+
+/* Damage met while applying a record that is in the journal already: the tree may be half changed. No checkpoint may be
+ * cut from it; the journal has the change, and the next opening will meet the same damage and say so. */
+static int apply_failed(struct store *s, int error)
+{
+	store_fail(s, error);
+	return error;
+}
+
+int store_commit(struct store *s)
+{
+	struct record_reader reader;
+	const uint8_t *rec;
+	int r;
+
+	if (s->record.overflow)
+		return -E2BIG;
+	if (store_failed(s) || s->read_only)
+		return -EROFS;
+	r = journal_append(&s->journal, s->record.buf, s->record.len, store_durable_seq(s), &rec);
+	if (r < 0)
+		return r;
+	/* From here on kill -9 loses nothing of it (O1). */
+	if (!s->changed) {
+		s->changed = true;
+		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
+	}
+	if (atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0)
+		atomic_store_explicit(&s->oldest_ns, get_le64(rec + REC_TIME), memory_order_relaxed);
+	r = record_open(&reader, rec, s->record.len);
+	if (r == 0)
+		r = s->client.apply(s->client.ctx, &reader, rec);
+	return r < 0 ? apply_failed(s, r) : 0;
+}
+
+/* Sync ------------------------------------------------------------------------------------------------------------ */
+
+void store_sync_request(struct store *s)
+{
+	(void)pthread_mutex_lock(&s->wake_lock);
+	s->sync_wanted = true;
+	(void)pthread_cond_signal(&s->sync_wake);
+	(void)pthread_mutex_unlock(&s->wake_lock);
+}
+
+static int sync_extents(struct store *s)
+{
+	struct store_range ext[EXT_RANGES];
+	unsigned n, i;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&s->ext_lock);
+	n = s->ext_count;
+	memcpy(ext, s->ext, n * sizeof *ext);
+	s->ext_count = 0;
+	(void)pthread_mutex_unlock(&s->ext_lock);
+	atomic_store_explicit(&s->ext_blocks, 0, memory_order_relaxed);
+	for (i = 0; i < n && r == 0; i++)
+		r = map_sync(&s->map, ext[i].block, ext[i].count);
+	return r;
+}
+
+/* O2: extents, then the journal's tail; only then is durable_seq raised, which is what answers an fsync. Crash before:
+ * any valid prefix, nobody was answered. After: at least these records, with the extents they name. */
+static int sync_to(struct store *s, seq_t seq, jpos_t tail)
+{
+	jpos_t from = max_u64(atomic_load(&s->durable_pos), atomic_load(&s->ckpt_pos));
+	uint64_t begin = s->sys.now_mono_ns(s->sys.ctx), real = s->sys.now_real_ns(s->sys.ctx);
+	int r;
+
+	r = sync_extents(s);
+	if (r == 0 && from < tail)
+		r = journal_sync(&s->journal, from, tail);
+	if (r < 0)
+		return r;
+	atomic_store(&s->durable_pos, max_u64(from, tail));
+	if (atomic_load(&s->durable_seq) < seq)
+		atomic_store(&s->durable_seq, seq);
+	atomic_store(&s->oldest_ns, store_seq(s) > seq ? real : 0);
+	atomic_store(&s->last_sync_ns, real);
+	atomic_store(&s->last_sync_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
+	atomic_fetch_add(&s->syncs, 1);
+	return 0;
+}
+
+int store_sync(struct store *s)
+{
+	seq_t seq;
+	jpos_t tail;
+	int r;
+
+	if (s->read_only)
+		return 0;
+	(void)pthread_mutex_lock(&s->sync_serial);
+	/* The seq first: the tail, and the list of extents, then cover it. */
+	seq = store_seq(s);
+	tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire);
+	r = store_failed(s);
+	if (r == 0 && seq > store_durable_seq(s))
+		r = sync_to(s, seq, tail);
+	(void)pthread_mutex_unlock(&s->sync_serial);
+	if (r < 0)
+		store_fail(s, r);
+	else
+		store_progress(s);
+	return r;
+}
+
+/* Housekeeping ---------------------------------------------------------------------------------------------------- */
+
+int store_checkpoint(struct store *s)
+{
+	int r = checkpoint_finish(s);
+
+	if (r < 0)
+		return r;
+	r = checkpoint_cut(s, false);
+	if (r < 0)
+		return r;
+	if (s->threads) {
+		(void)pthread_mutex_lock(&s->wake_lock);
+		s->ckpt_wanted = true;
+		(void)pthread_cond_signal(&s->ckpt_wake);
+		(void)pthread_mutex_unlock(&s->wake_lock);
+		return 0;
+	}
+	r = checkpoint_write(s);
+	return r < 0 ? r : checkpoint_finish(s);
+}
+
+static bool checkpoint_due(const struct store *s)
+{
+	const struct space *sp = &s->space;
+	uint64_t journal = s->journal.tail - s->cut_pos, allocatable = space_allocatable(sp);
+	uint64_t waiting = space_pending(sp) - sp->pinned;
+
+	if (!s->changed)
+		return false;
+	return journal > min_u64(16u << 20, sp->total * BLOCK_SIZE / 16) || s->named_blocks > 131072 ||
+	       sp->changes[1].page_count > 16384 || sp->held_groups > 1024 ||
+	       s->journal.used + SPARES >= SEGS_MAX / 2 ||
+	       (waiting > 64 && allocatable < sp->total / 8 && waiting > allocatable / 4) ||
+	       s->sys.now_mono_ns(s->sys.ctx) - s->changed_ns > DIRT_MAX_NS;
+}
+
+static void post_runs(struct store *s)
+{
+	unsigned head = atomic_load_explicit(&s->run_head, memory_order_relaxed);
+	struct space_run run;
+
+	while (head - atomic_load_explicit(&s->run_tail, memory_order_acquire) < ARRAY_LEN(s->runs) &&
+	       space_take_run(&s->space, &run)) {
+		s->runs[head % ARRAY_LEN(s->runs)] = (struct store_range){ run.next, run.end - run.next };
+		atomic_store_explicit(&s->run_head, ++head, memory_order_release);
+		store_wake_provisioner(s);
+	}
+}
+
+int store_poll(struct store *s)
+{
+	int r;
+
+	if (s->read_only)
+		return 0;
+	r = store_failed(s);
+	if (r < 0)
+		return r;
+	r = checkpoint_finish(s);
+	if (r == 0)
+		r = space_grown(&s->space);
+	if (r == 0 && journal_spares(&s->journal) < SPARES)
+		r = spare_segments(s);
+	if (r < 0)
+		return r;
+	if (s->threads)
+		post_runs(s);
+	grow_ahead(s);
+	if (!s->threads && atomic_load(&s->grow_wanted))
+		(void)store_provision(s);
+	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE && checkpoint_due(s))
+		r = store_checkpoint(s);
+	return r == -ENOSPC ? 0 : r;
+}
+
+bool store_is_dirty(const struct store *s)
+{
+	return !s->read_only && !store_failed(s) &&
+	       (s->changed || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
+}
+
+/* Figures --------------------------------------------------------------------------------------------------------- */
+
+void store_status(const struct store *cs, struct store_status *ret)
+{
+	struct store *s = (struct store *)(uintptr_t)cs;        /* atomics are loaded from a non-const object */
+	const uint8_t *u = s->super.uuid;
+	jpos_t tail = atomic_load(&s->journal.pub_tail);
+
+	memset(ret, 0, sizeof *ret);
+	(void)snprintf(ret->uuid, sizeof ret->uuid,
+		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
+		       u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	ret->seq = store_seq(s);
+	ret->durable_seq = store_durable_seq(s);
+	ret->checkpoint_seq = store_checkpoint_seq(s);
+	ret->epoch = s->journal.epoch;
+	ret->promised_epoch = s->super.promised_epoch;
+	ret->journal_pos = tail;
+	ret->checkpoint_pos = atomic_load(&s->ckpt_pos);
+	ret->durable_pos = max_u64(atomic_load(&s->durable_pos), ret->checkpoint_pos);
+	ret->journal_bytes = (uint64_t)s->journal.count << s->journal.shift;
+	ret->oldest_unsynced_ns = ret->seq > ret->durable_seq ? atomic_load(&s->oldest_ns) : 0;
+	if (ret->seq > ret->durable_seq)
+		ret->dirty_bytes = tail - ret->durable_pos + atomic_load(&s->ext_blocks) * BLOCK_SIZE;
+	ret->dirty_bytes += s->changed ? s->space.changes[1].blocks * BLOCK_SIZE : 0;
+	ret->last_sync_ns = atomic_load(&s->last_sync_ns);
+	ret->last_sync_took_ns = atomic_load(&s->last_sync_took_ns);
+	ret->syncs = atomic_load(&s->syncs);
+	ret->last_checkpoint_ns = atomic_load(&s->last_ckpt_ns);
+	ret->last_checkpoint_took_ns = atomic_load(&s->last_ckpt_took_ns);
+	ret->checkpoints = atomic_load(&s->ckpts);
+	ret->file_bytes = map_blocks(&s->map) << BLOCK_SHIFT;
+	ret->max_bytes = s->super.max_blocks << BLOCK_SHIFT;
+	ret->used_blocks = s->space.used;
+	ret->free_blocks = space_allocatable(&s->space);
+	ret->pending_blocks = space_pending(&s->space);
+	ret->inodes = s->counts.inodes;
+	ret->grows = atomic_load(&s->grows);
+	ret->recovered_records = s->recovered;
+	ret->failed = -store_failed(s);
+	ret->read_only = s->read_only;
+}
+
+/* Open and close -------------------------------------------------------------------------------------------------- */
+
+static void store_release(struct store *s)
+{
+	record_release(&s->record);
+	tree_release(&s->tree);
+	space_release(&s->space);
+	journal_release(&s->journal);
+	map_close(&s->map);
+	(void)pthread_mutex_destroy(&s->sync_serial);
+	(void)pthread_mutex_destroy(&s->ext_lock);
+	(void)pthread_mutex_destroy(&s->wake_lock);
+	(void)pthread_cond_destroy(&s->sync_wake);
+	(void)pthread_cond_destroy(&s->ckpt_wake);
+	(void)pthread_cond_destroy(&s->prov_wake);
+	if (s->fd >= 0)
+		(void)close(s->fd);
+	free(s);
+}
+
+static struct store *store_new(const struct store_options *o, const struct store_client *client)
+{
+	struct store *s = calloc(1, sizeof *s);
+	pthread_condattr_t attr;
+
+	if (!s)
+		return NULL;
+	s->sys = o->sys ? *o->sys : sys_linux;
+	s->client = *client;
+	s->progress = o->progress;
+	s->progress_ctx = o->progress_ctx;
+	s->read_only = o->read_only;
+	s->threads = o->threads && !o->read_only;
+	s->sync_interval_s = o->sync_interval_s;
+	s->fd = -1;
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_mutex_init(&s->sync_serial, NULL);
+	(void)pthread_mutex_init(&s->ext_lock, NULL);
+	(void)pthread_mutex_init(&s->wake_lock, NULL);
+	(void)pthread_cond_init(&s->sync_wake, &attr);
+	(void)pthread_cond_init(&s->ckpt_wake, &attr);
+	(void)pthread_cond_init(&s->prov_wake, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	return s;
+}
+
+int store_open(const struct store_options *o, const struct store_client *client, struct store **ret_store)
+{
+	struct store *s = store_new(o, client);
+	bool is_new = false, unnamed = false;
+	int r = -ENOMEM;
+
+	err_clear();
+	if (!s)
+		return r;
+	if (record_init(&s->record) < 0)
+		goto fail;
+	r = file_open(o, &s->fd, &is_new, &s->memory, &unnamed);
+	if (r < 0)
+		goto fail;
+	r = is_new ? recovery_format(s, o) : recovery_load(s, o);
+	if (r == 0 && is_new)
+		r = file_publish(o, s->fd, unnamed);
+	if (r < 0)
+		goto fail;
+	atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));
+	if (s->threads) {
+		r = workers_start(s);
+		if (r < 0) {
+			workers_stop(s);
+			goto fail;
+		}
+	}
+	s->live = true;
+	*ret_store = s;
+	return 0;
+fail:
+	store_release(s);
+	return r;
+}
+
+int store_close(struct store *s)
+{
+	int r;
+
+	if (s->threads)
+		workers_stop(s);
+	s->threads = false;
+	s->live = false;
+	r = s->read_only ? 0 : store_failed(s);
+	/* A checkpoint that the checkpointer was told of but did not get to is written now. */
+	if (r == 0 && !s->read_only && atomic_load(&s->ckpt_state) == CKPT_WRITING)
+		r = checkpoint_write(s);
+	if (r == 0 && !s->read_only)
+		r = checkpoint_finish(s);
+	if (r == 0 && !s->read_only) {
+		/* O9: the last checkpoint says that nothing follows it. The sync first: if the checkpoint cannot be
+		 * made, all changes are in the journal on disk. */
+		r = store_sync(s);
+		if (r == 0)
+			r = checkpoint_cut(s, true);
+		if (r == 0)
+			r = checkpoint_write(s);
+		if (r == -ENOSPC)
+			r = 0;
+	}
+	store_release(s);
+	return r;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * store_int: the inside of struct store, for the files of core/store that share it.
+ *
+ * Locks, in order: sync_serial (store_sync() callers), map.sync_lock (each msync), then ext_lock, journal.lock, wake_lock
+ * (leaves, never held over a system call that may block on the disk). The request thread takes only the leaves.
+ * Fields: [R] request thread only; [A] atomic; [W] under wake_lock; [E] under ext_lock; [S] under sync_serial;
+ * [K] owned by the checkpointer while ckpt_state is CKPT_WRITING, by the request thread otherwise; [C] constant.
+ */
+#ifndef MSYNCFS_STORE_INT_H
+#define MSYNCFS_STORE_INT_H
+
+#include "core/store/journal.h"
+#include "core/store/record.h"
+#include "core/store/space.h"
+#include "core/store/store.h"
+#include "core/store/super.h"
+#include "core/store/tree.h"
+
+#include <pthread.h>
+
+#define GEN_STEP       (1ull << 20)     /* generations reserved by a superblock */
+#define STORE_MIN      (8ull << 20)     /* smallest store, bytes */
+#define FIRST_BLOCKS   8192u            /* 32 MiB: a new store's size */
+#define GROW_MAX       262144u          /* 1 GiB: longest step of growth */
+#define GROW_MIN       256u             /* 1 MiB: shortest, when the disk refuses more */
+#define SPARES         (JOURNAL_KEPT + 2u)      /* journal segments kept ready */
+#define EXT_RANGES     64u
+#define DIRT_MAX_NS    (30ull * 1000000000u)    /* a checkpoint at least this long after the first change */
+
+enum ckpt_state { CKPT_IDLE, CKPT_WRITING, CKPT_DONE };
+
+struct store_range {
+	block_t block;
+	uint64_t count;
+};
+
+struct store {
+	struct sys_ops sys;             /* [C] */
+	struct store_client client;     /* [C] */
+	void (*progress)(void *ctx);    /* [C] */
+	void *progress_ctx;             /* [C] */
+	bool read_only;                 /* [C] */
+	bool threads;                   /* [C] */
+	bool memory;                    /* [C] a memfd */
+	bool live;                      /* [C] after opening */
+	unsigned sync_interval_s;       /* [C] */
+	int fd;                         /* [C] */
+	uint64_t store_id;              /* [C] */
+
+	struct map map;
+	struct space space;             /* [R]; its frozen part [K] */
+	struct tree tree;               /* [R] */
+	struct journal journal;
+	struct record record;           /* [R] */
+	struct store_counts counts;     /* [R] */
+	struct super super;             /* [R] what the superblock in force says */
+	struct super next;              /* [K] what the one being written says */
+
+	_Atomic int failed;             /* [A] first error that made it fail, negative */
+	_Atomic seq_t durable_seq;      /* [A] */
+	_Atomic jpos_t durable_pos;     /* [A] journal synced up to here */
+	_Atomic jpos_t ckpt_pos;        /* [A] nothing before is needed */
+	_Atomic seq_t ckpt_seq;         /* [A] */
+	_Atomic int ckpt_state;         /* [A] enum ckpt_state */
+	bool ckpt_pinned;               /* [K] a reader holds the checkpoint that was in force */
+	bool changed;                   /* [R] since the last cut */
+	uint64_t changed_ns;            /* [R] when the first of these was, monotonic */
+	jpos_t cut_pos;                 /* [R] where the last cut was */
+	uint64_t no_spare_total, no_spare_flip; /* [R] when no segment could be found */
+	uint64_t named_blocks;          /* [R] extents named since the last cut */
+
+	pthread_mutex_t sync_serial;
+	pthread_mutex_t ext_lock;
+	struct store_range ext[EXT_RANGES];     /* [E] written, not synced */
+	unsigned ext_count;                     /* [E] */
+	_Atomic uint64_t ext_blocks;            /* [A] */
+
+	_Atomic uint64_t oldest_ns;             /* [A] wall clock of the oldest change not on disk, 0 = none */
+	_Atomic uint64_t last_sync_ns, last_sync_took_ns, syncs;                /* [A] */
+	_Atomic uint64_t last_ckpt_ns, last_ckpt_took_ns, ckpts;                /* [A] */
+	_Atomic uint64_t grows, disk_free;                                      /* [A] blocks */
+	uint64_t recovered;             /* [C] */
+
+	pthread_mutex_t wake_lock;
+	pthread_cond_t sync_wake, ckpt_wake, prov_wake;
+	bool sync_wanted, ckpt_wanted, prov_wanted, stop;       /* [W] */
+	_Atomic bool prov_asleep;       /* [A] */
+	_Atomic uint64_t grow_wanted;   /* [A] blocks, 0 = none */
+	_Atomic bool grow_refused;      /* [A] the disk (or the limit) gave nothing when last asked */
+	_Atomic uint64_t grow_refused_ns;       /* [A] monotonic */
+	struct store_range runs[8];     /* single producer (request thread), single consumer (provisioner) */
+	_Atomic unsigned run_head, run_tail;    /* [A] */
+	jpos_t populated_pos;           /* provisioner's */
+	unsigned threads_started;
+	pthread_t thread[3];
+};
+
+/* store.c */
+void store_fail(struct store *s, int error);
+void store_progress(struct store *s);
+void store_wake_provisioner(struct store *s);
+
+/* checkpoint.c */
+/* [R] Cut: everything so far is F. -ENOSPC, -EUCLEAN; nothing happens if one is under way. */
+int checkpoint_cut(struct store *s, bool clean);
+/* [checkpointer] Write F and flip. */
+int checkpoint_write(struct store *s);
+/* [R] If F is on disk, make it D and release what waited. */
+int checkpoint_finish(struct store *s);
+/* Write sb to the slot that is not in force and msync it (opening only). */
+int checkpoint_flip(struct store *s, struct super *sb);
+
+/* recovery.c */
+int recovery_format(struct store *s, const struct store_options *o);
+int recovery_load(struct store *s, const struct store_options *o);
+bool checkpoint_is_pinned(struct store *s);
+
+/* file.c: the store file as the file system has it */
+int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed);
+/* A new file gets its name, now that it is a store. */
+int file_publish(const struct store_options *o, int fd, bool unnamed);
+/* Pin the checkpoint in force for a reader beside the daemon; *ret_sb is its superblock. */
+int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
+/* Does a reader hold a pin? */
+bool file_is_pinned(int fd);
+uint64_t file_disk_free_blocks(int fd);
+
+/* provision.c */
+int store_provision(struct store *s);
+
+/* worker.c */
+int workers_start(struct store *s);
+void workers_stop(struct store *s);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * super: see super.h.
+ */
+#include "core/store/super.h"
+
+static int check_features(const struct super *sb, uint32_t version)
+{
+	if (version != FORMAT_VERSION)
+		return err_set(EPROTONOSUPPORT, "the store has format version %u, this program knows version %u; "
+			       "use a newer msyncfs", version, FORMAT_VERSION);
+	if (sb->feature_incompat & ~FEATURE_INCOMPAT_KNOWN)
+		return err_set(EPROTONOSUPPORT, "the store uses features this program does not know (incompat 0x%llx); "
+			       "use a newer msyncfs",
+			       (unsigned long long)(sb->feature_incompat & ~FEATURE_INCOMPAT_KNOWN));
+	if (sb->feature_ro_compat & ~FEATURE_RO_COMPAT_KNOWN)
+		return err_set(EROFS, "the store uses features this program may only read (ro_compat 0x%llx); "
+			       "mount it with -o ro or use a newer msyncfs",
+			       (unsigned long long)(sb->feature_ro_compat & ~FEATURE_RO_COMPAT_KNOWN));
+	return 0;
+}
+
+static int check_numbers(const struct super *sb, block_t block)
+{
+	bool ok = sb->gen > 0 && sb->gen < sb->gen_limit && sb->seg_count > 0 && sb->seg_count <= SEGS_MAX &&
+		  (sb->seg_shift == SEG_SHIFT_SMALL || sb->seg_shift == SEG_SHIFT_LARGE) &&
+		  sb->root.level < TREE_LEVELS && sb->root.gen <= sb->gen && sb->root.block < sb->total_blocks &&
+		  sb->total_blocks < 1ull << 51 && sb->used_blocks <= sb->total_blocks && sb->next_ino > 1 &&
+		  sb->next_ino < 1ull << 48;
+
+	return ok ? 0 : err_corrupt("superblock %llu holds impossible numbers", (unsigned long long)block);
+}
+
+int super_decode(const uint8_t *p, block_t block, struct super *ret)
+{
+	unsigned i;
+	int r;
+
+	if (memcmp(p, SB_MAGIC, 8) != 0)
+		return err_set(EMEDIUMTYPE, "not an msyncfs store");
+	if (get_le64(p + SB_CSUM) != hash64(p + 16, BLOCK_SIZE - 16, block))
+		return err_corrupt("superblock %llu: checksum does not match", (unsigned long long)block);
+	memset(ret, 0, sizeof *ret);
+	ret->feature_compat = get_le64(p + SB_COMPAT);
+	ret->feature_ro_compat = get_le64(p + SB_RO_COMPAT);
+	ret->feature_incompat = get_le64(p + SB_INCOMPAT);
+	/* An unknown version may mean anything by the fields that follow. */
+	r = check_features(ret, get_le32(p + SB_VERSION));
+	if (r == -EPROTONOSUPPORT)
+		return r;
+	memcpy(ret->uuid, p + SB_UUID, 16);
+	ret->gen = get_le64(p + SB_GEN);
+	ret->gen_limit = get_le64(p + SB_GEN_LIMIT);
+	ret->flip = get_le64(p + SB_FLIP);
+	ret->promised_epoch = get_le64(p + SB_PROMISED);
+	ret->total_blocks = get_le64(p + SB_TOTAL);
+	ret->max_blocks = get_le64(p + SB_MAX);
+	ret->used_blocks = get_le64(p + SB_USED);
+	ret->inodes = get_le64(p + SB_INODES);
+	ret->next_ino = get_le64(p + SB_NEXT_INO);
+	ret->root.block = get_le64(p + SB_ROOT_BLOCK);
+	ret->root.gen = get_le64(p + SB_ROOT_GEN);
+	ret->root.level = get_le32(p + SB_ROOT_LEVEL);
+	ret->clean = get_le32(p + SB_CLEAN) != 0;
+	ret->hash_seed = get_le64(p + SB_HASH_SEED);
+	ret->created_ns = get_le64(p + SB_CREATED);
+	ret->written_ns = get_le64(p + SB_WRITTEN);
+	ret->journal.pos = get_le64(p + SB_JPOS);
+	ret->journal.chain = get_le64(p + SB_JCHAIN);
+	ret->journal.nonce = get_le64(p + SB_JNONCE);
+	ret->journal.seq = get_le64(p + SB_SEQ);
+	ret->journal.epoch = get_le64(p + SB_EPOCH);
+	ret->seg_shift = get_le32(p + SB_SEG_SHIFT);
+	ret->seg_count = get_le32(p + SB_SEG_COUNT);
+	ret->holder_pid = get_le32(p + SB_HOLDER_PID);
+	memcpy(ret->holder_host, p + SB_HOLDER_HOST, SB_HOST_LEN - 1);
+	memcpy(ret->holder_mount, p + SB_HOLDER_MOUNT, SB_MOUNT_LEN - 1);
+	for (i = 0; i < SEGS_MAX; i++)
+		ret->segs[i] = get_le64(p + SB_SEGS + i * 8);
+	return check_numbers(ret, block) < 0 ? -EUCLEAN : r;
+}
+
+void super_encode(uint8_t *p, block_t block, const struct super *sb)
+{
+	unsigned i;
+
+	memset(p, 0, BLOCK_SIZE);
+	memcpy(p, SB_MAGIC, 8);
+	put_le32(p + SB_VERSION, FORMAT_VERSION);
+	put_le32(p + SB_BLOCK_SHIFT, BLOCK_SHIFT);
+	put_le64(p + SB_COMPAT, sb->feature_compat);
+	put_le64(p + SB_RO_COMPAT, sb->feature_ro_compat);
+	put_le64(p + SB_INCOMPAT, sb->feature_incompat);
+	memcpy(p + SB_UUID, sb->uuid, 16);
+	put_le64(p + SB_GEN, sb->gen);
+	put_le64(p + SB_GEN_LIMIT, sb->gen_limit);
+	put_le64(p + SB_FLIP, sb->flip);
+	put_le64(p + SB_SEQ, sb->journal.seq);
+	put_le64(p + SB_EPOCH, sb->journal.epoch);
+	put_le64(p + SB_PROMISED, sb->promised_epoch);
+	put_le64(p + SB_TOTAL, sb->total_blocks);
+	put_le64(p + SB_MAX, sb->max_blocks);
+	put_le64(p + SB_USED, sb->used_blocks);
+	put_le64(p + SB_INODES, sb->inodes);
+	put_le64(p + SB_NEXT_INO, sb->next_ino);
+	put_le64(p + SB_ROOT_BLOCK, sb->root.block);
+	put_le64(p + SB_ROOT_GEN, sb->root.gen);
+	put_le32(p + SB_ROOT_LEVEL, sb->root.level);
+	put_le32(p + SB_CLEAN, sb->clean);
+	put_le64(p + SB_HASH_SEED, sb->hash_seed);
+	put_le64(p + SB_CREATED, sb->created_ns);
+	put_le64(p + SB_WRITTEN, sb->written_ns);
+	put_le64(p + SB_JPOS, sb->journal.pos);
+	put_le64(p + SB_JCHAIN, sb->journal.chain);
+	put_le64(p + SB_JNONCE, sb->journal.nonce);
+	put_le32(p + SB_SEG_SHIFT, sb->seg_shift);
+	put_le32(p + SB_SEG_COUNT, sb->seg_count);
+	put_le32(p + SB_HOLDER_PID, sb->holder_pid);
+	memcpy(p + SB_HOLDER_HOST, sb->holder_host, SB_HOST_LEN);
+	memcpy(p + SB_HOLDER_MOUNT, sb->holder_mount, SB_MOUNT_LEN);
+	for (i = 0; i < sb->seg_count; i++)
+		put_le64(p + SB_SEGS + i * 8, sb->segs[i]);
+	put_le64(p + SB_CSUM, hash64(p + 16, BLOCK_SIZE - 16, block));
+}
+
+int super_pick(const uint8_t *pages, struct super *ret, block_t *ret_block)
+{
+	struct super sb[2];
+	int r[2], best, i;
+
+	for (i = 0; i < 2; i++) {
+		r[i] = super_decode(pages + i * BLOCK_SIZE, (block_t)i, &sb[i]);
+		/* A whole superblock of a newer kind outranks whatever the other one is. */
+		if (r[i] == -EPROTONOSUPPORT)
+			return r[i];
+	}
+	for (best = -1, i = 0; i < 2; i++)
+		if ((r[i] == 0 || r[i] == -EROFS) && (best < 0 || sb[i].flip > sb[best].flip))
+			best = i;
+	if (best < 0) {
+		/* Both torn or foreign: say "damaged" if one of them was ours. */
+		if (r[0] == -EMEDIUMTYPE && r[1] == -EMEDIUMTYPE)
+			return err_set(EMEDIUMTYPE, "not an msyncfs store");
+		return err_corrupt("both superblocks are damaged");
+	}
+	*ret = sb[best];
+	*ret_block = (block_t)best;
+	return r[best];
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sys: the table that talks to Linux.
+ */
+#include "core/base.h"
+#include "core/store/sys.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23          /* Linux 5.14 */
+#endif
+
+/* For file systems without fallocate (vfat, some NFS): write zeros behind the end. Inside the file there is nothing
+ * that could be done without overwriting contents; such a file must not have holes, which check_holes() in map.c sees to. */
+static int write_zeros(int fd, uint64_t off, uint64_t len)
+{
+	static const char zeros[65536];
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (off < (uint64_t)st.st_size) {
+		uint64_t inside = min_u64((uint64_t)st.st_size - off, len);
+
+		off += inside;
+		len -= inside;
+	}
+	while (len > 0) {
+		ssize_t n = pwrite(fd, zeros, min_u64(len, sizeof zeros), (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
+{
+	(void)ctx;
+	for (;;) {
+		if (fallocate(fd, 0, (off_t)off, (off_t)len) == 0)
+			return 0;
+		if (errno == EOPNOTSUPP)
+			return write_zeros(fd, off, len);
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+static int linux_truncate(void *ctx, int fd, uint64_t size)
+{
+	(void)ctx;
+	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+static int linux_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy)
+{
+	int flags = MAP_FIXED | (private_copy ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
+
+	(void)ctx;
+	return mmap(addr, len, PROT_READ | PROT_WRITE, flags, fd, (off_t)off) == MAP_FAILED ? -errno : 0;
+}
+
+static int linux_unmap(void *ctx, void *addr, size_t len)
+{
+	void *p = mmap(addr, len, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	(void)ctx;
+	return p == MAP_FAILED ? -errno : 0;
+}
+
+static int linux_sync(void *ctx, void *addr, size_t len)
+{
+	(void)ctx;
+	return msync(addr, len, MS_SYNC) < 0 ? -errno : 0;
+}
+
+static int linux_populate(void *ctx, void *addr, size_t len)
+{
+	(void)ctx;
+	return madvise(addr, len, MADV_POPULATE_WRITE) < 0 ? -errno : 0;
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t linux_now_real_ns(void *ctx)
+{
+	(void)ctx;
+	return clock_ns(CLOCK_REALTIME);
+}
+
+static uint64_t linux_now_mono_ns(void *ctx)
+{
+	(void)ctx;
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+static int linux_random(void *ctx, void *buf, size_t len)
+{
+	(void)ctx;
+	return getrandom(buf, len, 0) == (ssize_t)len ? 0 : -EIO;
+}
+
+const struct sys_ops sys_linux = {
+	.allocate = linux_allocate,
+	.truncate = linux_truncate,
+	.map = linux_map,
+	.unmap = linux_unmap,
+	.sync = linux_sync,
+	.populate = linux_populate,
+	.now_real_ns = linux_now_real_ns,
+	.now_mono_ns = linux_now_mono_ns,
+	.random = linux_random,
+};

@@ -1,0 +1,646 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tree: see tree.h. Changes go top-down: each page on the way to the leaf is made writable (copied if it is older than the
+ * current generation), its parent already being so; full inner pages are split on the way, so a split never has to go back
+ * up. Invariants:
+ * (T1) a page of the current generation is reachable from exactly one parent, of the current generation too;
+ * (T2) every inner page but the root has at least one entry, every leaf but the root at least one item;
+ * (T3) after any error the tree holds the same items as before.
+ */
+#include "core/store/tree.h"
+
+#include <stdlib.h>
+
+#define VERIFIED_BITS 16u
+#define VERIFIED_SIZE (1u << VERIFIED_BITS)     /* 1 MiB of memory; a miss costs one checksum */
+
+struct tree_path {
+	struct {
+		uint8_t *page;
+		unsigned i;
+	} at[TREE_LEVELS];      /* by level */
+};
+
+int tree_init(struct tree *t, struct map *map, struct space *space, uint64_t store_id)
+{
+	memset(t, 0, sizeof *t);
+	t->map = map;
+	t->space = space;
+	t->store_id = store_id;
+	t->verified = calloc(VERIFIED_SIZE, sizeof *t->verified);
+	return t->verified ? 0 : -ENOMEM;
+}
+
+void tree_release(struct tree *t)
+{
+	free(t->verified);
+	t->verified = NULL;
+}
+
+static struct tree_verified *verified_slot(const struct tree *t, block_t block)
+{
+	return &t->verified[(block * 0x9e3779b97f4a7c15ull) >> (64 - VERIFIED_BITS)];
+}
+
+int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page)
+{
+	struct tree_verified *v = verified_slot(t, block);
+	const uint8_t *p;
+	int r;
+
+	if (v->block == block && v->gen == gen && gen != 0) {
+		p = map_block(t->map, block);
+		/* The cache does not know the level that this parent claims. */
+		if (page_level(p) != level)
+			return err_corrupt("tree page %llu has level %u, not %u", (unsigned long long)block,
+					   page_level(p), level);
+		*ret_page = p;
+		return 0;
+	}
+	if (block >= map_blocks(t->map) || block < 2)
+		return err_corrupt("tree page %llu lies outside the store", (unsigned long long)block);
+	p = map_block(t->map, block);
+	if (gen <= t->sealed && get_le64(p + PAGE_CSUM) != hash64(p + 16, BLOCK_SIZE - 16, block))
+		return err_corrupt("tree page %llu (byte %llu): checksum does not match", (unsigned long long)block,
+				   (unsigned long long)block * BLOCK_SIZE);
+	r = page_validate(p, block, gen, level, t->store_id);
+	if (r < 0)
+		return r;
+	*v = (struct tree_verified){ block, gen };
+	*ret_page = p;
+	return 0;
+}
+
+static int new_page(struct tree *t, unsigned level, uint8_t **ret_page, block_t *ret_block)
+{
+	block_t block;
+	int r = space_alloc_meta(t->space, &block);
+
+	if (r < 0)
+		return r;
+	*ret_page = map_block(t->map, block);
+	page_init(*ret_page, block, t->space->gen, t->store_id, level);
+	*verified_slot(t, block) = (struct tree_verified){ block, t->space->gen };
+	*ret_block = block;
+	return 0;
+}
+
+int tree_create(struct tree *t)
+{
+	uint8_t *page;
+	int r = new_page(t, 0, &page, &t->root.block);
+
+	if (r < 0)
+		return r;
+	t->root.gen = t->space->gen;
+	t->root.level = 0;
+	return 0;
+}
+
+/* The page, copied if it is older than C; *block and *gen become those of the copy. */
+static int writable(struct tree *t, block_t *block, gen_t *gen, unsigned level, uint8_t **ret_page)
+{
+	const uint8_t *old;
+	block_t copy;
+	int r = tree_page(t, *block, *gen, level, &old);
+
+	if (r < 0)
+		return r;
+	if (*gen == t->space->gen) {
+		*ret_page = map_block(t->map, *block);
+		return 0;
+	}
+	r = space_alloc_meta(t->space, &copy);
+	if (r < 0)
+		return r;
+	r = space_free_meta(t->space, *block, *gen);
+	if (r < 0) {
+		(void)space_free_meta(t->space, copy, t->space->gen);
+		return r;
+	}
+	*ret_page = map_block(t->map, copy);
+	page_copy(*ret_page, old, copy, t->space->gen);
+	*verified_slot(t, copy) = (struct tree_verified){ copy, t->space->gen };
+	*block = copy;
+	*gen = t->space->gen;
+	return 0;
+}
+
+static int writable_root(struct tree *t, uint8_t **ret_page)
+{
+	return writable(t, &t->root.block, &t->root.gen, t->root.level, ret_page);
+}
+
+static int writable_child(struct tree *t, uint8_t *parent, unsigned i, uint8_t **ret_page)
+{
+	block_t block, was;
+	gen_t gen;
+	int r;
+
+	inner_child(parent, i, &block, &gen);
+	was = block;
+	r = writable(t, &block, &gen, page_level(parent) - 1, ret_page);
+	if (r == 0 && block != was)
+		inner_set_child(parent, i, block, gen);
+	return r;
+}
+
+/* Put a new root above the old one. */
+static int raise_root(struct tree *t, uint8_t **ret_page)
+{
+	uint8_t *page;
+	block_t block;
+	int r;
+
+	if (t->root.level + 1 >= TREE_LEVELS)
+		return err_corrupt("the tree is higher than %u levels", TREE_LEVELS);
+	r = new_page(t, t->root.level + 1, &page, &block);
+	if (r < 0)
+		return r;
+	inner_insert(page, 0, (struct key){ 0, 0 }, t->root.block, t->root.gen);
+	t->root = (struct tree_root){ block, t->space->gen, t->root.level + 1 };
+	*ret_page = page;
+	return 0;
+}
+
+/* Split the full inner page that is child i of parent (which has room). */
+static int split_inner(struct tree *t, uint8_t *parent, unsigned i, uint8_t *page)
+{
+	unsigned half = page_count(page) / 2;
+	uint8_t *right;
+	block_t block;
+	int r = new_page(t, page_level(page), &right, &block);
+
+	if (r < 0)
+		return r;
+	inner_move_tail(page, half, right);
+	inner_insert(parent, i + 1, page_key(right, 0), block, t->space->gen);
+	return 0;
+}
+
+/* Make the path to k writable, with room in each inner page for one more entry if `grow`. */
+static int path_writable(struct tree *t, struct key k, bool grow, struct tree_path *path)
+{
+	uint8_t *page, *child;
+	unsigned level;
+	int r = writable_root(t, &page);
+
+	if (r < 0)
+		return r;
+	if (grow && t->root.level > 0 && page_count(page) == INNER_MAX) {
+		uint8_t *old = page;
+
+		r = raise_root(t, &page);
+		if (r < 0)
+			return r;
+		r = split_inner(t, page, 0, old);
+		if (r < 0)
+			return r;
+	}
+	for (level = t->root.level; level > 0; level--) {
+		unsigned i = inner_find(page, k);
+
+		r = writable_child(t, page, i, &child);
+		if (r < 0)
+			return r;
+		if (grow && level > 1 && page_count(child) == INNER_MAX) {
+			r = split_inner(t, page, i, child);
+			if (r < 0)
+				return r;
+			i = inner_find(page, k);
+			r = writable_child(t, page, i, &child);
+			if (r < 0)
+				return r;
+		}
+		path->at[level].page = page;
+		path->at[level].i = i;
+		page = child;
+	}
+	path->at[0].page = page;
+	path->at[0].i = 0;
+	return 0;
+}
+
+int tree_get(struct tree *t, struct key k, const uint8_t **ret_value, uint32_t *ret_len)
+{
+	block_t block = t->root.block;
+	gen_t gen = t->root.gen;
+	unsigned level = t->root.level, i;
+	const uint8_t *page;
+	bool found;
+	int r;
+
+	for (;; level--) {
+		r = tree_page(t, block, gen, level, &page);
+		if (r < 0)
+			return r;
+		if (level == 0)
+			break;
+		inner_child(page, inner_find(page, k), &block, &gen);
+	}
+	i = page_lower(page, k, &found);
+	if (!found)
+		return -ENOENT;
+	*ret_value = leaf_value(page, i, ret_len);
+	return 0;
+}
+
+/* True if no leaf stands to the right of the path. */
+static bool is_rightmost(const struct tree *t, const struct tree_path *path)
+{
+	unsigned level;
+
+	for (level = 1; level <= t->root.level; level++)
+		if (path->at[level].i + 1 != page_count(path->at[level].page))
+			return false;
+	return true;
+}
+
+/* Where to split a leaf that gets a new item of `size` bytes before entry i: the number of entries, counted with the new one, that stay left. */
+static unsigned split_point(const uint8_t *page, unsigned i, unsigned size, bool append)
+{
+	unsigned n = page_count(page) + 1, total = leaf_used(page) + size, left = 0, best = 1, j;
+	const unsigned capacity = BLOCK_SIZE - PAGE_ENTRIES;
+	unsigned best_gap = ~0u;
+
+	if (append && i == n - 1)
+		return n - 1;
+	for (j = 0; j + 1 < n; j++) {
+		uint32_t len;
+		unsigned gap;
+
+		if (j == i) {
+			left += size;
+		} else {
+			(void)leaf_value(page, j < i ? j : j - 1, &len);
+			left += LEAF_ENTRY + len;
+		}
+		if (left > capacity || total - left > capacity)
+			continue;
+		gap = left > total - left ? 2 * left - total : total - 2 * left;
+		if (gap < best_gap) {
+			best_gap = gap;
+			best = j + 1;
+		}
+	}
+	return best;
+}
+
+/* Split the leaf of the path so that an item of `size` bytes fits before entry i; *page and *i move along. */
+static int split_leaf(struct tree *t, struct tree_path *path, struct key k, unsigned size, uint8_t **page, unsigned *i)
+{
+	/* Files grow at their end and new inodes come last: fill the left page to the brim there. */
+	bool append = is_rightmost(t, path) || (k.hi & 0xff) == 4;
+	unsigned left, moved;
+	uint8_t *parent, *right;
+	struct key sep;
+	block_t block;
+	int r;
+
+	if (t->root.level == 0) {
+		r = raise_root(t, &path->at[1].page);
+		if (r < 0)
+			return r;
+		path->at[1].i = 0;
+	}
+	parent = path->at[1].page;
+	left = split_point(*page, *i, size, append);
+	r = new_page(t, 0, &right, &block);
+	if (r < 0)
+		return r;
+	moved = left > *i ? left - 1 : left;    /* first entry, counted without the new one, that goes right */
+	sep = left == *i ? k : page_key(*page, moved);
+	if (moved < page_count(*page))
+		leaf_move_tail(*page, moved, right);
+	inner_insert(parent, path->at[1].i + 1, sep, block, t->space->gen);
+	if (left <= *i) {
+		*i -= left;
+		*page = right;
+	}
+	return 0;
+}
+
+int tree_put_place(struct tree *t, struct key k, uint32_t len, uint8_t **ret_value)
+{
+	struct tree_path path;
+	uint8_t *page;
+	uint32_t old_len;
+	unsigned i;
+	bool found;
+	int r;
+
+	check(len <= ITEM_MAX);
+	r = path_writable(t, k, true, &path);
+	if (r < 0)
+		return r;
+	page = path.at[0].page;
+	i = page_lower(page, k, &found);
+	if (found) {
+		const uint8_t *v = leaf_value(page, i, &old_len);
+
+		if (old_len == len) {
+			*ret_value = page + (v - page);
+			return 0;
+		}
+		if (leaf_room(page) + old_len < len) {
+			/* Make room first, so that an error leaves the old value (T3). */
+			unsigned at = i;
+			uint8_t *to = page;
+			uint8_t kept[ITEM_MAX];
+
+			memcpy(kept, v, old_len);
+			leaf_remove(page, i);
+			r = split_leaf(t, &path, k, LEAF_ENTRY + len, &to, &at);
+			if (r < 0) {
+				memcpy(leaf_insert(page, i, k, old_len), kept, old_len);
+				return r;
+			}
+			*ret_value = leaf_insert(to, at, k, len);
+			return 0;
+		}
+		leaf_remove(page, i);
+	} else if (leaf_room(page) < LEAF_ENTRY + len) {
+		r = split_leaf(t, &path, k, LEAF_ENTRY + len, &page, &i);
+		if (r < 0)
+			return r;
+	}
+	*ret_value = leaf_insert(page, i, k, len);
+	return 0;
+}
+
+int tree_put(struct tree *t, struct key k, const void *value, uint32_t len)
+{
+	uint8_t *place;
+	int r = tree_put_place(t, k, len, &place);
+
+	if (r == 0 && len > 0)
+		memcpy(place, value, len);
+	return r;
+}
+
+int tree_patch(struct tree *t, struct key k, uint8_t **ret_value, uint32_t *ret_len)
+{
+	struct tree_path path;
+	unsigned i;
+	bool found;
+	int r = path_writable(t, k, false, &path);
+
+	if (r < 0)
+		return r;
+	i = page_lower(path.at[0].page, k, &found);
+	if (!found)
+		return -ENOENT;
+	*ret_value = path.at[0].page + (leaf_value(path.at[0].page, i, ret_len) - path.at[0].page);
+	return 0;
+}
+
+/* Take the empty or merged-away child i out of its parent at `level`; go on upwards while that empties pages. */
+static int drop_child(struct tree *t, struct tree_path *path, unsigned level, unsigned i)
+{
+	for (;;) {
+		uint8_t *page = path->at[level].page;
+		int r;
+
+		inner_remove(page, i);
+		if (page_count(page) > 0 || level == t->root.level)
+			return 0;
+		r = space_free_meta(t->space, get_le64(page + PAGE_BLOCK), page_gen(page));
+		if (r < 0)
+			return r;
+		level++;
+		i = path->at[level].i;
+	}
+}
+
+/* While the root has one child only, the child becomes the root. An empty root becomes an empty leaf. */
+static int lower_root(struct tree *t)
+{
+	while (t->root.level > 0) {
+		const uint8_t *page;
+		struct tree_root child;
+		int r = tree_page(t, t->root.block, t->root.gen, t->root.level, &page);
+
+		if (r < 0)
+			return r;
+		if (page_count(page) > 1)
+			return 0;
+		if (page_count(page) == 0) {
+			uint8_t *p = map_block(t->map, t->root.block);
+
+			page_init(p, t->root.block, t->root.gen, t->store_id, 0);
+			t->root.level = 0;
+			return 0;
+		}
+		inner_child(page, 0, &child.block, &child.gen);
+		child.level = t->root.level - 1;
+		r = space_free_meta(t->space, t->root.block, t->root.gen);
+		if (r < 0)
+			return r;
+		t->root = child;
+	}
+	return 0;
+}
+
+static bool fits_together(const uint8_t *a, const uint8_t *b)
+{
+	if (page_level(a) == 0)
+		return leaf_used(a) + leaf_used(b) <= (BLOCK_SIZE - PAGE_ENTRIES) * 7 / 8;
+	return page_count(a) + page_count(b) <= INNER_MAX * 7 / 8;
+}
+
+/* Child i of the path's page at `level` has become small: join it with a neighbour if they fit into one page. */
+static int merge_child(struct tree *t, struct tree_path *path, unsigned level)
+{
+	uint8_t *parent = path->at[level].page, *left;
+	unsigned l = path->at[level].i;
+	const uint8_t *right;
+	block_t block;
+	gen_t gen;
+	int r;
+
+	if (l + 1 >= page_count(parent)) {
+		if (l == 0)
+			return 0;
+		l--;
+	}
+	r = writable_child(t, parent, l, &left);
+	if (r < 0)
+		return r;
+	inner_child(parent, l + 1, &block, &gen);
+	r = tree_page(t, block, gen, level - 1, &right);
+	if (r < 0 || !fits_together(left, right))
+		return r;
+	r = space_free_meta(t->space, block, gen);
+	if (r < 0)
+		return r;
+	if (level == 1)
+		leaf_append(left, right);
+	else
+		inner_append(left, right, page_key(parent, l + 1));
+	return drop_child(t, path, level, l + 1);
+}
+
+int tree_del(struct tree *t, struct key k)
+{
+	struct tree_path path;
+	unsigned i, level;
+	bool found;
+	int r = path_writable(t, k, false, &path);
+
+	if (r < 0)
+		return r;
+	i = page_lower(path.at[0].page, k, &found);
+	if (!found)
+		return -ENOENT;
+	leaf_remove(path.at[0].page, i);
+	if (t->root.level == 0)
+		return 0;
+	if (page_count(path.at[0].page) == 0) {
+		r = space_free_meta(t->space, get_le64(path.at[0].page + PAGE_BLOCK), t->space->gen);
+		if (r == 0)
+			r = drop_child(t, &path, 1, path.at[1].i);
+	} else if (leaf_used(path.at[0].page) < BLOCK_SIZE / 4) {
+		r = merge_child(t, &path, 1);
+		/* The item is gone; that neighbours could not be joined for lack of space does no harm. */
+		if (r == -ENOSPC)
+			r = 0;
+	}
+	for (level = 1; r == 0 && level < t->root.level; level++) {
+		unsigned n = page_count(path.at[level].page);
+
+		if (n == 0 || n >= INNER_MAX / 4)
+			break;
+		r = merge_child(t, &path, level + 1);
+		if (r == -ENOSPC)
+			r = 0;
+	}
+	return r < 0 ? r : lower_root(t);
+}
+
+/* Cursors --------------------------------------------------------------------------------------------------------- */
+
+/* Go down from path[level] (page set) to the first or last leaf entry below entry i. */
+static int descend(struct tree_cursor *c, unsigned level, bool first)
+{
+	while (level > 0) {
+		const uint8_t *page = c->path[level].page, *child;
+		block_t block;
+		gen_t gen;
+		int r;
+
+		inner_child(page, c->path[level].i, &block, &gen);
+		level--;
+		r = tree_page(c->tree, block, gen, level, &child);
+		if (r < 0)
+			return r;
+		c->path[level].page = child;
+		c->path[level].i = first || page_count(child) == 0 ? 0 : page_count(child) - 1;
+	}
+	return 0;
+}
+
+int cursor_next(struct tree_cursor *c)
+{
+	unsigned level;
+
+	if (c->levels == 0)
+		return -ENOENT;
+	for (level = 0; level < c->levels; level++) {
+		if (c->path[level].i + 1 < page_count(c->path[level].page)) {
+			c->path[level].i++;
+			return descend(c, level, true);
+		}
+	}
+	c->levels = 0;
+	return -ENOENT;
+}
+
+int cursor_prev(struct tree_cursor *c)
+{
+	unsigned level;
+
+	if (c->levels == 0)
+		return -ENOENT;
+	for (level = 0; level < c->levels; level++) {
+		if (c->path[level].i > 0) {
+			c->path[level].i--;
+			return descend(c, level, false);
+		}
+	}
+	c->levels = 0;
+	return -ENOENT;
+}
+
+/* The leaf that k belongs to; path[0].i is the first entry >= k, maybe behind the last. */
+static int seek_leaf(struct tree *t, struct key k, struct tree_cursor *c)
+{
+	block_t block = t->root.block;
+	gen_t gen = t->root.gen;
+	unsigned level = t->root.level;
+	bool found;
+
+	c->tree = t;
+	c->levels = level + 1;
+	for (;; level--) {
+		int r = tree_page(t, block, gen, level, &c->path[level].page);
+
+		if (r < 0)
+			return r;
+		if (level == 0)
+			break;
+		c->path[level].i = inner_find(c->path[level].page, k);
+		inner_child(c->path[level].page, c->path[level].i, &block, &gen);
+	}
+	c->path[0].i = page_lower(c->path[0].page, k, &found);
+	return 0;
+}
+
+int tree_seek(struct tree *t, struct key k, struct tree_cursor *c)
+{
+	int r = seek_leaf(t, k, c);
+
+	if (r < 0)
+		return r;
+	if (c->path[0].i < page_count(c->path[0].page))
+		return 0;
+	if (page_count(c->path[0].page) == 0) {
+		c->levels = 0;
+		return -ENOENT;
+	}
+	c->path[0].i = page_count(c->path[0].page) - 1;
+	return cursor_next(c);
+}
+
+int tree_seek_le(struct tree *t, struct key k, struct tree_cursor *c)
+{
+	int r = seek_leaf(t, k, c);
+
+	if (r < 0)
+		return r;
+	if (c->path[0].i < page_count(c->path[0].page) && key_cmp(cursor_key(c), k) == 0)
+		return 0;
+	return cursor_prev(c);
+}
+
+int tree_relocate(struct tree *t, struct key k, block_t limit, bool *ret_moved)
+{
+	block_t block = t->root.block;
+	gen_t gen = t->root.gen;
+	struct tree_path path;
+	unsigned level;
+	const uint8_t *page;
+	int r;
+
+	*ret_moved = false;
+	for (level = t->root.level;; level--) {
+		if (block >= limit && gen != t->space->gen)
+			*ret_moved = true;
+		r = tree_page(t, block, gen, level, &page);
+		if (r < 0)
+			return r;
+		if (level == 0)
+			break;
+		inner_child(page, inner_find(page, k), &block, &gen);
+	}
+	return *ret_moved ? path_writable(t, k, false, &path) : 0;
+}
