@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * apply: a record's mutations become changes of the tree. The only way the name space changes, live or in recovery. Trusts
+ * nothing in the record but its framing: what does not fit the tree is -EUCLEAN.
+ */
+#include "core/keys/keys_int.h"
+
+#define REAP_ITEMS 256u         /* items one REAP removes */
+
+static int apply_put(struct keys *k, const uint8_t *data, uint32_t len)
+{
+	struct store_counts *counts = store_counts(k->store);
+	struct keys_attr a;
+	struct key key;
+	uint64_t ino;
+	int r;
+
+	if (len < 16 || len - 16 > ITEM_MAX)
+		return err_corrupt("record puts an item of %u bytes", len);
+	key = (struct key){ get_le64(data), get_le64(data + 8) };
+	ino = key.hi >> 8;
+	if (ino >= INO_MAX || (ino == 0 && (key.hi & 0xff) != KIND_ORPHAN))
+		return err_corrupt("record puts an item of inode %llu", (unsigned long long)ino);
+	if ((key.hi & 0xff) == ITEM_INODE) {
+		r = inode_decode(data + 16, len - 16, ino, &a);
+		if (r < 0)
+			return r;
+		/* Numbers only grow, so one not seen before is a new inode. */
+		if (ino >= counts->next_ino) {
+			counts->next_ino = ino + 1;
+			counts->inodes++;
+		}
+	}
+	return tree_put(k->tree, key, data + 16, len - 16);
+}
+
+static int apply_del(struct keys *k, const uint8_t *data, uint32_t len)
+{
+	struct key key;
+	int r;
+
+	if (len < 16)
+		return err_corrupt("record deletes an item, %u bytes", len);
+	key = (struct key){ get_le64(data), get_le64(data + 8) };
+	/* Contents and inodes go through PUNCH and REAP, which give their blocks back. */
+	if ((key.hi & 0xff) != ITEM_XATTR && (key.hi & 0xff) != ITEM_DIRENT)
+		return err_corrupt("record deletes an item of kind %u", (unsigned)(key.hi & 0xff));
+	r = tree_del(k->tree, key);
+	return r == -ENOENT ? err_corrupt("record deletes an item that is not there") : r;
+}
+
+static int apply_attr(struct keys *k, const uint8_t *data, uint32_t len)
+{
+	struct keys_attr now, a;
+	uint32_t have;
+	uint64_t ino;
+	uint8_t *v;
+	int r;
+
+	if (len != 8 + INODE_SIZE)
+		return err_corrupt("record sets attributes, %u bytes", len);
+	ino = get_le64(data);
+	if (ino == 0 || ino >= INO_MAX)
+		return err_corrupt("record sets attributes of inode %llu", (unsigned long long)ino);
+	r = tree_patch(k->tree, item_key(ino, ITEM_INODE, 0), &v, &have);
+	if (r < 0)
+		return r == -ENOENT ? err_corrupt("record sets attributes of a missing inode") : r;
+	r = inode_decode(v, have, ino, &now);
+	if (r == 0)
+		r = inode_decode(data + 8, INODE_SIZE, ino, &a);
+	if (r < 0)
+		return r;
+	/* Where the contents are is known to the functions that put them there. */
+	a.blocks = now.blocks;
+	a.flags = (a.flags & ~KEYS_ATTR_INLINE) | (now.flags & KEYS_ATTR_INLINE);
+	inode_encode(v, &a);
+	return 0;
+}
+
+static int reap_items(struct keys *k, uint64_t ino, enum item_kind kind, unsigned *budget)
+{
+	while (*budget > 0) {
+		struct tree_cursor c;
+		struct key key = item_key(ino, kind, 0);
+		int r = tree_seek(k->tree, key, &c);
+
+		if (r == -ENOENT || (r == 0 && cursor_key(&c).hi != key.hi))
+			return 0;
+		if (r == 0)
+			r = tree_del(k->tree, cursor_key(&c));
+		if (r < 0)
+			return r;
+		(*budget)--;
+	}
+	return 1;
+}
+
+static int apply_reap(struct keys *k, const uint8_t *data, uint32_t len)
+{
+	struct key orphan;
+	struct keys_attr a;
+	unsigned budget = REAP_ITEMS;
+	const uint8_t *v;
+	uint32_t n;
+	int r;
+
+	if (len != 8)
+		return err_corrupt("record reaps, %u bytes", len);
+	orphan = (struct key){ KIND_ORPHAN, get_le64(data) };
+	r = tree_get(k->tree, orphan, &v, &n);
+	if (r == 0)
+		r = inode_get(k, orphan.lo, &a);
+	if (r == -ENOENT || (r == 0 && a.nlink != 0 && !S_ISDIR(a.mode)))
+		return 0;
+	if (r == 0)
+		r = contents_reap(k, a.ino, &budget);
+	if (r == 0)
+		r = reap_items(k, a.ino, ITEM_XATTR, &budget);
+	if (r == 0)
+		r = reap_items(k, a.ino, ITEM_DIRENT, &budget);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	/* The inode last, so that whoever looks in between finds an orphan. */
+	r = tree_del(k->tree, item_key(a.ino, ITEM_INODE, 0));
+	if (r == 0)
+		r = tree_del(k->tree, orphan);
+	if (r == 0)
+		store_counts(k->store)->inodes--;
+	return r;
+}
+
+static int apply_contents(struct keys *k, const struct record_reader *reader, const struct mutation *m)
+{
+	const uint8_t *d = m->data;
+
+	switch (m->kind) {
+	case MUT_DATA:
+		if (m->len < 16)
+			break;
+		return contents_apply_data(k, get_le64(d), get_le64(d + 8), d + 16, m->len - 16);
+	case MUT_MAP:
+		if (m->len != 24 || get_le32(d + 16) >= reader->extent_count)
+			break;
+		return contents_apply_map(k, get_le64(d), get_le64(d + 8), &reader->extents[get_le32(d + 16)],
+					  get_le32(d + 20));
+	case MUT_PUNCH:
+		if (m->len != 24)
+			break;
+		return contents_apply_punch(k, get_le64(d), get_le64(d + 8), get_le64(d + 16));
+	default:
+		break;
+	}
+	return err_corrupt("record has a mutation of kind %u with %u bytes", m->kind, m->len);
+}
+
+int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec)
+{
+	struct keys *k = ctx;
+	struct mutation m;
+	int r;
+
+	(void)rec;
+	while ((r = record_next(reader, &m)) > 0) {
+		switch (m.kind) {
+		case MUT_PUT:
+			r = apply_put(k, m.data, m.len);
+			break;
+		case MUT_DEL:
+		case MUT_DELNAME:
+			r = apply_del(k, m.data, m.len);
+			break;
+		case MUT_ATTR:
+			r = apply_attr(k, m.data, m.len);
+			break;
+		case MUT_REAP:
+			r = apply_reap(k, m.data, m.len);
+			break;
+		default:
+			if (m.kind < MUT_IGNORABLE)
+				r = apply_contents(k, reader, &m);
+			break;
+		}
+		if (r < 0)
+			return r;
+	}
+	return r;
+}

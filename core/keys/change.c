@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * change: a change being built: the mutations of keys in terms of record.h.
+ */
+#include "core/keys/keys_int.h"
+
+void change_begin(struct keys *k, enum change_type type)
+{
+	record_begin(store_record(k->store), type, type == CHANGE_REAP ? REC_FLAG_INTERNAL : 0, store_now_ns(k->store));
+}
+
+uint8_t *change_put_place(struct keys *k, struct key key, uint32_t len)
+{
+	uint8_t *p = record_mutation(store_record(k->store), MUT_PUT, 16 + len);
+
+	put_le64(p, key.hi);
+	put_le64(p + 8, key.lo);
+	return p + 16;
+}
+
+void change_put(struct keys *k, struct key key, const void *value, uint32_t len)
+{
+	uint8_t *p = change_put_place(k, key, len);
+
+	if (len > 0)
+		memcpy(p, value, len);
+}
+
+void change_del(struct keys *k, struct key key)
+{
+	uint8_t *p = record_mutation(store_record(k->store), MUT_DEL, 16);
+
+	put_le64(p, key.hi);
+	put_le64(p + 8, key.lo);
+}
+
+void change_attr(struct keys *k, const struct keys_attr *a)
+{
+	uint8_t *p = record_mutation(store_record(k->store), MUT_ATTR, 8 + INODE_SIZE);
+
+	put_le64(p, a->ino);
+	inode_encode(p + 8, a);
+}
+
+void change_new_inode(struct keys *k, const struct keys_attr *a)
+{
+	inode_encode(change_put_place(k, item_key(a->ino, ITEM_INODE, 0), INODE_SIZE), a);
+}
+
+void change_data(struct keys *k, uint64_t ino, uint64_t off, const void *data, uint32_t len)
+{
+	uint8_t *p = record_mutation(store_record(k->store), MUT_DATA, 16 + len);
+
+	put_le64(p, ino);
+	put_le64(p + 8, off);
+	memcpy(p + 16, data, len);
+}
+
+void change_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to)
+{
+	uint8_t *p = record_mutation(store_record(k->store), MUT_PUNCH, 24);
+
+	put_le64(p, ino);
+	put_le64(p + 8, from);
+	put_le64(p + 16, to);
+}
+
+int change_commit(struct keys *k)
+{
+	return store_commit(k->store);
+}
+
+int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees)
+{
+	/* Worst case: each item copies its path and splits its leaf; a split of all levels happens once. */
+	uint64_t levels = k->tree->root.level + 2;
+
+	return store_reserve(k->store, blocks + items * (levels + 1) + 2 * levels, frees);
+}

@@ -1,0 +1,1007 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * contents: what files hold. Inline in the inode item, or in extents, or not there at all (zeros). The first half plans
+ * (keys_read, keys_write...), the second applies DATA, MAP and PUNCH; both live here since both know the one layout.
+ * Invariant (C1): bytes of a mapped block behind the file's size are zero, so a growing file reads zeros there.
+ * Invariant (C2): inline contents are bytes [0, n) of the file, n <= INLINE_MAX; an inode with INLINE has no extents.
+ */
+#include "core/keys/keys_int.h"
+
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#define DATA_MAX   4096u                /* longest write that rides in its record */
+#define ZEROS_SIZE 65536u
+
+static const uint8_t zeros[ZEROS_SIZE] __attribute__((aligned(4096)));
+
+/* Extents ---------------------------------------------------------------------------------------------------------- */
+
+/* The first extent that ends behind fblock. 0, or -ENOENT. */
+static int extent_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret)
+{
+	struct tree_cursor c;
+	const uint8_t *v;
+	struct key key;
+	uint32_t len;
+	int r = tree_seek_le(k->tree, item_key(ino, ITEM_EXTENT, fblock), &c);
+
+	if (r == 0) {
+		key = cursor_key(&c);
+		if (key.hi == item_key(ino, ITEM_EXTENT, 0).hi) {
+			v = cursor_value(&c, &len);
+			r = extent_decode(v, len, key, ret);
+			if (r < 0 || ret->fblock + ret->count > fblock)
+				return r;
+		}
+		r = cursor_next(&c);
+	} else if (r == -ENOENT) {
+		r = tree_seek(k->tree, item_key(ino, ITEM_EXTENT, fblock), &c);
+	}
+	if (r < 0)
+		return r;
+	key = cursor_key(&c);
+	if (key.hi != item_key(ino, ITEM_EXTENT, 0).hi)
+		return -ENOENT;
+	v = cursor_value(&c, &len);
+	return extent_decode(v, len, key, ret);
+}
+
+/* Block fblock of the extent, its checksum verified. */
+static int extent_block(struct keys *k, uint64_t ino, const struct extent *e, uint64_t fblock, const uint8_t **ret)
+{
+	uint64_t i = fblock - e->fblock;
+	int r = 0;
+	const uint8_t *p = store_blocks(k->store, e->block + i, 1, &r);
+
+	if (!p)
+		return r;
+	if (block_csum(p) != get_le32(e->csums + 4 * i))
+		return err_corrupt("inode %llu: contents at byte %llu (block %llu): checksum does not match",
+				   (unsigned long long)ino, (unsigned long long)(fblock << BLOCK_SHIFT),
+				   (unsigned long long)(e->block + i));
+	*ret = p;
+	return 0;
+}
+
+static int inline_get(struct keys *k, uint64_t ino, const uint8_t **ret, uint32_t *ret_len)
+{
+	const uint8_t *v;
+	uint32_t len;
+	int r = tree_get(k->tree, item_key(ino, ITEM_INODE, 0), &v, &len);
+
+	if (r < 0)
+		return r;
+	*ret = v + INODE_SIZE;
+	*ret_len = len - INODE_SIZE;
+	return 0;
+}
+
+/* One block of the file as it reads now, into out. */
+static int read_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint8_t *out)
+{
+	const uint8_t *p;
+	struct extent e;
+	uint32_t len;
+	int r;
+
+	if (a->flags & KEYS_ATTR_INLINE) {
+		memset(out, 0, BLOCK_SIZE);
+		if (fblock > 0)
+			return 0;
+		r = inline_get(k, a->ino, &p, &len);
+		if (r == 0)
+			memcpy(out, p, len);
+		return r;
+	}
+	r = extent_find(k, a->ino, fblock, &e);
+	if (r == -ENOENT || (r == 0 && (e.fblock > fblock || e.flags & EXTENT_UNWRITTEN))) {
+		memset(out, 0, BLOCK_SIZE);
+		return 0;
+	}
+	if (r == 0)
+		r = extent_block(k, a->ino, &e, fblock, &p);
+	if (r == 0)
+		memcpy(out, p, BLOCK_SIZE);
+	return r;
+}
+
+/* Reading ---------------------------------------------------------------------------------------------------------- */
+
+struct pieces {
+	struct iovec *iov;
+	int count, max;
+	size_t bytes;
+};
+
+static bool add_piece(struct pieces *p, const void *data, size_t len)
+{
+	struct iovec *last = p->count > 0 ? &p->iov[p->count - 1] : NULL;
+
+	if (last && (const uint8_t *)last->iov_base + last->iov_len == data) {
+		last->iov_len += len;
+	} else {
+		if (p->count == p->max)
+			return false;
+		p->iov[p->count++] = (struct iovec){ (void *)(uintptr_t)data, len };
+	}
+	p->bytes += len;
+	return true;
+}
+
+static bool add_zeros(struct pieces *p, uint64_t len)
+{
+	while (len > 0) {
+		size_t n = (size_t)min_u64(len, ZEROS_SIZE);
+
+		if (!add_piece(p, zeros, n))
+			return false;
+		len -= n;
+	}
+	return true;
+}
+
+static int read_inline(struct keys *k, uint64_t ino, uint64_t off, uint64_t end, struct pieces *p)
+{
+	const uint8_t *v;
+	uint32_t len;
+	int r = inline_get(k, ino, &v, &len);
+
+	if (r < 0)
+		return r;
+	if (off < len) {
+		uint64_t n = min_u64(len, end) - off;
+
+		if (!add_piece(p, v + off, n))
+			return 0;
+		off += n;
+	}
+	(void)add_zeros(p, end - off);
+	return 0;
+}
+
+static int read_extent(struct keys *k, uint64_t ino, const struct extent *e, uint64_t off, uint64_t end,
+		       struct pieces *p)
+{
+	while (off < end) {
+		uint64_t n = min_u64(BLOCK_SIZE - (off & (BLOCK_SIZE - 1)), end - off);
+		const uint8_t *block;
+		int r = extent_block(k, ino, e, off >> BLOCK_SHIFT, &block);
+
+		if (r < 0)
+			return r;
+		if (!add_piece(p, block + (off & (BLOCK_SIZE - 1)), n))
+			return -ENOBUFS;
+		off += n;
+	}
+	return 0;
+}
+
+int keys_read(struct keys *k, uint64_t ino, uint64_t off, size_t len, struct iovec *iov, int max_iov, int *ret_count,
+	      size_t *ret_bytes)
+{
+	struct pieces p = { .iov = iov, .max = max_iov };
+	struct keys_attr a;
+	struct extent e;
+	uint64_t end;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (S_ISDIR(a.mode))
+		return -EISDIR;
+	end = off < a.size ? off + min_u64(len, a.size - off) : off;
+	if (a.flags & KEYS_ATTR_INLINE && off < end) {
+		r = read_inline(k, ino, off, end, &p);
+		off = end;
+	}
+	while (r == 0 && off < end) {
+		uint64_t start, stop;
+
+		r = extent_find(k, ino, off >> BLOCK_SHIFT, &e);
+		if (r == -ENOENT || (r == 0 && e.fblock << BLOCK_SHIFT >= end)) {
+			r = 0;
+			(void)add_zeros(&p, end - off);
+			break;
+		}
+		if (r < 0)
+			break;
+		start = e.fblock << BLOCK_SHIFT;
+		stop = min_u64((e.fblock + e.count) << BLOCK_SHIFT, end);
+		if (off < start && !add_zeros(&p, start - off))
+			break;
+		off = max_u64(off, start);
+		if (e.flags & EXTENT_UNWRITTEN)
+			r = add_zeros(&p, stop - off) ? 0 : -ENOBUFS;
+		else
+			r = read_extent(k, ino, &e, off, stop, &p);
+		off = stop;
+	}
+	if (r < 0 && r != -ENOBUFS)
+		return r;
+	*ret_count = p.count;
+	*ret_bytes = p.bytes;
+	return 0;
+}
+
+int contents_read_small(struct keys *k, uint64_t ino, void *buf, size_t size, size_t *ret_len)
+{
+	struct iovec iov[16];
+	size_t bytes, done = 0;
+	int n, i, r = keys_read(k, ino, 0, size, iov, ARRAY_LEN(iov), &n, &bytes);
+
+	for (i = 0; r == 0 && i < n; i++) {
+		memcpy((uint8_t *)buf + done, iov[i].iov_base, iov[i].iov_len);
+		done += iov[i].iov_len;
+	}
+	*ret_len = done;
+	return r;
+}
+
+int keys_seek(struct keys *k, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off)
+{
+	struct keys_attr a;
+	struct extent e;
+	uint64_t at = off;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	if (off >= a.size)
+		return -ENXIO;
+	if (a.flags & KEYS_ATTR_INLINE) {
+		const uint8_t *v;
+		uint32_t n;
+
+		r = inline_get(k, ino, &v, &n);
+		if (r < 0)
+			return r;
+		if (whence == SEEK_DATA && off >= n)
+			return -ENXIO;
+		*ret_off = whence == SEEK_DATA ? off : max_u64(off, min_u64(n, a.size));
+		return 0;
+	}
+	for (;;) {
+		r = extent_find(k, ino, at >> BLOCK_SHIFT, &e);
+		if (r == -ENOENT) {
+			*ret_off = at;
+			return whence == SEEK_DATA ? -ENXIO : 0;
+		}
+		if (r < 0)
+			return r;
+		if (e.fblock << BLOCK_SHIFT > at) {
+			if (whence == SEEK_HOLE)
+				break;
+			at = e.fblock << BLOCK_SHIFT;
+		}
+		if (!!(e.flags & EXTENT_UNWRITTEN) == (whence == SEEK_HOLE))
+			break;
+		at = (e.fblock + e.count) << BLOCK_SHIFT;
+		if (at >= a.size)
+			break;
+	}
+	if (whence == SEEK_DATA && at >= a.size)
+		return -ENXIO;
+	*ret_off = min_u64(at, a.size);
+	return 0;
+}
+
+/* Planning a write ------------------------------------------------------------------------------------------------- */
+
+/* Blocks that a long write goes to. */
+struct target {
+	block_t block;
+	uint32_t count;
+	bool fresh;
+};
+
+static void give_back(struct keys *k, const struct target *t, unsigned n)
+{
+	while (n-- > 0)
+		if (t[n].fresh)
+			(void)store_free(k->store, t[n].block, t[n].count, store_gen(k->store));
+}
+
+/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. */
+static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
+			unsigned *ret_n)
+{
+	struct extent e;
+	unsigned n = 0;
+	int r = 0;
+
+	while (count > 0 && r == 0) {
+		uint64_t want = count, got;
+
+		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
+		if (r < 0 && r != -ENOENT)
+			break;
+		if (r == 0 && e.flags & EXTENT_UNWRITTEN && e.fblock <= fblock) {
+			got = min_u64(min_u64(count, EXT_COUNT_MAX), e.fblock + e.count - fblock);
+			t[n] = (struct target){ e.block + (fblock - e.fblock), (uint32_t)got, false };
+			store_touch(k->store, t[n].block, got);
+		} else {
+			/* Not over the beginning of an unwritten extent. */
+			if (r == 0 && e.flags & EXTENT_UNWRITTEN)
+				want = min_u64(want, e.fblock - fblock);
+			r = store_alloc(k->store, min_u64(want, EXT_COUNT_MAX), &t[n].block, &got);
+			if (r < 0)
+				break;
+			t[n].count = (uint32_t)got;
+			t[n].fresh = true;
+		}
+		r = 0;
+		n++;
+		fblock += got;
+		count -= got;
+	}
+	*ret_n = n;
+	if (r < 0)
+		give_back(k, t, n);
+	return r;
+}
+
+/* Fill one block of a long write: the new bytes, around them what the file has. */
+static int fill_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint8_t *to, uint64_t off,
+		      const uint8_t *data, size_t len)
+{
+	uint64_t start = fblock << BLOCK_SHIFT, end = start + BLOCK_SIZE;
+	uint64_t from = max_u64(start, off), until = min_u64(end, off + len);
+
+	if (from > start || until < end) {
+		int r = read_block(k, a, fblock, to);
+
+		if (r < 0)
+			return r;
+	}
+	memcpy(to + (from - start), data + (from - off), until - from);
+	return 0;
+}
+
+static int fill_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, const struct target *t, unsigned n,
+			uint64_t off, const uint8_t *data, size_t len)
+{
+	struct record *rec = store_record(k->store);
+	unsigned i;
+	uint32_t b;
+	int r = 0;
+
+	for (i = 0; i < n; i++) {
+		uint8_t *csums, *to = store_blocks(k->store, t[i].block, t[i].count, &r);
+
+		if (!to)
+			return r;
+		(void)record_extent(rec, t[i].block, t[i].count, EXT_DATA | (t[i].fresh ? EXT_FRESH : 0), &csums);
+		for (b = 0; b < t[i].count; b++, fblock++) {
+			r = fill_block(k, a, fblock, to + (size_t)b * BLOCK_SIZE, off, data, len);
+			if (r < 0)
+				return r;
+			put_le32(csums + 4 * b, block_csum(to + (size_t)b * BLOCK_SIZE));
+		}
+		store_unsynced(k->store, t[i].block, t[i].count);
+	}
+	return 0;
+}
+
+static void change_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct target *t, unsigned n, uint32_t flags)
+{
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		uint8_t *p = record_mutation(store_record(k->store), MUT_MAP, 24);
+
+		put_le64(p, ino);
+		put_le64(p + 8, fblock);
+		put_le32(p + 16, i);
+		put_le32(p + 20, flags);
+		fblock += t[i].count;
+	}
+}
+
+static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const uint8_t *data, size_t len, bool kill)
+{
+	struct target t[KEYS_WRITE_MAX / BLOCK_SIZE + 2];
+	uint64_t first = off >> BLOCK_SHIFT, count = ((off + len - 1) >> BLOCK_SHIFT) - first + 1;
+	unsigned n;
+	int r = find_targets(k, a, first, count, t, &n);
+
+	if (r < 0)
+		return r;
+	r = fill_targets(k, a, first, t, n, off, data, len);
+	if (r == 0) {
+		change_map(k, a->ino, first, t, n, 0);
+		r = kill ? xattr_change_drop(k, a->ino, CAPS_NAME) : 0;
+	}
+	if (r == 0) {
+		change_attr(k, a);
+		r = change_commit(k);
+	}
+	/* Only an error that left everything as it was gives the blocks back; after others the store has failed. */
+	if (r < 0 && !store_failed(k->store))
+		give_back(k, t, n);
+	return r;
+}
+
+static void kill_priv(struct keys_attr *a)
+{
+	a->mode &= ~(uint32_t)S_ISUID;
+	if (a->mode & S_IXGRP)
+		a->mode &= ~(uint32_t)S_ISGID;
+}
+
+int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, bool kill, size_t *ret_written)
+{
+	struct keys_attr a;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(a.mode))
+		return S_ISDIR(a.mode) ? -EISDIR : -EINVAL;
+	if (off >= KEYS_SIZE_MAX && len > 0)
+		return -EFBIG;
+	len = (size_t)min_u64(min_u64(len, KEYS_WRITE_MAX), KEYS_SIZE_MAX - off);
+	*ret_written = len;
+	if (len == 0)
+		return 0;
+	r = change_reserve(k, 8, len / BLOCK_SIZE + 4, false);
+	if (r < 0)
+		return r;
+	attr_touch(k, &a, true);
+	if (kill)
+		kill_priv(&a);
+	a.size = max_u64(a.size, off + len);
+	change_begin(k, CHANGE_WRITE);
+	if (len > DATA_MAX)
+		return write_long(k, &a, off, data, len, kill && a.flags & KEYS_ATTR_XATTR);
+	change_data(k, ino, off, data, (uint32_t)len);
+	if (kill && a.flags & KEYS_ATTR_XATTR) {
+		r = xattr_change_drop(k, ino, CAPS_NAME);
+		if (r < 0)
+			return r;
+	}
+	change_attr(k, &a);
+	return change_commit(k);
+}
+
+/* fallocate -------------------------------------------------------------------------------------------------------- */
+
+/* Give blocks to the holes in [first, end), at most one record's worth; *ret_next is where to go on. */
+static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t first, uint64_t end, uint64_t *ret_next)
+{
+	struct record *rec = store_record(k->store);
+	struct { uint64_t fblock; struct target t; } piece[64];
+	uint64_t at = first, room = 16384;
+	unsigned n = 0, i;
+	struct extent e;
+	int r;
+
+	while (at < end && n < ARRAY_LEN(piece) && room > 0) {
+		uint64_t hole = end - at, got;
+
+		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, at, &e);
+		if (r < 0 && r != -ENOENT)
+			goto fail;
+		if (r == 0 && e.fblock <= at) {
+			at = e.fblock + e.count;
+			continue;
+		}
+		if (r == 0)
+			hole = min_u64(hole, e.fblock - at);
+		r = store_alloc(k->store, min_u64(hole, room), &piece[n].t.block, &got);
+		if (r < 0)
+			goto fail;
+		piece[n].fblock = at;
+		piece[n].t.count = (uint32_t)got;
+		piece[n].t.fresh = true;
+		n++;
+		at += got;
+		room -= got;
+	}
+	for (i = 0; i < n; i++)
+		(void)record_extent(rec, piece[i].t.block, piece[i].t.count, EXT_FRESH, NULL);
+	for (i = 0; i < n; i++) {
+		uint8_t *p = record_mutation(rec, MUT_MAP, 24);
+
+		put_le64(p, a->ino);
+		put_le64(p + 8, piece[i].fblock);
+		put_le32(p + 16, i);
+		put_le32(p + 20, MAP_UNWRITTEN);
+	}
+	*ret_next = at;
+	return 0;
+fail:
+	for (i = 0; i < n; i++)
+		give_back(k, &piece[i].t, 1);
+	return r;
+}
+
+static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size)
+{
+	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
+	struct keys_attr a;
+	int r;
+
+	/* Several records: if space ends in between, what is allocated stays, as on other file systems. */
+	do {
+		r = change_reserve(k, 130, min_u64(end - at, 16384), false);
+		if (r == 0)
+			r = inode_get(k, ino, &a);
+		if (r < 0)
+			return r;
+		change_begin(k, CHANGE_FALLOCATE);
+		if (a.flags & KEYS_ATTR_INLINE && end > 1) {
+			/* Out of the inode, since an inode with extents holds nothing inline (C2). */
+			uint8_t block[BLOCK_SIZE];
+
+			r = read_block(k, &a, 0, block);
+			if (r < 0)
+				return r;
+			change_data(k, ino, 0, block, BLOCK_SIZE);
+			change_attr(k, &a);
+			r = change_commit(k);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		if (a.flags & KEYS_ATTR_INLINE) {
+			at = end;       /* all inside the inode: it cannot run out of room but by growing */
+		} else {
+			r = allocate_some(k, &a, at, end, &at);
+			if (r < 0)
+				return r;
+		}
+		attr_touch(k, &a, false);
+		if (at >= end && !keep_size && off + len > a.size) {
+			a.size = off + len;
+			a.mtime = a.ctime;
+		}
+		change_attr(k, &a);
+		r = change_commit(k);
+		if (r < 0)
+			return r;
+	} while (at < end);
+	return 0;
+}
+
+static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
+{
+	struct keys_attr a;
+	int r = change_reserve(k, 8, 2, true);
+
+	if (r == 0)
+		r = inode_get(k, ino, &a);
+	if (r < 0)
+		return r;
+	attr_touch(k, &a, true);
+	change_begin(k, CHANGE_PUNCH);
+	change_punch(k, ino, off, off + len);
+	change_attr(k, &a);
+	return change_commit(k);
+}
+
+int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len)
+{
+	struct keys_attr a;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (store_read_only(k->store) || store_failed(k->store))
+		return -EROFS;
+	if (!S_ISREG(a.mode))
+		return S_ISDIR(a.mode) ? -EISDIR : -ENODEV;
+	if (len == 0)
+		return -EINVAL;
+	if (off > KEYS_SIZE_MAX || len > KEYS_SIZE_MAX - off)
+		return -EFBIG;
+	switch (mode) {
+	case 0:
+	case FALLOC_FL_KEEP_SIZE:
+		return preallocate(k, ino, off, len, mode != 0);
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+		return punch(k, ino, off, len);
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+		r = punch(k, ino, off, len);
+		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE);
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, size_t len,
+		    size_t *ret_copied)
+{
+	static uint8_t buf[KEYS_WRITE_MAX];     /* request thread only */
+	struct iovec iov[600];
+	size_t bytes, done = 0;
+	int n, i, r;
+
+	len = (size_t)min_u64(len, sizeof buf);
+	r = keys_read(k, src, src_off, len, iov, ARRAY_LEN(iov), &n, &bytes);
+	if (r < 0)
+		return r;
+	for (i = 0; i < n; i++) {
+		memcpy(buf + done, iov[i].iov_base, iov[i].iov_len);
+		done += iov[i].iov_len;
+	}
+	if (done == 0) {
+		*ret_copied = 0;
+		return 0;
+	}
+	return keys_write(k, dst, dst_off, buf, done, true, ret_copied);
+}
+
+/* Applying --------------------------------------------------------------------------------------------------------- */
+
+static int inode_patch(struct keys *k, uint64_t ino, uint8_t **ret, struct keys_attr *a)
+{
+	uint32_t len;
+	int r = tree_patch(k->tree, item_key(ino, ITEM_INODE, 0), ret, &len);
+
+	return r < 0 ? r : inode_decode(*ret, len, ino, a);
+}
+
+static int add_blocks(struct keys *k, uint64_t ino, int64_t n)
+{
+	struct keys_attr a;
+	uint8_t *v;
+	int r;
+
+	if (n == 0)
+		return 0;
+	r = inode_patch(k, ino, &v, &a);
+	if (r < 0)
+		return r;
+	a.blocks += (uint64_t)n;
+	inode_encode(v, &a);
+	return 0;
+}
+
+static int extent_put(struct keys *k, uint64_t ino, const struct extent *e)
+{
+	uint8_t *v;
+	int r = tree_put_place(k->tree, item_key(ino, ITEM_EXTENT, e->fblock),
+			       extent_item_len(e->count, e->flags), &v);
+
+	if (r == 0)
+		extent_encode(v, e);
+	return r;
+}
+
+/* The part [from, to) (file blocks) of an extent. */
+static struct extent extent_part(const struct extent *e, uint64_t from, uint64_t to)
+{
+	struct extent p = { .fblock = from, .block = e->block + (from - e->fblock), .gen = e->gen,
+			    .count = (uint32_t)(to - from), .flags = e->flags };
+
+	if (!(e->flags & EXTENT_UNWRITTEN))
+		memcpy(p.csums, e->csums + 4 * (from - e->fblock), 4 * p.count);
+	return p;
+}
+
+/* Unmap file blocks [from, to). Blocks are given back, but those where the file block f stands at block keep + (f - from)
+ * already (keep != 0): they change their owner from an unwritten extent to a new one. */
+static int unmap_blocks(struct keys *k, uint64_t ino, uint64_t from, uint64_t to, block_t keep, int64_t *ret_freed)
+{
+	struct extent e, part;
+	int r;
+
+	*ret_freed = 0;
+	while ((r = extent_find(k, ino, from, &e)) == 0 && e.fblock < to) {
+		uint64_t a = max_u64(e.fblock, from), b = min_u64(e.fblock + e.count, to), end = e.fblock + e.count;
+		block_t block = e.block + (a - e.fblock);
+
+		if (a > e.fblock) {
+			part = extent_part(&e, e.fblock, a);
+			r = extent_put(k, ino, &part);
+		} else {
+			r = tree_del(k->tree, item_key(ino, ITEM_EXTENT, e.fblock));
+		}
+		if (r == 0 && b < end) {
+			part = extent_part(&e, b, end);
+			r = extent_put(k, ino, &part);
+		}
+		if (r == 0 && !(keep && e.flags & EXTENT_UNWRITTEN && block == keep + (a - from)))
+			r = store_free(k->store, block, b - a, e.gen);
+		if (r < 0)
+			return r;
+		*ret_freed += (int64_t)(b - a);
+		if (b >= to)
+			return 0;
+	}
+	return r == -ENOENT ? 0 : r;
+}
+
+/* Put an extent where nothing is mapped; join it to the one before if they are of one kind. */
+static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
+{
+	struct extent before;
+	int r;
+
+	if (e->fblock > 0) {
+		r = extent_find(k, ino, e->fblock - 1, &before);
+		if (r < 0 && r != -ENOENT)
+			return r;
+		if (r == 0 && before.fblock + before.count == e->fblock && before.gen == e->gen &&
+		    before.flags == e->flags && before.block + before.count == e->block &&
+		    before.count + e->count <= (e->flags & EXTENT_UNWRITTEN ? GROUP_BLOCKS : EXT_COUNT_MAX)) {
+			if (!(e->flags & EXTENT_UNWRITTEN))
+				memcpy(before.csums + 4 * before.count, e->csums, 4 * e->count);
+			before.count += e->count;
+			return extent_put(k, ino, &before);
+		}
+	}
+	return extent_put(k, ino, e);
+}
+
+/* A block of the file that may be changed in place: private to this generation. *ret_e describes its extent. */
+static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, struct extent *e, uint8_t **ret)
+{
+	uint8_t old[BLOCK_SIZE];
+	struct extent part;
+	uint64_t n;
+	int64_t freed;
+	int r = extent_find(k, a->ino, fblock, e);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r == 0 && e->fblock <= fblock && e->flags & EXTENT_PRIVATE && e->gen == store_gen(k->store)) {
+		*ret = store_blocks(k->store, e->block + (fblock - e->fblock), 1, &r);
+		return *ret ? 0 : r;
+	}
+	part = (struct extent){ .fblock = fblock, .count = 1, .flags = EXTENT_PRIVATE, .gen = store_gen(k->store) };
+	if (r == 0 && e->fblock <= fblock && e->flags & EXTENT_UNWRITTEN) {
+		/* Reserved for just this; nobody reads its bytes before the extent says so. */
+		part.block = e->block + (fblock - e->fblock);
+		memset(old, 0, sizeof old);
+		r = unmap_blocks(k, a->ino, fblock, fblock + 1, part.block, &freed);
+		store_touch(k->store, part.block, 1);
+	} else {
+		/* Private bytes ride in records, so the old ones are copied: verified first. */
+		r = read_block(k, a, fblock, old);
+		if (r == 0)
+			r = store_alloc(k->store, 1, &part.block, &n);
+		if (r == 0)
+			r = unmap_blocks(k, a->ino, fblock, fblock + 1, 0, &freed);
+	}
+	if (r < 0)
+		return r;
+	*ret = store_blocks(k->store, part.block, 1, &r);
+	if (!*ret)
+		return r;
+	memcpy(*ret, old, BLOCK_SIZE);
+	put_le32(part.csums, block_csum(*ret));
+	r = map_blocks_at(k, a->ino, &part);
+	if (r == 0)
+		r = add_blocks(k, a->ino, 1 - freed);
+	return r < 0 ? r : extent_find(k, a->ino, fblock, e);
+}
+
+/* The block's bytes changed: put its new checksum into the extent's item. */
+static int private_changed(struct keys *k, uint64_t ino, const struct extent *e, uint64_t fblock, const uint8_t *block)
+{
+	uint8_t *v;
+	uint32_t len;
+	int r = tree_patch(k->tree, item_key(ino, ITEM_EXTENT, e->fblock), &v, &len);
+
+	if (r == 0)
+		put_le32(v + EXTENT_HEADER + 4 * (fblock - e->fblock), block_csum(block));
+	return r;
+}
+
+static int write_blocks(struct keys *k, const struct keys_attr *a, uint64_t off, const uint8_t *data, uint64_t len)
+{
+	while (len > 0) {
+		uint64_t fblock = off >> BLOCK_SHIFT, at = off & (BLOCK_SIZE - 1), n = min_u64(len, BLOCK_SIZE - at);
+		struct extent e;
+		uint8_t *to;
+		int r = private_block(k, a, fblock, &e, &to);
+
+		if (r < 0)
+			return r;
+		memcpy(to + at, data, n);
+		r = private_changed(k, a->ino, &e, fblock, to);
+		if (r < 0)
+			return r;
+		off += n;
+		data += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* Resize the inline contents; new bytes are zero. */
+static int inline_resize(struct keys *k, uint64_t ino, uint32_t len, uint8_t **ret)
+{
+	uint8_t item[INODE_SIZE + INLINE_MAX];
+	const uint8_t *v;
+	uint32_t old;
+	int r = tree_get(k->tree, item_key(ino, ITEM_INODE, 0), &v, &old);
+
+	if (r < 0)
+		return r;
+	memset(item, 0, sizeof item);
+	memcpy(item, v, min_u64(old, INODE_SIZE + len));
+	r = tree_put_place(k->tree, item_key(ino, ITEM_INODE, 0), INODE_SIZE + len, ret);
+	if (r == 0)
+		memcpy(*ret, item, INODE_SIZE + len);
+	return r;
+}
+
+/* Contents leave the inode (C2); with keep they go to block 0. */
+static int inline_leave(struct keys *k, struct keys_attr *a, bool keep)
+{
+	uint8_t old[INLINE_MAX];
+	const uint8_t *v;
+	uint8_t *item;
+	uint32_t len;
+	int r = inline_get(k, a->ino, &v, &len);
+
+	if (r < 0)
+		return r;
+	memcpy(old, v, len);
+	r = inline_resize(k, a->ino, 0, &item);
+	if (r < 0)
+		return r;
+	a->flags &= ~KEYS_ATTR_INLINE;
+	inode_encode(item, a);
+	return keep && len > 0 ? write_blocks(k, a, 0, old, len) : 0;
+}
+
+int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len)
+{
+	struct keys_attr a;
+	const uint8_t *v;
+	uint32_t old;
+	uint8_t *item;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (off > KEYS_SIZE_MAX || len > KEYS_SIZE_MAX - off)
+		return err_corrupt("inode %llu: a write behind the largest size", (unsigned long long)ino);
+	if (a.flags & KEYS_ATTR_INLINE && off + len <= INLINE_MAX) {
+		r = inline_get(k, ino, &v, &old);
+		if (r == 0)
+			r = inline_resize(k, ino, (uint32_t)max_u64(old, off + len), &item);
+		if (r == 0)
+			memcpy(item + INODE_SIZE + off, data, len);
+		return r;
+	}
+	if (a.flags & KEYS_ATTR_INLINE) {
+		r = inline_leave(k, &a, true);
+		if (r < 0)
+			return r;
+	}
+	return write_blocks(k, &a, off, data, len);
+}
+
+int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *x, uint32_t flags)
+{
+	struct extent e = { .fblock = fblock, .block = x->block, .count = x->count, .gen = store_gen(k->store),
+			    .flags = flags & MAP_UNWRITTEN ? EXTENT_UNWRITTEN : 0 };
+	struct keys_attr a;
+	int64_t freed;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(a.mode) || fblock > (KEYS_SIZE_MAX >> BLOCK_SHIFT) - x->count + 1 ||
+	    !(x->flags & EXT_DATA) == !(flags & MAP_UNWRITTEN))
+		return err_corrupt("inode %llu: impossible change of its extents", (unsigned long long)ino);
+	if (x->flags & EXT_DATA)
+		memcpy(e.csums, x->csums, 4 * x->count);
+	if (a.flags & KEYS_ATTR_INLINE) {
+		r = inline_leave(k, &a, fblock > 0);
+		if (r < 0)
+			return r;
+	}
+	if (!(x->flags & EXT_FRESH)) {
+		/* The record says that the file has these blocks already, unwritten: do not take its word for it. */
+		uint64_t f;
+
+		for (f = fblock; f < fblock + x->count; ) {
+			struct extent old;
+
+			r = extent_find(k, ino, f, &old);
+			if (r < 0 && r != -ENOENT)
+				return r;
+			if (r == -ENOENT || old.fblock > f || !(old.flags & EXTENT_UNWRITTEN) ||
+			    old.block + (f - old.fblock) != x->block + (f - fblock))
+				return err_corrupt("inode %llu: a record claims blocks that are not the file's",
+						   (unsigned long long)ino);
+			f = old.fblock + old.count;
+		}
+	}
+	r = unmap_blocks(k, ino, fblock, fblock + x->count, x->flags & EXT_FRESH ? 0 : x->block, &freed);
+	if (r == 0)
+		r = map_blocks_at(k, ino, &e);
+	return r < 0 ? r : add_blocks(k, ino, (int64_t)x->count - freed);
+}
+
+/* Zero [from, to) inside one block, if the file has bytes there. */
+static int zero_part(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to)
+{
+	struct extent e;
+	int r;
+
+	if (from >= to)
+		return 0;
+	r = extent_find(k, a->ino, from >> BLOCK_SHIFT, &e);
+	if (r == -ENOENT || (r == 0 && (e.fblock > from >> BLOCK_SHIFT || e.flags & EXTENT_UNWRITTEN)))
+		return 0;
+	return r < 0 ? r : write_blocks(k, a, from, zeros, to - from);
+}
+
+int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to)
+{
+	uint64_t first = div_up(from, BLOCK_SIZE), last = to >> BLOCK_SHIFT;
+	struct keys_attr a;
+	const uint8_t *v;
+	uint8_t *item;
+	int64_t freed = 0;
+	uint32_t len;
+	int r = inode_get(k, ino, &a);
+
+	if (r < 0)
+		return r;
+	if (from > to || to > KEYS_SIZE_MAX)
+		return err_corrupt("inode %llu: impossible hole", (unsigned long long)ino);
+	if (a.flags & KEYS_ATTR_INLINE) {
+		r = inline_get(k, ino, &v, &len);
+		if (r < 0 || from >= len)
+			return r;
+		if (to >= len)
+			return inline_resize(k, ino, (uint32_t)from, &item);
+		r = inline_resize(k, ino, len, &item);
+		if (r == 0)
+			memset(item + INODE_SIZE + from, 0, to - from);
+		return r;
+	}
+	if (first > last)
+		return zero_part(k, &a, from, to);
+	r = zero_part(k, &a, from, first << BLOCK_SHIFT);
+	if (r == 0)
+		r = zero_part(k, &a, last << BLOCK_SHIFT, to);
+	/* The end of a truncation reaches to the last possible block. */
+	if (to == KEYS_SIZE_MAX)
+		last = (KEYS_SIZE_MAX >> BLOCK_SHIFT) + 1;
+	if (r == 0 && first < last)
+		r = unmap_blocks(k, ino, first, last, 0, &freed);
+	return r < 0 ? r : add_blocks(k, ino, -freed);
+}
+
+int contents_reap(struct keys *k, uint64_t ino, unsigned *budget)
+{
+	struct tree_cursor c;
+
+	while (*budget > 0) {
+		struct extent e;
+		const uint8_t *v;
+		uint32_t len;
+		struct key key;
+		int r = tree_seek(k->tree, item_key(ino, ITEM_EXTENT, 0), &c);
+
+		if (r == -ENOENT)
+			return 0;
+		if (r < 0)
+			return r;
+		key = cursor_key(&c);
+		if (key.hi != item_key(ino, ITEM_EXTENT, 0).hi)
+			return 0;
+		v = cursor_value(&c, &len);
+		r = extent_decode(v, len, key, &e);
+		if (r == 0)
+			r = tree_del(k->tree, key);
+		if (r == 0)
+			r = store_free(k->store, e.block, e.count, e.gen);
+		if (r < 0)
+			return r;
+		(*budget)--;
+	}
+	return 1;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * keys_int: what the files of core/keys share. Request thread only.
+ */
+#ifndef MSYNCFS_KEYS_INT_H
+#define MSYNCFS_KEYS_INT_H
+
+#include "core/keys/item.h"
+#include "core/keys/keys.h"
+#include "core/store/record.h"
+#include "core/store/store.h"
+#include "core/store/tree.h"
+
+#include <sys/stat.h>
+
+struct keys {
+	struct store *store;
+	struct tree *tree;
+};
+
+/* inode.c */
+int inode_get(struct keys *k, uint64_t ino, struct keys_attr *ret);
+struct keys_time keys_now(const struct keys *k);
+/* Set ctime, and mtime if asked, to now. */
+void attr_touch(const struct keys *k, struct keys_attr *a, bool mtime);
+
+/* change.c: building and committing a record */
+void change_begin(struct keys *k, enum change_type type);
+void change_put(struct keys *k, struct key key, const void *value, uint32_t len);
+uint8_t *change_put_place(struct keys *k, struct key key, uint32_t len);
+void change_del(struct keys *k, struct key key);
+void change_attr(struct keys *k, const struct keys_attr *a);
+void change_new_inode(struct keys *k, const struct keys_attr *a);
+void change_data(struct keys *k, uint64_t ino, uint64_t off, const void *data, uint32_t len);
+void change_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
+int change_commit(struct keys *k);
+/* Room for a change of `items` items and `blocks` blocks of contents. */
+int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees);
+
+/* apply.c */
+int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec);
+
+/* contents.c, applying */
+int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
+int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e, uint32_t flags);
+int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
+/* Remove up to *budget extents of the inode from its end on; 1 if there are more. */
+int contents_reap(struct keys *k, uint64_t ino, unsigned *budget);
+/* The whole of a short file (a symlink). */
+int contents_read_small(struct keys *k, uint64_t ino, void *buf, size_t size, size_t *ret_len);
+
+/* dirent.c */
+int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret);
+/* The key for a new entry; -EEXIST if the name is there. */
+int dirent_new_key(struct keys *k, uint64_t dir, const char *name, size_t len, struct key *ret);
+
+/* xattr.c */
+struct xattr_place {
+	uint64_t base;                  /* lo of chunk 0 */
+	bool exists;
+	uint32_t len;                   /* of the value, if it exists */
+	unsigned chunks;                /* items it has now */
+};
+int xattr_find(struct keys *k, uint64_t ino, const char *name, struct xattr_place *ret);
+int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t size, size_t *ret_len);
+void xattr_change_set(struct keys *k, uint64_t ino, const struct xattr_place *p, const char *name, const void *value,
+		      uint32_t size);
+void xattr_change_remove(struct keys *k, uint64_t ino, const struct xattr_place *p);
+/* Remove it in the change being built if the inode has it. */
+int xattr_change_drop(struct keys *k, uint64_t ino, const char *name);
+
+/* acl.c: POSIX ACLs as the kernel hands them over (linux/posix_acl_xattr.h) */
+#define ACL_ACCESS_NAME  "system.posix_acl_access"
+#define ACL_DEFAULT_NAME "system.posix_acl_default"
+#define CAPS_NAME        "security.capability"
+#define ACL_SIZE_MAX     4100u          /* 512 entries */
+int acl_check(const uint8_t *acl, size_t size);
+/* The permission bits that an access ACL stands for; *ret_plain if it says no more than those. */
+uint32_t acl_mode(const uint8_t *acl, size_t size, uint32_t mode, bool *ret_plain);
+/* chmod: put the bits into the ACL. */
+void acl_chmod(uint8_t *acl, size_t size, uint32_t mode);
+/* Creating under a default ACL: acl becomes the access ACL; returns the mode. */
+uint32_t acl_create(uint8_t *acl, size_t size, uint32_t mode, bool *ret_plain);
+
+#endif
