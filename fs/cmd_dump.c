@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cmd_dump: `msyncfs dump STORE [FILE]`: all of a store as a stream. A store that a daemon has open is read as of its last
+ * checkpoint, which the daemon is asked to make just before.
+ */
+#include "fs/cmd.h"
+#include "fs/control.h"
+#include "fs/log.h"
+#include "fs/mnt.h"
+#include "fs/progress.h"
+
+#include "core/store/store.h"
+#include "core/store/super.h"
+#include "core/stream/outfile.h"
+#include "core/stream/stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WAIT_S 10               /* for a daemon that is closing the store */
+#define ASK_MS 30000            /* for a checkpoint that is being written already */
+#define NAP_MS 10
+
+struct dump_args {
+	const char *store, *file;       /* file: NULL = standard output */
+	bool help, quiet;
+};
+
+static int usage(const char *what, const char *why)
+{
+	log_error("%s: %s: see msyncfs dump --help", what, why);
+	return EXIT_USAGE;
+}
+
+static void help(void)
+{
+	printf("usage: msyncfs dump [options] STORE [FILE]\n\n"
+	       "Write all that is in STORE as a stream to FILE, or to standard output.\n"
+	       "STORE may be mounted: the stream is then that of one moment.\n\n"
+	       "  -q, --quiet                   show no progress\n"
+	       "  -h, --help                    show this\n");
+}
+
+static int parse(struct dump_args *a, int argc, char **argv)
+{
+	bool words = false;
+
+	*a = (struct dump_args){ 0 };
+	for (int i = 1; i < argc; i++) {
+		const char *arg = argv[i];
+
+		if (words || arg[0] != '-' || arg[1] == '\0') {
+			if (a->store == NULL)
+				a->store = arg;
+			else if (a->file == NULL)
+				a->file = arg;
+			else
+				return usage(arg, "too many arguments");
+		} else if (strcmp(arg, "--") == 0) {
+			words = true;
+		} else if (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0) {
+			a->quiet = true;
+		} else if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
+			a->help = true;
+		} else {
+			return usage(arg, "unknown option");
+		}
+	}
+	if (a->help)
+		return 0;
+	if (a->store == NULL || *a->store == '\0')
+		return usage("dump", "STORE is missing");
+	if (a->file != NULL && strcmp(a->file, "-") == 0)
+		a->file = NULL;
+	if (a->file != NULL && *a->file == '\0')
+		return usage("dump", "FILE is empty");
+	return 0;
+}
+
+/* ---- The store ---- */
+
+/* Where the store's superblock says that it is mounted, if it is mounted there. NULL, or why not. */
+static const char *find_mount(const char *store, char *mountpoint, size_t size)
+{
+	static uint8_t pages[2 * BLOCK_SIZE];
+	struct stat a, b;
+	struct mnt_info info;
+	struct super sb;
+	block_t slot;
+	int fd = open(store, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), r = -EUCLEAN;
+
+	if (fd >= 0 && pread(fd, pages, sizeof pages, 0) == (ssize_t)sizeof pages)
+		r = super_pick(pages, &sb, &slot);
+	if (fd >= 0)
+		close(fd);
+	if ((r < 0 && r != -EROFS) || sb.holder_mount[0] == '\0')
+		return "it is not mounted";
+	snprintf(mountpoint, size, "%s", sb.holder_mount);
+	if (mnt_find(mountpoint, &info) < 0 || !mnt_is_ours(&info))
+		return "its mount is not seen from here";
+	if (stat(store, &a) != 0 || stat(info.source, &b) != 0 || a.st_dev != b.st_dev ||
+	    a.st_ino != b.st_ino)
+		return "something else is mounted there";
+	return NULL;
+}
+
+/* Ask the daemon for a checkpoint; it answers when that is on disk. NULL, or why not. */
+static const char *ask_checkpoint(const char *store)
+{
+	const struct timespec nap = { .tv_nsec = NAP_MS * 1000000 };
+	char mountpoint[SB_MOUNT_LEN], path[SB_MOUNT_LEN + 32];
+	const char *why = find_mount(store, mountpoint, sizeof mountpoint);
+	int fd, error = 0;
+
+	if (why != NULL)
+		return why;
+	snprintf(path, sizeof path, "%s/" CONTROL_NAME "/checkpoint", mountpoint);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EACCES ? "the mount is not ours" : strerror(errno);
+	for (int ms = 0; ms < ASK_MS; ms += NAP_MS) {
+		error = write(fd, "1\n", 2) < 0 ? errno : 0;
+		if (error != EAGAIN && error != EINTR)
+			break;
+		nanosleep(&nap, NULL);
+	}
+	close(fd);
+	return error != 0 ? strerror(error) : NULL;
+}
+
+static int open_failed(const char *store, int r)
+{
+	const char *text = err_last();
+	size_t n = strlen(store);
+
+	/* The store's own words name it already. */
+	if (strncmp(text, store, n) == 0 && text[n] == ':')
+		log_error("%s", text);
+	else
+		log_error("%s: cannot be opened: %s", store, *text != '\0' ? text : strerror(-r));
+	return EXIT_FAILED;
+}
+
+static int open_store(const char *store, struct keys **ret_keys)
+{
+	struct store_options so = { .path = store, .read_only = true, .wait_s = WAIT_S };
+	const char *why;
+	int r;
+
+	if (strcmp(store, ":memory:") == 0)
+		return usage(store, "a store in memory can be dumped by nobody but its mount");
+	r = keys_open(&so, ret_keys);
+	if (r != -EBUSY)
+		return r < 0 ? open_failed(store, r) : 0;
+	why = ask_checkpoint(store);
+	so.snapshot = true;
+	r = keys_open(&so, ret_keys);
+	if (r < 0)
+		return open_failed(store, r);
+	if (why != NULL)
+		log_warn("%s: in use, and cannot be asked for a checkpoint (%s): this is the last one, change %llu",
+			 store, why, (unsigned long long)store_seq(keys_store(*ret_keys)));
+	return 0;
+}
+
+/* ---- The stream ---- */
+
+/* A file that is there may be an older stream: it goes once the new one is complete. Nothing else is overwritten; what is
+ * no file at all, as a pipe or a device, is written to. *ret_fd is -1 if a new file is to be made. */
+static int look_at_file(const char *file, int *ret_fd)
+{
+	char head[8];
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	*ret_fd = -1;
+	if (stat(file, &st) != 0)
+		return 0;
+	if (S_ISDIR(st.st_mode)) {
+		log_error("%s: is a directory: give the name of a file", file);
+		return EXIT_FAILED;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		*ret_fd = open(file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+		if (*ret_fd >= 0 && !isatty(*ret_fd))
+			return 0;
+		log_error("%s: %s", file, *ret_fd < 0 ? strerror(errno) : "is a terminal: give a file");
+		return EXIT_FAILED;
+	}
+	fd = open(file, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, head, sizeof head);
+	if (fd >= 0)
+		close(fd);
+	if (n == 0 || (n == (ssize_t)sizeof head && memcmp(head, STREAM_MAGIC, sizeof head) == 0))
+		return 0;
+	log_error("%s: %s", file, n < 0 ? strerror(errno) :
+		  "is there already and is no stream of msyncfs dump: give another name");
+	return EXIT_FAILED;
+}
+
+static int dump_to(struct keys *k, const struct dump_args *a, int fd, const char *name)
+{
+	struct stream_counts counts;
+	struct stream_watch watch;
+	struct progress progress;
+	struct store_status st;
+	int r;
+
+	store_status(keys_store(k), &st);
+	progress_start(&progress, &watch, "dump", a->quiet, st.inodes);
+	r = stream_dump(k, fd, &watch, &counts);
+	progress_end(&progress, r == 0 ? &counts : NULL);
+	if (r == 0)
+		return 0;
+	if (r == -EUCLEAN)
+		log_error("%s: damaged: %s: run msyncfs check on it", a->store, err_last());
+	else
+		log_error("%s: %s", name, r == -EINTR ? "interrupted" : *err_last() != '\0' ? err_last() : strerror(-r));
+	return EXIT_FAILED;
+}
+
+static int dump_file(struct keys *k, const struct dump_args *a)
+{
+	char *target = realpath(a->file, NULL);         /* of a symbolic link, what it leads to */
+	struct outfile out;
+	int r = outfile_open(&out, target != NULL ? target : a->file);
+
+	if (r < 0)
+		log_error("%s", err_last());
+	r = r < 0 ? EXIT_FAILED : dump_to(k, a, out.fd, a->file);
+	if (r == 0 && outfile_publish(&out, true) < 0) {
+		log_error("%s", err_last());
+		r = EXIT_FAILED;
+	}
+	outfile_close(&out);
+	free(target);
+	return r;
+}
+
+static int dump_fd(struct keys *k, const struct dump_args *a, int fd)
+{
+	const char *name = a->file != NULL ? a->file : "standard output";
+	int r = dump_to(k, a, fd, name);
+
+	/* Some file systems tell only now that there was no room. */
+	if (close(fd) != 0 && r == 0) {
+		log_error("%s: %s", name, strerror(errno));
+		r = EXIT_FAILED;
+	}
+	return r;
+}
+
+int cmd_dump(int argc, char **argv)
+{
+	struct dump_args a;
+	struct keys *k;
+	int fd = STDOUT_FILENO, r = parse(&a, argc, argv);
+
+	if (r != 0)
+		return r;
+	if (a.help) {
+		help();
+		return 0;
+	}
+	if (a.file == NULL && isatty(STDOUT_FILENO))
+		return usage("standard output", "is a terminal: give FILE, or redirect it");
+	r = a.file != NULL ? look_at_file(a.file, &fd) : 0;
+	if (r == 0)
+		r = open_store(a.store, &k);
+	if (r != 0)
+		return r;
+	signal(SIGPIPE, SIG_IGN);
+	r = fd < 0 ? dump_file(k, &a) : dump_fd(k, &a, fd);
+	keys_close(k);
+	return r;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cmd_load: `msyncfs load STORE [FILE]`: a new store from the stream that `msyncfs dump` has written.
+ */
+#include "fs/cmd.h"
+#include "fs/log.h"
+#include "fs/progress.h"
+
+#include "core/base.h"
+#include "core/stream/stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct load_args {
+	const char *store, *file;       /* file: NULL = standard input */
+	uint64_t size_bytes;
+	bool help, quiet;
+};
+
+static int usage(const char *what, const char *why)
+{
+	log_error("%s: %s: see msyncfs load --help", what, why);
+	return EXIT_USAGE;
+}
+
+static void help(void)
+{
+	printf("usage: msyncfs load [options] STORE [FILE]\n\n"
+	       "Make STORE, which must not be there yet, from the stream of msyncfs dump in FILE,\n"
+	       "or from standard input. It is there when all of it is.\n\n"
+	       "      --size=BYTES[K|M|G|T]     most the store may grow to (default: the disk)\n"
+	       "  -q, --quiet                   show no progress\n"
+	       "  -h, --help                    show this\n");
+}
+
+/* A number of bytes with an optional K, M, G or T. */
+static bool parse_bytes(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "KMGT";
+	const char *unit;
+	unsigned long long n;
+	unsigned shift = 0;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (errno != 0)
+		return false;
+	if (*end != '\0') {
+		unit = strchr(units, *end & ~0x20);
+		if (unit == NULL || end[1] != '\0')
+			return false;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (n > ((unsigned long long)INT64_MAX >> shift))
+		return false;
+	*ret_bytes = (uint64_t)n << shift;
+	return true;
+}
+
+/* --size=N or --size N. *i is moved to the last argument that was used. */
+static int parse_size(struct load_args *a, int argc, char **argv, int *i)
+{
+	const char *value = argv[*i] + strlen("--size");
+
+	if (*value == '=')
+		value++;
+	else if (*i + 1 < argc)
+		value = argv[++*i];
+	if (*value == '\0')
+		return usage("size", "needs a value");
+	if (!parse_bytes(value, &a->size_bytes))
+		return usage(value, "size is not a number of bytes, as 512M or 10G");
+	return 0;
+}
+
+static int parse_option(struct load_args *a, int argc, char **argv, int *i)
+{
+	const char *arg = argv[*i];
+
+	if (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0)
+		a->quiet = true;
+	else if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0)
+		a->help = true;
+	else if (strcmp(arg, "--size") == 0 || strncmp(arg, "--size=", 7) == 0)
+		return parse_size(a, argc, argv, i);
+	else
+		return usage(arg, "unknown option");
+	return 0;
+}
+
+static int parse(struct load_args *a, int argc, char **argv)
+{
+	bool words = false;
+	int r = 0;
+
+	*a = (struct load_args){ 0 };
+	for (int i = 1; i < argc && r == 0; i++) {
+		const char *arg = argv[i];
+
+		if (!words && strcmp(arg, "--") == 0)
+			words = true;
+		else if (!words && arg[0] == '-' && arg[1] != '\0')
+			r = parse_option(a, argc, argv, &i);
+		else if (a->store == NULL)
+			a->store = arg;
+		else if (a->file == NULL)
+			a->file = arg;
+		else
+			r = usage(arg, "too many arguments");
+	}
+	if (r != 0 || a->help)
+		return r;
+	if (a->store == NULL || *a->store == '\0')
+		return usage("load", "STORE is missing");
+	if (strcmp(a->store, ":memory:") == 0)
+		return usage(a->store, "a store in memory would be gone at once: give a file");
+	if (a->file != NULL && strcmp(a->file, "-") == 0)
+		a->file = NULL;
+	return 0;
+}
+
+static int open_stream(const char *file, int *ret_fd)
+{
+	struct stat st;
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+	if (fd < 0) {
+		log_error("%s: %s", file, strerror(errno));
+		return EXIT_FAILED;
+	}
+	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		log_error("%s: is a directory: give the file that msyncfs dump has written", file);
+		close(fd);
+		return EXIT_FAILED;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int load(const struct load_args *a, int fd)
+{
+	struct stream_target target = { .path = a->store, .max_bytes = a->size_bytes };
+	struct stream_counts counts;
+	struct stream_watch watch;
+	struct progress progress;
+	const char *text;
+	size_t n = strlen(a->store);
+	int r;
+
+	progress_start(&progress, &watch, "load", a->quiet, 0);
+	r = stream_load(&target, fd, &watch, &counts);
+	progress_end(&progress, r == 0 ? &counts : NULL);
+	if (r == 0)
+		return 0;
+	text = r == -EINTR ? "interrupted" : *err_last() != '\0' ? err_last() : strerror(-r);
+	if (strncmp(text, a->store, n) == 0 && text[n] == ':')
+		log_error("%s", text);
+	else
+		log_error("%s: not made: %s", a->store, text);
+	return EXIT_FAILED;
+}
+
+int cmd_load(int argc, char **argv)
+{
+	struct load_args a;
+	int fd = STDIN_FILENO, r = parse(&a, argc, argv);
+
+	if (r != 0)
+		return r;
+	if (a.help) {
+		help();
+		return 0;
+	}
+	if (a.file == NULL && isatty(STDIN_FILENO))
+		return usage("standard input", "is a terminal: give FILE, or redirect it");
+	if (a.file != NULL)
+		r = open_stream(a.file, &fd);
+	return r != 0 ? r : load(&a, fd);
+}

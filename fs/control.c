@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * control: see control.h.
+ */
+#include "fs/control.h"
+
+#include "fs/fs.h"
+#include "fs/ops.h"
+#include "fs/status.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	CONTROL_DIR = 0,
+	CONTROL_CHECKPOINT,
+	CONTROL_VERSION,
+	CONTROL_STATUS,         /* in listings; the texts themselves begin at CONTROL_TEXT */
+	CONTROL_TEXT = 16,
+};
+
+struct control_text {
+	uint64_t ino;           /* 0: unused */
+	size_t len;
+	char text[STATUS_MAX];
+};
+
+struct control {
+	uint64_t next;          /* number of the next text */
+	time_t started;
+	uid_t uid;
+	gid_t gid;
+	struct control_text texts[CONTROL_TEXTS];
+};
+
+static const char version_text[] = "msyncfs " MSYNCFS_VERSION "\n";
+
+static const struct {
+	const char *name;
+	unsigned number;
+	mode_t mode;
+} control_files[] = {
+	{ ".", CONTROL_DIR, S_IFDIR | 0555 },
+	{ "..", CONTROL_DIR, S_IFDIR | 0555 },
+	{ "checkpoint", CONTROL_CHECKPOINT, S_IFREG | 0200 },
+	{ "status", CONTROL_STATUS, S_IFREG | 0444 },
+	{ "version", CONTROL_VERSION, S_IFREG | 0444 },
+};
+
+#define CONTROL_FILES (sizeof control_files / sizeof control_files[0])
+
+int control_init(struct fs *fs)
+{
+	fs->control = calloc(1, sizeof *fs->control);
+	if (fs->control == NULL)
+		return -ENOMEM;
+	fs->control->started = time(NULL);
+	fs->control->uid = getuid();
+	fs->control->gid = getgid();
+	return 0;
+}
+
+void control_release(struct fs *fs)
+{
+	free(fs->control);
+	fs->control = NULL;
+}
+
+bool control_is_name(uint64_t dir, const char *name)
+{
+	return dir == KEYS_ROOT_INO && strcmp(name, CONTROL_NAME) == 0;
+}
+
+bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat)
+{
+	if (n >= CONTROL_FILES)
+		return false;
+	*ret_name = control_files[n].name;
+	*ret_stat = (struct stat){ .st_ino = CONTROL_FIRST + control_files[n].number,
+				   .st_mode = control_files[n].mode };
+	return true;
+}
+
+/* The text of ino, made now if it was never made or has been dropped. */
+static const struct control_text *get_text(struct fs *fs, uint64_t ino)
+{
+	struct control_text *t = &fs->control->texts[ino % CONTROL_TEXTS];
+
+	if (t->ino != ino) {
+		t->len = status_to_text(fs, t->text, sizeof t->text);
+		t->ino = ino;
+	}
+	return t;
+}
+
+int control_getattr(struct fs *fs, uint64_t ino, struct stat *ret_stat)
+{
+	uint64_t number = ino - CONTROL_FIRST;
+	const char *name;
+	struct stat st = { 0 };
+
+	if (number >= CONTROL_TEXT) {
+		st.st_mode = S_IFREG | 0444;
+		st.st_size = (off_t)get_text(fs, ino)->len;
+	} else {
+		bool found = false;
+
+		/* The last, so that the directory is "..", which is as good. */
+		for (unsigned n = 0; !found && control_entry(n, &name, &st); n++)
+			found = st.st_ino == ino;
+		if (!found)
+			return -ENOENT;
+		if (number == CONTROL_VERSION)
+			st.st_size = (off_t)(sizeof version_text - 1);
+	}
+	st.st_ino = ino;
+	st.st_nlink = S_ISDIR(st.st_mode) ? 2 : 1;
+	st.st_uid = fs->control->uid;
+	st.st_gid = fs->control->gid;
+	st.st_blksize = 4096;
+	st.st_blocks = (st.st_size + 511) / 512;
+	st.st_atime = st.st_mtime = st.st_ctime = fs->control->started;
+	*ret_stat = st;
+	return 0;
+}
+
+int control_lookup(struct fs *fs, uint64_t dir, const char *name,
+		   struct fuse_entry_param *ret_entry)
+{
+	uint64_t ino = 0;
+	int r;
+
+	*ret_entry = (struct fuse_entry_param){ 0 };
+	if (dir == KEYS_ROOT_INO || strcmp(name, ".") == 0) {
+		/* "." is how a file handle finds its inode again, and then it need not be a
+		 * directory. */
+		ino = dir == KEYS_ROOT_INO ? CONTROL_FIRST : dir;
+	} else if (dir != CONTROL_FIRST) {
+		return -ENOTDIR;
+	} else if (strcmp(name, "status") == 0) {
+		ino = CONTROL_FIRST + CONTROL_TEXT + fs->control->next++;
+	} else {
+		for (unsigned n = 2; n < CONTROL_FILES; n++)
+			if (strcmp(name, control_files[n].name) == 0)
+				ino = CONTROL_FIRST + control_files[n].number;
+	}
+	if (ino == 0)
+		return -ENOENT;
+	r = control_getattr(fs, ino, &ret_entry->attr);
+	if (r < 0)
+		return r;
+	ret_entry->ino = ino;
+	/* Only the directory itself is the same for ever. */
+	if (ino == CONTROL_FIRST)
+		ret_entry->entry_timeout = ret_entry->attr_timeout = FS_FOREVER_S;
+	return 0;
+}
+
+void control_forget(struct fs *fs, uint64_t ino)
+{
+	struct control_text *t = &fs->control->texts[ino % CONTROL_TEXTS];
+
+	if (t->ino == ino)
+		t->ino = 0;
+}
+
+int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const char **ret_text,
+		 size_t *ret_size)
+{
+	uint64_t number = ino - CONTROL_FIRST;
+	const char *text = version_text;
+	size_t len = sizeof version_text - 1;
+
+	if (number >= CONTROL_TEXT) {
+		const struct control_text *t = get_text(fs, ino);
+
+		text = t->text;
+		len = t->len;
+	} else if (number == CONTROL_DIR) {
+		return -EISDIR;
+	} else if (number != CONTROL_VERSION) {
+		return -EACCES;
+	}
+	if (off > len)
+		off = len;
+	*ret_text = text + off;
+	*ret_size = size < len - off ? size : len - off;
+	return 0;
+}
+
+int control_write(struct fs *fs, uint64_t ino)
+{
+	if (ino != CONTROL_FIRST + CONTROL_CHECKPOINT)
+		return -EACCES;
+	return ops_hold_checkpoint(fs);
+}

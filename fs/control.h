@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * control: the files in MOUNTPOINT/.msyncfs/, which exist only here: `status` (name=value lines),
+ * `version`, and `checkpoint` (a write returns when a checkpoint is on disk). The directory is
+ * found by its name but not listed, so that cp -r, tar and rm -rf do not meet it. Their inode
+ * numbers begin at CONTROL_FIRST, far above those of keys.
+ *
+ * Since nothing is opened, a text must not change while somebody reads it: each LOOKUP of `status`
+ * gives a new inode with a text of that moment, kept until the kernel forgets the inode or
+ * CONTROL_TEXTS later ones were made.
+ */
+#ifndef MSYNCFS_CONTROL_H
+#define MSYNCFS_CONTROL_H
+
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+
+#define CONTROL_FIRST (1ull << 48)
+#define CONTROL_NAME  ".msyncfs"
+#define CONTROL_TEXTS 64u
+
+struct fs;
+
+int control_init(struct fs *fs);
+void control_release(struct fs *fs);
+
+static inline bool control_owns(uint64_t ino)
+{
+	return ino >= CONTROL_FIRST;
+}
+
+/* True if this is the name of the directory of control files. */
+bool control_is_name(uint64_t dir, const char *name);
+
+/* 0 and the entry, or -ENOENT. `dir` is one of ours, or the root if control_is_name(). */
+int control_lookup(struct fs *fs, uint64_t dir, const char *name,
+		   struct fuse_entry_param *ret_entry);
+int control_getattr(struct fs *fs, uint64_t ino, struct stat *ret_stat);
+void control_forget(struct fs *fs, uint64_t ino);
+/* The text from `off` on; valid until the next call. -EACCES: not for reading. */
+int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const char **ret_text,
+		 size_t *ret_size);
+/* A write of anything. 0: done, and the reply is held until it has happened. */
+int control_write(struct fs *fs, uint64_t ino);
+/* The n-th entry of the directory, "." being 0. False: there is none. */
+bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * daemon: going to the background so that the command returns when the mount is usable, or failed,
+ * with its status.
+ */
+#ifndef MSYNCFS_DAEMON_H
+#define MSYNCFS_DAEMON_H
+
+/* Fork. Only the child returns, still with the terminal's standard error, so that it can say what
+ * went wrong: 0 and the descriptor for daemon_ready(), or -errno. The parent waits, and exits with
+ * the status of the child's failure or 0. Call it before any thread is started. */
+int daemon_start(int *ret_ready_fd);
+/* Let the parent go, and the terminal. -EPIPE: the parent is gone, so nobody wants this mount any
+ * more. */
+int daemon_ready(int ready_fd);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * defer: see defer.h.
+ */
+#include "fs/defer.h"
+
+#include "core/store/store.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFER_MIN_SIZE 64u
+
+int defer_init(struct defer *d, const struct store *store,
+	       uint64_t (*reached)(const struct store *s), int fd)
+{
+	*d = (struct defer){ .store = store, .reached = reached, .fd = fd };
+	d->ring = malloc(DEFER_MIN_SIZE * sizeof *d->ring);
+	if (d->ring == NULL)
+		return -ENOMEM;
+	d->size = DEFER_MIN_SIZE;
+	pthread_mutex_init(&d->io_lock, NULL);
+	pthread_mutex_init(&d->lock, NULL);
+	return 0;
+}
+
+void defer_stop(struct defer *d)
+{
+	pthread_mutex_lock(&d->io_lock);
+	d->fd = -1;
+	pthread_mutex_unlock(&d->io_lock);
+}
+
+void defer_release(struct defer *d)
+{
+	if (d->ring == NULL)
+		return;
+	free(d->ring);
+	d->ring = NULL;
+	pthread_mutex_destroy(&d->io_lock);
+	pthread_mutex_destroy(&d->lock);
+}
+
+/* Turn a reply into an error: what follows the header is dropped. */
+static void entry_set_error(struct defer_entry *e, int error)
+{
+	struct fuse_out_header out;
+
+	memcpy(&out, e->reply, sizeof out);
+	out.error = -error;
+	out.len = sizeof out;
+	memcpy(e->reply, &out, sizeof out);
+	e->len = sizeof out;
+}
+
+/* The only errors are those of a connection that is gone (ENODEV) or of a request that the kernel
+ * gave up with it (ENOENT): there is nobody left to tell. The lookup that such a reply would have
+ * counted is not taken back; the table goes with the connection. */
+static void entry_send(const struct defer_entry *e, int fd)
+{
+	ssize_t n;
+
+	do {
+		n = write(fd, e->reply, e->len);
+	} while (n < 0 && errno == EINTR);
+}
+
+static bool ring_grow(struct defer *d)
+{
+	struct defer_entry *ring = malloc(2 * d->size * sizeof *ring);
+
+	if (ring == NULL)
+		return false;
+	for (size_t i = 0; i < d->count; i++)
+		ring[i] = d->ring[(d->head + i) & (d->size - 1)];
+	free(d->ring);
+	d->ring = ring;
+	d->size *= 2;
+	d->head = 0;
+	return true;
+}
+
+void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count)
+{
+	struct defer_entry e = { .seq = seq };
+	bool kept;
+
+	for (int i = 0; i < count; i++) {
+		if (e.len + iov[i].iov_len > sizeof e.reply) {
+			/* No reply of a changing operation is that long. */
+			entry_set_error(&e, EIO);
+			break;
+		}
+		memcpy(e.reply + e.len, iov[i].iov_base, iov[i].iov_len);
+		e.len += (uint32_t)iov[i].iov_len;
+	}
+	pthread_mutex_lock(&d->lock);
+	kept = d->count < d->size || ring_grow(d);
+	if (kept)
+		d->ring[(d->head + d->count++) & (d->size - 1)] = e;
+	pthread_mutex_unlock(&d->lock);
+	if (kept)
+		return;
+	entry_set_error(&e, ENOMEM);
+	pthread_mutex_lock(&d->io_lock);
+	entry_send(&e, d->fd);
+	pthread_mutex_unlock(&d->io_lock);
+}
+
+/* Take the first entry if it is due. */
+static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
+{
+	bool due = false;
+
+	pthread_mutex_lock(&d->lock);
+	if (d->count > 0) {
+		/* In this order: a store that failed after it reached seq is no reason to say
+		 * EIO. */
+		bool failed = store_failed(d->store) != 0;
+		bool reached = d->ring[d->head].seq <= d->reached(d->store);
+
+		due = failed || reached;
+		if (due) {
+			*ret_entry = d->ring[d->head];
+			d->head = (d->head + 1) & (d->size - 1);
+			d->count--;
+			if (!reached)
+				entry_set_error(ret_entry, EIO);
+		}
+	}
+	pthread_mutex_unlock(&d->lock);
+	return due;
+}
+
+void defer_run(struct defer *d)
+{
+	struct defer_entry e;
+
+	/* For each entry anew, so that two threads that learn of progress share the work. */
+	for (;;) {
+		bool due;
+
+		pthread_mutex_lock(&d->io_lock);
+		due = pop_due(d, &e);
+		if (due && d->fd >= 0)
+			entry_send(&e, d->fd);
+		pthread_mutex_unlock(&d->io_lock);
+		if (!due)
+			return;
+	}
+}
+
+bool defer_is_empty(struct defer *d)
+{
+	bool empty;
+
+	pthread_mutex_lock(&d->lock);
+	empty = d->count == 0;
+	pthread_mutex_unlock(&d->lock);
+	return empty;
+}

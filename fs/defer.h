@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * defer: replies that are held back until the store has come far enough ("durable before reply" as
+ * a mechanism). The request thread adds the bytes of a finished reply with the sequence number it
+ * waits for; whichever thread then learns of progress sends all that are due, so any number of
+ * waiters shares one sync. If the store has failed, the waiters get EIO instead.
+ *
+ * Locks: io_lock before lock. io_lock is held over the write to the device, so that defer_stop()
+ * knows that nobody still uses the descriptor; lock is held for a few instructions only, and is all
+ * that the request thread takes.
+ */
+#ifndef MSYNCFS_DEFER_H
+#define MSYNCFS_DEFER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct store;
+
+/* The largest reply that can wait: that of an operation which made an entry is 144 bytes. */
+#define DEFER_REPLY_MAX 176u
+
+struct defer_entry {
+	uint64_t seq;
+	uint32_t len;
+	uint8_t reply[DEFER_REPLY_MAX];
+};
+
+struct defer {
+	const struct store *store;
+	uint64_t (*reached)(const struct store *s);
+	int fd;                         /* io_lock; -1: stopped */
+	pthread_mutex_t io_lock, lock;
+	struct defer_entry *ring;       /* lock; in order of seq */
+	size_t size, head, count;       /* lock; size is a power of two */
+};
+
+int defer_init(struct defer *d, const struct store *store,
+	       uint64_t (*reached)(const struct store *s), int fd);
+/* Send nothing any more. After it no other thread uses the descriptor. */
+void defer_stop(struct defer *d);
+void defer_release(struct defer *d);
+
+/* Request thread: hold this reply until reached() >= seq. Never fails for the caller: without
+ * memory the waiter is told so. The caller sees to it that somebody calls defer_run() when the
+ * store moves, and calls it once itself, since that may have happened just before. */
+void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count);
+/* Any thread: send what is due. */
+void defer_run(struct defer *d);
+bool defer_is_empty(struct defer *d);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fs: what one mount is made of. All of it belongs to the request thread, but for what is marked
+ * [any]; the store's helpers come in through fs_progress() only.
+ */
+#ifndef MSYNCFS_FS_H
+#define MSYNCFS_FS_H
+
+#include "core/keys/keys.h"
+#include "core/store/store.h"
+#include "fs/defer.h"
+#include "fs/inodes.h"
+#include "fs/options.h"
+#include "fs/reaper.h"
+
+#include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <stdatomic.h>
+
+#define FS_WRITE_MAX  KEYS_WRITE_MAX            /* longest WRITE and READ */
+#define FS_DIRBUF_MAX (1024u * 1024u)
+#define FS_IOV_MAX    1000 /* pieces of a READ; 1 MiB of single blocks has 257 */
+#define FS_OPCODES    64                        /* that are counted one by one */
+#define FS_FOREVER_S  1e9                       /* timeout of what only we change */
+
+struct control;
+struct session;
+
+struct fs {
+	const struct options *options;
+	char *store_path, *mountpoint;          /* absolute */
+	struct keys *keys;
+	struct store *store;
+	struct fuse_session *fuse;
+	int fd;                                 /* /dev/fuse; -1 before it is mounted */
+
+	struct inodes inodes;
+	struct reaper reaper;
+	struct control *control;
+	struct session *session;
+	struct defer durable;                   /* [any] replies that wait for durable_seq */
+	struct defer checkpoint;                /* [any] replies that wait for checkpoint_seq */
+	atomic_bool started;                    /* [any] the queues may be used */
+
+	/* The request that is being answered. */
+	const struct fuse_in_header *request;   /* raw; NULL between requests */
+	struct defer *hold;                     /* its reply waits here until hold_seq, or NULL */
+	uint64_t hold_seq;
+	bool again;                             /* it was not answered: park it */
+	bool last_try;                          /* it was parked long enough: answer it now */
+
+	uint64_t requests[FS_OPCODES];
+	char *dirbuf;                           /* FS_DIRBUF_MAX, also for values of xattrs */
+	struct iovec iov[FS_IOV_MAX];
+};
+
+/* store_options.progress: [any] send the replies that are due, wake the request thread if it waits
+ * for space. */
+void fs_progress(void *ctx);
+
+#endif

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mount: the verb that mounts, and the daemon's life. The order: read the options, look at the
+ * mount point, go to the background, open and recover the store, mount, answer the kernel, tell the
+ * parent. Whatever fails before the last step is said on the caller's terminal, in one line, and
+ * becomes the exit status.
+ */
+#include "core/base.h"
+#include "fs/cmd.h"
+#include "fs/control.h"
+#include "fs/daemon.h"
+#include "fs/fs.h"
+#include "fs/log.h"
+#include "fs/mnt.h"
+#include "fs/ops.h"
+#include "fs/options.h"
+#include "fs/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STALE_MAX     16        /* dead mounts on top of each other that are taken away */
+#define DRAIN_MS      5000      /* for fsyncs that wait when we are told to stop */
+#define STORE_WAIT_S  30        /* for a daemon that is closing the store */
+
+static int ready_fd = -1;
+
+/* ---- What libfuse says ---- */
+
+/* While mounting, libfuse explains a failure here only: it is kept to become part of our line. */
+static bool fuse_log_keep;
+static char fuse_log_text[512];
+
+static void fuse_log_cb(enum fuse_log_level level, const char *format, va_list ap)
+{
+	char text[512];
+	char *at = text;
+
+	vsnprintf(text, sizeof text, format, ap);
+	text[strcspn(text, "\n")] = '\0';
+	if (strncmp(at, "fuse: ", 6) == 0)
+		at += 6;
+	if (level >= FUSE_LOG_DEBUG)
+		log_debug("%s", at);
+	else if (fuse_log_keep)
+		snprintf(fuse_log_text, sizeof fuse_log_text, "%s", at);
+	else
+		log_error("libfuse: %s", at);
+}
+
+/* ---- Paths ---- */
+
+/* The absolute path without symbolic links. The last component need not exist, nor be reachable (a
+ * dead mount). To be freed; NULL and errno. */
+static char *absolute_path(const char *path)
+{
+	char *whole = realpath(path, NULL), *copy, *slash, *dir, *name = NULL;
+
+	if (whole != NULL)
+		return whole;
+	copy = strdup(path);
+	if (copy == NULL)
+		return NULL;
+	while ((slash = strrchr(copy, '/')) != NULL && slash > copy && slash[1] == '\0')
+		*slash = '\0';
+	if (slash != NULL)
+		*slash = '\0';
+	dir = realpath(slash == NULL ? "." : slash == copy ? "/" : copy, NULL);
+	if (dir != NULL && asprintf(&name, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir,
+				    slash != NULL ? slash + 1 : copy) < 0)
+		name = NULL;
+	free(dir);
+	free(copy);
+	return name;
+}
+
+static int fail(const char *where, const char *what, const char *hint)
+{
+	log_error("%s: %s: %s", where, what, hint);
+	return EXIT_FAILED;
+}
+
+/* A directory that is not one of our mounts already. Dead mounts of ours, whose daemon was killed,
+ * are taken away. */
+static int check_mountpoint(const char *path)
+{
+	struct mnt_info info;
+	struct statfs fs_figures;
+	struct stat st;
+	bool mounted;
+	int error = 0;
+
+	for (int n = 0; n < STALE_MAX; n++) {
+		mounted = mnt_find(path, &info) == 0;
+		/* Attributes are cached for ever, even in a dead mount: its daemon is asked for the
+		 * figures. */
+		error = 0;
+		if ((mounted && statfs(path, &fs_figures) < 0) || stat(path, &st) < 0)
+			error = errno;
+		if (error != ENOTCONN || !mounted)
+			break;
+		if (!mnt_is_ours(&info))
+			return fail(path, "a mount of another kind is dead there",
+				    "unmount it with umount -l");
+		if (mnt_detach(path) < 0)
+			return fail(path, "the mount of a daemon that died is still there",
+				    "unmount it with umount -l");
+	}
+	if (error == ENOENT)
+		return fail(path, "no such directory", "make it with mkdir");
+	if (error != 0)
+		return fail(path, "cannot be used as the mount point", strerror(error));
+	if (mounted && mnt_is_ours(&info)) {
+		log_error("%s: %s is mounted there already: unmount it first", path, info.source);
+		return EXIT_FAILED;
+	}
+	if (!S_ISDIR(st.st_mode))
+		return fail(path, "not a directory", "mount on a directory");
+	return 0;
+}
+
+static int find_paths(struct fs *fs, const struct options *o)
+{
+	char *mountpoint = absolute_path(o->mountpoint), *store;
+
+	if (mountpoint == NULL)
+		return fail(o->mountpoint, errno == ENOENT ? "no such directory" : strerror(errno),
+			    "make it with mkdir");
+	fs->mountpoint = mountpoint;
+	store = strcmp(o->store, ":memory:") == 0 ? strdup(o->store) : absolute_path(o->store);
+	if (store == NULL)
+		return fail(o->store,
+			    errno == ENOENT ? "its directory does not exist" : strerror(errno),
+			    "give the path of a file");
+	fs->store_path = store;
+	return check_mountpoint(mountpoint);
+}
+
+/* ---- The store ---- */
+
+void fs_progress(void *ctx)
+{
+	struct fs *fs = ctx;
+
+	/* Recovery makes progress, too, when nobody waits for it yet. */
+	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
+		return;
+	defer_run(&fs->durable);
+	session_wake(fs);
+}
+
+static const char *open_hint(int error)
+{
+	switch (error) {
+	case EBUSY:             return "unmount it there first";
+	case EMEDIUMTYPE:       return "give another name, this file is left as it is";
+	case EPROTONOSUPPORT:   return "use a newer msyncfs";
+	case EUCLEAN:           return "run msyncfs check on it";
+	case EISDIR:            return "give the name of a file";
+	case EACCES: case EPERM: return "check its owner and mode";
+	case EROFS:             return "mount with -o ro";
+	case ENOSPC: case EDQUOT: return "make room on its disk";
+	case ENOENT:            return "check the name, or mount without -o ro to make it";
+	default:                return "the store was not mounted";
+	}
+}
+
+static int open_store(struct fs *fs)
+{
+	const struct options *o = fs->options;
+	struct store_options so = {
+		.path = fs->store_path,
+		.create = !o->read_only,
+		.read_only = o->read_only,
+		.threads = true,
+		.max_bytes = o->size_bytes,
+		.sync_interval_s = o->sync_interval_s,
+		.wait_s = STORE_WAIT_S,
+		.holder_mount = fs->mountpoint,
+		.progress = fs_progress,
+		.progress_ctx = fs,
+	};
+	const char *text;
+	int r = keys_open(&so, &fs->keys);
+
+	if (r < 0) {
+		text = err_last();
+		log_error("%s: cannot be opened: %s: %s", fs->store_path,
+			  *text != '\0' ? text : strerror(-r), open_hint(-r));
+		fs->keys = NULL;
+		return EXIT_FAILED;
+	}
+	fs->store = keys_store(fs->keys);
+	return 0;
+}
+
+/* ---- The mount ---- */
+
+/* A word for -o whose value may hold commas. False: out of memory. */
+static bool add_word(char **words, const char *word)
+{
+	return fuse_opt_add_opt_escaped(words, word) == 0;
+}
+
+/* The words for the kernel, as libfuse takes them. To be freed; NULL: out of memory. */
+static char *kernel_words(const struct fs *fs)
+{
+	const struct options *o = fs->options;
+	char *words = NULL, *fsname = NULL, *all = NULL;
+	bool ok;
+
+	if (asprintf(&fsname, "fsname=%s", fs->store_path) < 0)
+		return NULL;
+	ok = add_word(&words, fsname) && add_word(&words, "subtype=msyncfs") &&
+	     add_word(&words, "default_permissions") &&
+	     add_word(&words, o->nosuid ? "nosuid" : "suid") &&
+	     add_word(&words, o->nodev ? "nodev" : "dev") &&
+	     add_word(&words, o->noexec ? "noexec" : "exec") &&
+	     add_word(&words, o->read_only ? "ro" : "rw") &&
+	     (!o->allow_other || add_word(&words, "allow_other")) &&
+	     (o->atime != KEYS_NOATIME || add_word(&words, "noatime"));
+	if (ok && asprintf(&all, "%s%s", words, o->kernel != NULL ? o->kernel : "") < 0)
+		all = NULL;
+	free(words);
+	free(fsname);
+	return all;
+}
+
+static int mount_fuse(struct fs *fs)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	char *words = kernel_words(fs);
+	int r = EXIT_FAILED;
+
+	if (words == NULL || fuse_opt_add_arg(&args, "msyncfs") < 0 ||
+	    fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, words) < 0 ||
+	    (fs->options->debug && fuse_opt_add_arg(&args, "-d") < 0)) {
+		log_error("out of memory");
+		goto out;
+	}
+	fuse_log_keep = true;
+	fs->fuse = fuse_session_new(&args, &ops_table, sizeof ops_table, fs);
+	if (fs->fuse == NULL || fuse_session_mount(fs->fuse, fs->mountpoint) != 0) {
+		log_error("%s: cannot be mounted: %s: %s", fs->mountpoint,
+			  *fuse_log_text != '\0' ? fuse_log_text : "refused by fusermount3",
+			  geteuid() == 0 ? "is /dev/fuse there, and usable here?" :
+			  "is the directory yours, and /dev/fuse there?");
+		goto out;
+	}
+	fuse_log_keep = false;
+	r = session_attach(fs) < 0 ? EXIT_FAILED : 0;
+out:
+	fuse_opt_free_args(&args);
+	free(words);
+	return r;
+}
+
+/* The kernel has its answer to INIT: the mount works. */
+static void ready(struct fs *fs)
+{
+	struct store_status st;
+
+	if (ready_fd >= 0 && daemon_ready(ready_fd) < 0) {
+		log_warn("%s: the mount command was interrupted: unmounting", fs->mountpoint);
+		raise(SIGTERM);
+	}
+	ready_fd = -1;
+	store_status(fs->store, &st);
+	log_info("mounted %s on %s: inodes=%llu seq=%llu recovered=%llu", fs->store_path,
+		 fs->mountpoint, (unsigned long long)st.inodes, (unsigned long long)st.seq,
+		 (unsigned long long)st.recovered_records);
+}
+
+/* ---- Life ---- */
+
+static int open_fs(struct fs *fs)
+{
+	int r;
+
+	fs->fd = -1;
+	fs->dirbuf = malloc(FS_DIRBUF_MAX);
+	if (fs->dirbuf == NULL || inodes_init(&fs->inodes) < 0 || control_init(fs) < 0) {
+		log_error("out of memory");
+		return EXIT_FAILED;
+	}
+	session_block_signals();
+	r = session_init(fs);
+	if (r < 0) {
+		log_error("cannot start: %s", strerror(-r));
+		return EXIT_FAILED;
+	}
+	r = open_store(fs);
+	if (r != 0)
+		return r;
+	r = mount_fuse(fs);
+	if (r != 0)
+		return r;
+	if (defer_init(&fs->durable, fs->store, store_durable_seq, fs->fd) < 0 ||
+	    defer_init(&fs->checkpoint, fs->store, store_checkpoint_seq, fs->fd) < 0) {
+		log_error("out of memory");
+		return EXIT_FAILED;
+	}
+	atomic_store_explicit(&fs->started, true, memory_order_release);
+	reaper_start(fs);
+	return 0;
+}
+
+/* Give fsyncs that wait their answer before the device is closed. */
+static void drain(struct fs *fs)
+{
+	const struct timespec pause = { .tv_nsec = 5000000 };
+
+	for (int ms = 0; ms < DRAIN_MS && !defer_is_empty(&fs->durable); ms += 5)
+		nanosleep(&pause, NULL);
+}
+
+/* libfuse unmounts by path, unless it finds the connection broken. What we have detached must not
+ * be unmounted again, which would hit what lies below: so leave it a descriptor that looks broken,
+ * a pipe without a reader. */
+static void cut_device(int fd)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return;
+	dup3(fds[1], fd, O_CLOEXEC);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* Undo open_fs(), as far as it came. What the store says of its end is ours. */
+static int close_fs(struct fs *fs)
+{
+	int r = 0;
+
+	if (atomic_load(&fs->started)) {
+		drain(fs);
+		defer_stop(&fs->durable);
+		defer_stop(&fs->checkpoint);
+	}
+	if (fs->fuse != NULL) {
+		if (fs->fd >= 0 && session_detached(fs))
+			cut_device(fs->fd);
+		if (fs->fd >= 0)
+			fuse_session_unmount(fs->fuse);
+		fuse_session_destroy(fs->fuse);
+	}
+	if (fs->keys != NULL)
+		r = keys_close(fs->keys);
+	/* Only now has the last helper ended that calls fs_progress(). */
+	defer_release(&fs->durable);
+	defer_release(&fs->checkpoint);
+	session_release(fs);
+	control_release(fs);
+	inodes_release(&fs->inodes);
+	free(fs->dirbuf);
+	return r;
+}
+
+static int run(struct fs *fs)
+{
+	int r, status = open_fs(fs);
+
+	if (status == 0) {
+		r = session_run(fs, ready);
+		if (r < 0) {
+			log_error("%s: reading requests: %s", fs->mountpoint, strerror(-r));
+			status = EXIT_FAILED;
+		}
+	}
+	r = close_fs(fs);
+	if (r < 0) {
+		log_error("%s: not closed well: %s: what was not synced may be lost",
+			  fs->store_path, strerror(-r));
+		status = EXIT_FAILED;
+	} else if (status == 0) {
+		log_info("unmounted %s, closed %s", fs->mountpoint, fs->store_path);
+	}
+	return status;
+}
+
+int cmd_mount(int argc, char **argv)
+{
+	struct options options;
+	struct fs *fs = NULL;
+	int r = options_parse(&options, argc, argv);
+
+	if (r != 0)
+		goto out;
+	if (options.help) {
+		options_help();
+		goto out;
+	}
+	r = EXIT_FAILED;
+	fs = calloc(1, sizeof *fs);
+	if (fs == NULL) {
+		log_error("out of memory");
+		goto out;
+	}
+	fs->options = &options;
+	fuse_set_log_func(fuse_log_cb);
+	r = find_paths(fs, &options);
+	if (r != 0)
+		goto out;
+	log_set_level(options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+	if (!options.foreground) {
+		r = daemon_start(&ready_fd);
+		if (r < 0) {
+			r = fail("mount", strerror(-r), "cannot go to the background");
+			goto out;
+		}
+	}
+	if (chdir("/") < 0)
+		log_warn("/: %s, ignoring", strerror(errno));
+	r = run(fs);
+out:
+	if (fs != NULL) {
+		free(fs->store_path);
+		free(fs->mountpoint);
+		free(fs);
+	}
+	options_release(&options);
+	return r;
+}

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * options: see options.h.
+ */
+#include "fs/options.h"
+
+#include "fs/cmd.h"
+#include "fs/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum option_id {
+	OPT_HELP, OPT_FOREGROUND, OPT_DEBUG, OPT_WORDS, OPT_SIZE, OPT_SYNC_INTERVAL, OPT_WRITEBACK,
+	OPT_LATER, OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
+	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME,
+	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
+	OPT_ALLOW_OTHER, OPT_NOALLOW_OTHER, OPT_KERNEL, OPT_REMOUNT, OPT_IGNORE,
+};
+
+/* Where an option may stand. */
+enum { AT_LONG = 1, AT_WORD = 2, AT_BOTH = 3 };
+
+static const struct option_def {
+	const char *name;
+	char letter;            /* 0: none */
+	int at;
+	enum option_id id;
+	const char *arg;        /* NULL: none; "": accepted and ignored */
+	const char *help;       /* NULL: not shown */
+} option_defs[] = {
+	{ "foreground", 'f', AT_BOTH, OPT_FOREGROUND, NULL,
+	  "stay in the foreground, log to standard error" },
+	{ "debug", 'd', AT_BOTH, OPT_DEBUG, NULL, "as -f, and show every request" },
+	{ "options", 'o', AT_LONG, OPT_WORDS, "OPTION,...", "mount options, see below" },
+	{ "size", 0, AT_BOTH, OPT_SIZE, "BYTES[K|M|G|T]",
+	  "most the store may grow to (default: the disk)" },
+	{ "sync-interval", 0, AT_BOTH, OPT_SYNC_INTERVAL, "SECONDS",
+	  "write changes to disk this often (default 5; 0: only when asked)" },
+	{ "writeback", 0, AT_BOTH, OPT_WRITEBACK, NULL,
+	  "let the kernel hold back writes: faster, but kill -9 may lose them" },
+	{ "listen", 0, AT_BOTH, OPT_LATER, "[ADDR][:PORT]",
+	  "accept remote mounts (not available in this version)" },
+	{ "from", 0, AT_BOTH, OPT_LATER, "ADDR[:PORT]",
+	  "be a remote mount (not available in this version)" },
+	{ "key-file", 0, AT_BOTH, OPT_LATER, "FILE",
+	  "the shared secret (not available in this version)" },
+	{ "help", 'h', AT_LONG, OPT_HELP, NULL, "show this" },
+
+	{ "ro", 'r', AT_WORD, OPT_RO, NULL, "read-only; the store file is not written" },
+	{ "rw", 'w', AT_WORD, OPT_RW, NULL, "read and write (default)" },
+	{ "sync", 0, AT_WORD, OPT_SYNC, NULL, "every change is on disk before it returns" },
+	{ "async", 0, AT_WORD, OPT_ASYNC, NULL, "changes are on disk when synced (default)" },
+	{ "dirsync", 0, AT_WORD, OPT_DIRSYNC, NULL,
+	  "changes of names are on disk before they return" },
+	{ "noatime", 0, AT_WORD, OPT_NOATIME, NULL, "reading does not change the access time" },
+	{ "relatime", 0, AT_WORD, OPT_RELATIME, NULL,
+	  "the access time changes when it would matter (default)" },
+	{ "strictatime", 0, AT_WORD, OPT_STRICTATIME, NULL, "each read changes the access time" },
+	{ "nodiratime", 0, AT_WORD, OPT_NODIRATIME, NULL, "noatime for directories" },
+	{ "suid", 0, AT_WORD, OPT_SUID, NULL, "set-user-ID bits count (default when root mounts)" },
+	{ "nosuid", 0, AT_WORD, OPT_NOSUID, NULL, "they do not" },
+	{ "dev", 0, AT_WORD, OPT_DEV, NULL, "device nodes work (default when root mounts)" },
+	{ "nodev", 0, AT_WORD, OPT_NODEV, NULL, "they do not" },
+	{ "exec", 0, AT_WORD, OPT_EXEC, NULL, "programs can be run (default)" },
+	{ "noexec", 0, AT_WORD, OPT_NOEXEC, NULL, "they cannot" },
+	{ "allow_other", 0, AT_WORD, OPT_ALLOW_OTHER, NULL,
+	  "other users may use it (default when root mounts)" },
+	{ "noallow_other", 0, AT_WORD, OPT_NOALLOW_OTHER, NULL, "only who mounts may use it" },
+
+	{ "atime", 0, AT_WORD, OPT_RELATIME, NULL, NULL },
+	{ "norelatime", 0, AT_WORD, OPT_RELATIME, NULL, NULL },
+	{ "nostrictatime", 0, AT_WORD, OPT_RELATIME, NULL, NULL },
+	{ "diratime", 0, AT_WORD, OPT_DIRATIME, NULL, NULL },
+	{ "user", 0, AT_WORD, OPT_USER, "", NULL },
+	{ "users", 0, AT_WORD, OPT_USER, NULL, NULL },
+	{ "owner", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "group", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "context", 0, AT_WORD, OPT_KERNEL, "LABEL", NULL },
+	{ "fscontext", 0, AT_WORD, OPT_KERNEL, "LABEL", NULL },
+	{ "defcontext", 0, AT_WORD, OPT_KERNEL, "LABEL", NULL },
+	{ "rootcontext", 0, AT_WORD, OPT_KERNEL, "LABEL", NULL },
+	{ "remount", 0, AT_WORD, OPT_REMOUNT, NULL, NULL },
+	{ "defaults", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "auto", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "noauto", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nouser", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nousers", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "noowner", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nogroup", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nofail", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "fail", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "_netdev", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "comment", 0, AT_WORD, OPT_IGNORE, "", NULL },
+	{ "uhelper", 0, AT_WORD, OPT_IGNORE, "", NULL },
+	{ "helper", 0, AT_WORD, OPT_IGNORE, "", NULL },
+	{ "iversion", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "noiversion", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "mand", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nomand", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "lazytime", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nolazytime", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "silent", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "loud", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "symfollow", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "nonempty", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	{ "default_permissions", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+};
+
+#define OPTION_COUNT (sizeof option_defs / sizeof option_defs[0])
+
+static int usage(const char *what, const char *why)
+{
+	log_error("%s: %s: see msyncfs mount --help", what, why);
+	return EXIT_USAGE;
+}
+
+/* A number of bytes with an optional K, M, G or T. */
+static bool parse_bytes(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "KMGT";
+	unsigned long long n;
+	unsigned shift = 0;
+	const char *unit;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (errno != 0)
+		return false;
+	if (*end != '\0') {
+		unit = strchr(units, *end & ~0x20);
+		if (unit == NULL || end[1] != '\0')
+			return false;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (n > ((unsigned long long)INT64_MAX >> shift))
+		return false;
+	*ret_bytes = (uint64_t)n << shift;
+	return true;
+}
+
+static bool parse_seconds(const char *text, unsigned *ret_seconds)
+{
+	unsigned long n;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (errno != 0 || *end != '\0' || n > 86400)
+		return false;
+	*ret_seconds = (unsigned)n;
+	return true;
+}
+
+/* Add a word for the kernel. Commas in its value are protected twice: by backslashes, which libfuse
+ * takes away, and by quotes for the kernel. */
+static bool add_kernel_word(struct options *o, const char *name, const char *value)
+{
+	bool quote = strchr(value, ',') != NULL;
+	size_t have = o->kernel != NULL ? strlen(o->kernel) : 0;
+	char *p = realloc(o->kernel, have + strlen(name) + 2 * strlen(value) + 5);
+
+	if (p == NULL)
+		return false;
+	o->kernel = p;
+	p += have;
+	*p++ = ',';
+	p = stpcpy(stpcpy(p, name), quote ? "=\"" : "=");
+	for (; *value != '\0'; value++) {
+		if (*value == ',' || *value == '\\')
+			*p++ = '\\';
+		*p++ = *value;
+	}
+	if (quote)
+		*p++ = '"';
+	*p = '\0';
+	return true;
+}
+
+/* Options that are a switch only. False: this is not one. */
+static bool set_switch(struct options *o, enum option_id id)
+{
+	switch (id) {
+	case OPT_HELP:          o->help = true; return true;
+	case OPT_DEBUG:         o->debug = true; /* fall through */
+	case OPT_FOREGROUND:    o->foreground = true; return true;
+	case OPT_WRITEBACK:     o->writeback = true; return true;
+	case OPT_RO:            o->read_only = true; return true;
+	case OPT_RW:            o->read_only = false; return true;
+	case OPT_SYNC:          o->sync = true; return true;
+	case OPT_ASYNC:         o->sync = false; return true;
+	case OPT_DIRSYNC:       o->dirsync = true; return true;
+	case OPT_NOATIME:       o->atime = KEYS_NOATIME; return true;
+	case OPT_RELATIME:      o->atime = KEYS_RELATIME; return true;
+	case OPT_STRICTATIME:   o->atime = KEYS_STRICTATIME; return true;
+	case OPT_NODIRATIME:    o->nodiratime = true; return true;
+	case OPT_DIRATIME:      o->nodiratime = false; return true;
+	case OPT_SUID:          o->nosuid = false; return true;
+	case OPT_NOSUID:        o->nosuid = true; return true;
+	case OPT_DEV:           o->nodev = false; return true;
+	case OPT_NODEV:         o->nodev = true; return true;
+	case OPT_EXEC:          o->noexec = false; return true;
+	case OPT_NOEXEC:        o->noexec = true; return true;
+	/* mount(8): a mount that users may do is none of these unless said so behind it. */
+	case OPT_USER:          o->nosuid = o->nodev = o->noexec = true; return true;
+	case OPT_ALLOW_OTHER:   o->allow_other = true; return true;
+	case OPT_NOALLOW_OTHER: o->allow_other = false; return true;
+	case OPT_IGNORE:        return true;
+	default:                return false;
+	}
+}
+
+static int option_words(struct options *o, const char *list);
+
+static int set_option(struct options *o, const struct option_def *def, const char *value)
+{
+	bool takes_value = def->arg != NULL && *def->arg != '\0';
+
+	if (takes_value && (value == NULL || *value == '\0'))
+		return usage(def->name, "needs a value");
+	if (value != NULL && def->arg == NULL)
+		return usage(def->name, "takes no value");
+	if (set_switch(o, def->id))
+		return 0;
+	switch (def->id) {
+	case OPT_WORDS:
+		return option_words(o, value);
+	case OPT_SIZE:
+		if (!parse_bytes(value, &o->size_bytes))
+			return usage(value, "size is not a number of bytes, as 512M or 10G");
+		return 0;
+	case OPT_SYNC_INTERVAL:
+		if (!parse_seconds(value, &o->sync_interval_s))
+			return usage(value,
+				     "sync-interval is not a number of seconds from 0 to 86400");
+		return 0;
+	case OPT_KERNEL:
+		if (add_kernel_word(o, def->name, value))
+			return 0;
+		log_error("out of memory");
+		return EXIT_FAILED;
+	case OPT_REMOUNT:
+		log_error("remount: flags of a mount belong to the kernel: "
+			  "use mount -i -o remount,... MOUNTPOINT");
+		return EXIT_USAGE;
+	default:
+		log_error("%s: remote mounts are not available in this version", def->name);
+		return EXIT_FAILED;
+	}
+}
+
+static const struct option_def *find_option(const char *name, size_t len, int at)
+{
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const struct option_def *def = &option_defs[i];
+
+		if ((def->at & at) != 0 && strncmp(def->name, name, len) == 0 &&
+		    def->name[len] == '\0')
+			return def;
+	}
+	return NULL;
+}
+
+/* One word of -o. */
+static int option_word(struct options *o, const char *word)
+{
+	const char *value = strchr(word, '=');
+	size_t len = value != NULL ? (size_t)(value - word) : strlen(word);
+	const struct option_def *def;
+
+	/* Comments for other programs, as x-systemd.automount. */
+	if (len == 0 || strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
+		return 0;
+	def = find_option(word, len, AT_WORD);
+	if (def == NULL)
+		return usage(word, "unknown mount option");
+	return set_option(o, def, value != NULL ? value + 1 : NULL);
+}
+
+/* All words of -o, parted by commas; a backslash takes the next character as it is, as do double
+ * quotes. */
+static int option_words(struct options *o, const char *list)
+{
+	char *word = malloc(strlen(list) + 1);
+	bool quoted = false;
+	size_t len = 0;
+	int r = 0;
+
+	if (word == NULL) {
+		log_error("out of memory");
+		return EXIT_FAILED;
+	}
+	for (const char *p = list; r == 0; p++) {
+		if (*p == '\0' || (*p == ',' && !quoted)) {
+			word[len] = '\0';
+			len = 0;
+			r = option_word(o, word);
+			if (*p == '\0')
+				break;
+		} else if (*p == '"') {
+			quoted = !quoted;
+		} else {
+			if (*p == '\\' && p[1] != '\0')
+				p++;
+			word[len++] = *p;
+		}
+	}
+	free(word);
+	return r;
+}
+
+/* --name, --name=value, --name value. *i is moved to the last argument that was used. */
+static int option_long(struct options *o, int argc, char **argv, int *i)
+{
+	const char *name = argv[*i] + 2;
+	const char *value = strchr(name, '=');
+	size_t len = value != NULL ? (size_t)(value - name) : strlen(name);
+	const struct option_def *def = find_option(name, len, AT_LONG);
+
+	if (def == NULL)
+		return usage(argv[*i], "unknown option");
+	if (value != NULL)
+		value++;
+	else if (def->arg != NULL && *i + 1 < argc)
+		value = argv[++*i];
+	return set_option(o, def, value);
+}
+
+/* -fd, -o list, -olist. */
+static int option_letters(struct options *o, int argc, char **argv, int *i)
+{
+	const char *arg = argv[*i];
+	int r = 0;
+
+	for (const char *p = arg + 1; *p != '\0' && r == 0; p++) {
+		const struct option_def *def = NULL;
+
+		for (size_t n = 0; n < OPTION_COUNT && def == NULL; n++)
+			if (option_defs[n].letter == *p)
+				def = &option_defs[n];
+		if (def == NULL)
+			return usage(arg, "unknown option");
+		if (def->arg == NULL) {
+			r = set_option(o, def, NULL);
+			continue;
+		}
+		if (p[1] != '\0')
+			return set_option(o, def, p + 1);
+		return set_option(o, def, *i + 1 < argc ? argv[++*i] : NULL);
+	}
+	return r;
+}
+
+int options_parse(struct options *o, int argc, char **argv)
+{
+	bool root = geteuid() == 0, only_words = false;
+	int r = 0;
+
+	*o = (struct options){ .atime = KEYS_RELATIME, .sync_interval_s = 5,
+			       .allow_other = root, .nosuid = !root, .nodev = !root };
+	for (int i = 1; i < argc && r == 0; i++) {
+		const char *arg = argv[i];
+
+		if (!only_words && strcmp(arg, "--") == 0)
+			only_words = true;
+		else if (!only_words && strncmp(arg, "--", 2) == 0)
+			r = option_long(o, argc, argv, &i);
+		else if (!only_words && arg[0] == '-' && arg[1] != '\0')
+			r = option_letters(o, argc, argv, &i);
+		else if (o->store == NULL)
+			o->store = arg;
+		else if (o->mountpoint == NULL)
+			o->mountpoint = arg;
+		else
+			r = usage(arg, "too many arguments");
+	}
+	if (r != 0 || o->help)
+		return r;
+	if (o->store == NULL || *o->store == '\0')
+		return usage("mount", "STORE is missing");
+	if (o->mountpoint == NULL || *o->mountpoint == '\0')
+		return usage("mount", "MOUNTPOINT is missing");
+	return 0;
+}
+
+void options_release(struct options *o)
+{
+	free(o->kernel);
+	o->kernel = NULL;
+}
+
+void options_help(void)
+{
+	char left[64];
+
+	printf("usage: msyncfs mount [options] STORE MOUNTPOINT\n\n"
+	       "Mount STORE, which is made if it is not there; :memory: keeps it in memory.\n\n");
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const struct option_def *d = &option_defs[i];
+
+		if ((d->at & AT_LONG) == 0)
+			continue;
+		snprintf(left, sizeof left, "%c%c%s--%s%s%s", d->letter != 0 ? '-' : ' ',
+			 d->letter != 0 ? d->letter : ' ', d->letter != 0 ? ", " : "  ", d->name,
+			 d->arg != NULL ? "=" : "", d->arg != NULL ? d->arg : "");
+		printf("  %-29s %s\n", left, d->help);
+	}
+	printf("\nMount options; every long option above is one too, without the dashes:\n\n");
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const struct option_def *d = &option_defs[i];
+
+		if (d->at == AT_WORD && d->help != NULL)
+			printf("  -o %-14s %s\n", d->name, d->help);
+	}
+	printf("\nThe other words of fstab(5), as defaults, noauto, nofail, _netdev or\n"
+	       "x-systemd.*, are accepted and ignored.\n");
+}

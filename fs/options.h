@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * options: what `msyncfs mount` understands. One table describes every option: the parser, --help
+ * and the man page's test follow it. Every long option is a word of -o too, so that /etc/fstab can
+ * say all that the command line can.
+ */
+#ifndef MSYNCFS_OPTIONS_H
+#define MSYNCFS_OPTIONS_H
+
+#include "core/keys/keys.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct options {
+	const char *store, *mountpoint;         /* as given */
+	bool help;
+	bool foreground, debug;
+	bool read_only;
+	bool sync, dirsync; /* every change / every change of names is durable before its reply */
+	bool writeback;
+	bool allow_other;
+	bool nosuid, nodev, noexec;
+	bool nodiratime;
+	enum keys_atime atime;
+	uint64_t size_bytes;                    /* 0 = as stored, or the disk */
+	unsigned sync_interval_s;
+	char *kernel; /* words for the kernel that we only pass on, or NULL */
+};
+
+/* Read the command line of `mount` (argv[0] is the verb). 0, or the exit status after an error was
+ * printed. */
+int options_parse(struct options *o, int argc, char **argv);
+void options_release(struct options *o);
+void options_help(void);
+
+#endif

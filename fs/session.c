@@ -1,0 +1,526 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * session: see session.h. Requests are read into a buffer of our own and handed to libfuse for
+ * decoding, so that we see what libfuse 3.14 does not pass on: write flags, and requests that it
+ * has no handler for. Replies come back through session_writev().
+ *
+ * FUSE_SYNCFS: the kernel sends it to fuseblk and virtiofs servers only (fc->sync_fs, Linux 6.18),
+ * since a common user's server could stall sync(2). On a mount of type fuse syncfs(2) and `sync -f`
+ * therefore return without asking us, and there is no other request that they cause. What they do
+ * not do, the sync interval does. sync(2) is different: it also writes back the file system that
+ * the store lies on, and with it every dirty page of the mapping. Should a kernel send FUSE_SYNCFS,
+ * it is answered below, as an fsync is.
+ */
+#include "fs/session.h"
+
+#include "fs/fs.h"
+#include "fs/log.h"
+#include "fs/mnt.h"
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BUFFER_BYTES    (FS_WRITE_MAX + 4096u)  /* the head of a request has at most 4096 bytes */
+#define BUFFER_SLACK    64u             /* zeros behind it: a name always ends */
+#define PARK_LIMIT_S    30
+#define PARK_MAX_BYTES  (64u << 20)     /* with that much parked no further request is read */
+#define ATTENTION_MS    10              /* how often what waits is looked at without being woken */
+#define TICK_MS         250             /* housekeeping of an idle mount with changes */
+#define REAP_EVERY      4u              /* requests between slices if the mount is never idle */
+#define STOP_GRACE_MS   1000            /* for files that are still open when told to stop */
+
+struct parked {
+	struct parked *next;
+	int64_t give_up_ms;
+	size_t size;
+	char bytes[];
+};
+
+struct session {
+	char *buffer;
+	int event_fd;
+	timer_t tick;
+	bool tick_made, ticking;
+	atomic_bool attention; /* [any] somebody waits: session_wake() is worth a system call */
+	struct parked *parked, **parked_end;
+	size_t parked_count, parked_bytes;
+	int64_t retry_ms;               /* when the parked requests were last tried */
+	unsigned since_reap;
+	bool was_woken, reap_waits, failed_logged;
+	bool stopping;
+	pthread_t stopper;
+	atomic_bool detached;           /* [any] the stopper has finished */
+	int64_t detached_ms;
+	int error;
+};
+
+static volatile sig_atomic_t stop_signal;
+static timer_t signal_tick;
+static volatile sig_atomic_t signal_tick_made;
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- Signals and the tick ---- */
+
+static void set_tick(timer_t timer, long ms)
+{
+	struct itimerspec every = { .it_interval = { ms / 1000, ms % 1000 * 1000000 } };
+
+	every.it_value = every.it_interval;
+	timer_settime(timer, 0, &every, NULL);
+}
+
+/* Interrupts the read of the request thread, which has nothing else to be interrupted. */
+static void on_tick(int sig)
+{
+	(void)sig;
+}
+
+/* A signal may come just before the read that it is to interrupt. So it starts the tick, which
+ * comes again. */
+static void on_stop(int sig)
+{
+	stop_signal = sig;
+	if (signal_tick_made)
+		set_tick(signal_tick, ATTENTION_MS);
+}
+
+static void fill_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGALRM);
+}
+
+void session_block_signals(void)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	sigset_t set;
+
+	sigaction(SIGPIPE, &ignore, NULL);
+	fill_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void take_signals(void)
+{
+	struct sigaction tick = { .sa_handler = on_tick }, stop = { .sa_handler = on_stop };
+	sigset_t set;
+
+	/* No SA_RESTART: a read is to return. */
+	sigaction(SIGALRM, &tick, NULL);
+	sigaction(SIGTERM, &stop, NULL);
+	sigaction(SIGINT, &stop, NULL);
+	sigaction(SIGHUP, &stop, NULL);
+	fill_signals(&set);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+int session_init(struct fs *fs)
+{
+	struct session *s = calloc(1, sizeof *s);
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM };
+
+	if (s == NULL)
+		return -ENOMEM;
+	fs->session = s;
+	s->parked_end = &s->parked;
+	s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->event_fd < 0)
+		return -errno;
+	s->buffer = calloc(1, BUFFER_BYTES + BUFFER_SLACK);
+	if (s->buffer == NULL)
+		return -ENOMEM;
+	if (timer_create(CLOCK_MONOTONIC, &event, &s->tick) < 0)
+		return -errno;
+	s->tick_made = true;
+	signal_tick = s->tick;
+	signal_tick_made = 1;
+	return 0;
+}
+
+void session_release(struct fs *fs)
+{
+	struct session *s = fs->session;
+	struct parked *p;
+
+	if (s == NULL)
+		return;
+	if (s->tick_made) {
+		signal_tick_made = 0;
+		timer_delete(s->tick);
+	}
+	while ((p = s->parked) != NULL) {
+		s->parked = p->next;
+		free(p);
+	}
+	if (s->event_fd >= 0)
+		close(s->event_fd);
+	free(s->buffer);
+	free(s);
+	fs->session = NULL;
+}
+
+void session_wake(struct fs *fs)
+{
+	const uint64_t one = 1;
+
+	/* The counter cannot overflow, and what is lost here is found at the next look,
+	 * ATTENTION_MS later. */
+	if (atomic_load_explicit(&fs->session->attention, memory_order_acquire) &&
+	    write(fs->session->event_fd, &one, sizeof one) < 0)
+		return;
+}
+
+uint64_t session_parked(const struct fs *fs)
+{
+	return fs->session->parked_count;
+}
+
+bool session_detached(const struct fs *fs)
+{
+	return fs->session->stopping && atomic_load(&fs->session->detached);
+}
+
+/* ---- Replies ---- */
+
+/* What libfuse 3.14 cannot say in the reply to INIT. HANDLE_KILLPRIV_V2: we drop setuid, setgid and
+ * capabilities when a request says so; without it each write would first cost a GETXATTR of
+ * security.capability. SETXATTR_EXT would change the shape of a request that libfuse decodes. */
+static void amend_init(struct fs *fs, struct iovec *iov, int count)
+{
+	const struct fuse_init_in *in = (const void *)(fs->request + 1);
+	const struct fuse_out_header *header = iov[0].iov_base;
+	struct fuse_init_out *out;
+
+	if (count < 2 || header->error != 0 ||
+	    iov[1].iov_len < offsetof(struct fuse_init_out, max_background))
+		return;
+	out = iov[1].iov_base;
+	if ((in->flags & FUSE_HANDLE_KILLPRIV_V2) != 0)
+		out->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	out->flags &= ~(uint32_t)FUSE_SETXATTR_EXT;
+}
+
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	static int64_t logged_s;
+	struct fs *fs = userdata;
+	size_t len = 0;
+	ssize_t n;
+
+	if (fs->hold != NULL) {
+		defer_add(fs->hold, fs->hold_seq, iov, count);
+		for (int i = 0; i < count; i++)
+			len += iov[i].iov_len;
+		return (ssize_t)len;
+	}
+	if (fs->request != NULL && fs->request->opcode == FUSE_INIT)
+		amend_init(fs, iov, count);
+	do {
+		n = writev(fd, iov, count);
+	} while (n < 0 && errno == EINTR);
+	/* ENOENT: the request is gone. ENODEV: the mount is. On any other error (a page of the
+	 * store that cannot be read: EFAULT) the kernel has ended the request with EIO. */
+	if (n < 0 && errno != ENOENT && errno != ENODEV && log_allowed(&logged_s)) {
+		int error = errno;
+
+		log_error("reply not sent: %s: its caller gets EIO", strerror(error));
+		errno = error;
+	}
+	return n;
+}
+
+/* libfuse wants it, but never reads: session_run() does. */
+static ssize_t session_read(int fd, void *buffer, size_t size, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buffer, size);
+}
+
+int session_attach(struct fs *fs)
+{
+	static const struct fuse_custom_io io = { .writev = session_writev, .read = session_read };
+	int r;
+
+	/* No splice functions: with them libfuse would not offer splice, which costs more than it
+	 * saves here. */
+	fs->fd = fuse_session_fd(fs->fuse);
+	r = fuse_session_custom_io(fs->fuse, &io, fs->fd);
+	return r < 0 ? r : 0;
+}
+
+static void reply_raw(struct fs *fs, int error)
+{
+	struct fuse_out_header out = { .len = sizeof out,
+				       .error = -error,
+				       .unique = fs->request->unique };
+	struct iovec iov = { &out, sizeof out };
+
+	session_writev(fs->fd, &iov, 1, fs);
+}
+
+/* ---- Requests ---- */
+
+/* Have one request answered. False: it found no space, and is to be parked. */
+static bool process(struct fs *fs, char *bytes, size_t size)
+{
+	struct fuse_buf buf = { .mem = bytes, .size = size };
+	const struct fuse_in_header *in = (const void *)bytes;
+
+	fs->request = in;
+	fs->hold = NULL;
+	fs->again = false;
+	switch (in->opcode) {
+	case FUSE_INTERRUPT:
+		/* Nothing here waits for long but what must: ENOSYS makes the kernel stop sending
+		 * these. */
+		reply_raw(fs, ENOSYS);
+		break;
+	case FUSE_SYNCFS:
+		reply_raw(fs, ops_hold_durable(fs));
+		break;
+	default:
+		fuse_session_process_buf(fs->fuse, &buf);
+	}
+	/* The store may have got there before the reply was in the queue. */
+	if (fs->hold != NULL)
+		defer_run(fs->hold);
+	fs->hold = NULL;
+	fs->request = NULL;
+	return !fs->again;
+}
+
+/* Keep a request aside. Without memory for that it is answered now. */
+static void park(struct fs *fs, char *bytes, size_t size)
+{
+	struct session *s = fs->session;
+	struct parked *p = malloc(sizeof *p + size + BUFFER_SLACK);
+
+	if (p == NULL) {
+		fs->last_try = true;
+		process(fs, bytes, size);
+		fs->last_try = false;
+		return;
+	}
+	p->next = NULL;
+	p->size = size;
+	p->give_up_ms = now_ms() + PARK_LIMIT_S * 1000;
+	memcpy(p->bytes, bytes, size);
+	memset(p->bytes + size, 0, BUFFER_SLACK);
+	*s->parked_end = p;
+	s->parked_end = &p->next;
+	s->parked_count++;
+	s->parked_bytes += size;
+}
+
+/* Begin the parked requests anew, oldest first, as long as they succeed. */
+static void retry_parked(struct fs *fs)
+{
+	struct session *s = fs->session;
+	struct parked *p;
+	bool done = true;
+
+	s->retry_ms = now_ms();
+	while (done && (p = s->parked) != NULL) {
+		fs->last_try = s->retry_ms >= p->give_up_ms;
+		done = process(fs, p->bytes, p->size);
+		fs->last_try = false;
+		if (!done)
+			break;
+		s->parked = p->next;
+		if (s->parked == NULL)
+			s->parked_end = &s->parked;
+		s->parked_count--;
+		s->parked_bytes -= p->size;
+		free(p);
+	}
+}
+
+/* Read and answer one request. 0, or -errno: the loop is over. */
+static int read_request(struct fs *fs)
+{
+	struct session *s = fs->session;
+	const struct fuse_in_header *in = (const void *)s->buffer;
+	ssize_t n = read(fs->fd, s->buffer, BUFFER_BYTES);
+
+	if (n < 0) {
+		/* ENOENT: that request was taken back. */
+		if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
+			return 0;
+		return -errno;
+	}
+	if ((size_t)n < sizeof *in || in->len != (size_t)n) {
+		log_error("a request of %zd bytes says it has %u, ignoring", n,
+			  (size_t)n < sizeof *in ? 0 : in->len);
+		return 0;
+	}
+	memset(s->buffer + n, 0, BUFFER_SLACK);
+	if (in->opcode < FS_OPCODES)
+		fs->requests[in->opcode]++;
+	if (!process(fs, s->buffer, (size_t)n))
+		park(fs, s->buffer, (size_t)n);
+	return 0;
+}
+
+/* ---- The loop ---- */
+
+/* Wait until there is a request or something else to do. True: read a request, even if that has to
+ * wait. */
+static bool wait_request(struct fs *fs)
+{
+	struct session *s = fs->session;
+	bool waiting = s->parked != NULL || !defer_is_empty(&fs->checkpoint);
+	bool reap = reaper_has_work(fs);
+	struct pollfd fds[2] = { { .fd = fs->fd, .events = POLLIN },
+				 { .fd = s->event_fd, .events = POLLIN } };
+	uint64_t events;
+
+	/* The ordinary case. Polling for a while before going to sleep would be put here. */
+	atomic_store_explicit(&s->attention, waiting || s->reap_waits, memory_order_release);
+	if (!waiting && !reap && !s->stopping)
+		return true;
+	if (s->parked_bytes >= PARK_MAX_BYTES)
+		fds[0].fd = -1;
+	s->was_woken = false;
+	if (poll(fds, 2, reap && !s->reap_waits ? 0 : ATTENTION_MS) <= 0)
+		return false;
+	if (fds[1].revents != 0 && read(s->event_fd, &events, sizeof events) > 0)
+		s->was_woken = true;
+	return fds[0].fd >= 0 && fds[0].revents != 0;
+}
+
+/* Let the tick run while the store has something to do that no request may come to remind us of. */
+static void tend_tick(struct fs *fs)
+{
+	struct session *s = fs->session;
+	bool dirty = store_is_dirty(fs->store);
+
+	if (dirty == s->ticking)
+		return;
+	s->ticking = dirty;
+	if (!s->stopping)
+		set_tick(s->tick, dirty ? TICK_MS : 0);
+}
+
+static void tend_store(struct fs *fs)
+{
+	struct session *s = fs->session;
+	int r = store_poll(fs->store), failed = store_failed(fs->store);
+
+	if (failed != 0 && !s->failed_logged) {
+		s->failed_logged = true;
+		log_error("STORE FAILED: %s: %s: now read-only, what was not synced may be lost: "
+			  "unmount, look after the disk, mount again",
+			  fs->store_path, strerror(-failed));
+	} else if (r < 0 && r != -EAGAIN && failed == 0) {
+		static int64_t logged_s;
+
+		if (log_allowed(&logged_s))
+			log_warn("%s: housekeeping: %s, retrying", fs->store_path, strerror(-r));
+	}
+	if (!defer_is_empty(&fs->checkpoint))
+		defer_run(&fs->checkpoint);
+}
+
+/* What is to be done between requests; idle: there was none. */
+static void housekeeping(struct fs *fs, bool idle)
+{
+	struct session *s = fs->session;
+
+	tend_store(fs);
+	if (reaper_has_work(fs) && (idle || ++s->since_reap >= REAP_EVERY)) {
+		s->since_reap = 0;
+		s->reap_waits = reaper_step(fs) == -EAGAIN;
+	}
+	if (s->parked != NULL && (s->was_woken || now_ms() - s->retry_ms >= ATTENTION_MS))
+		retry_parked(fs);
+	tend_tick(fs);
+}
+
+/* Unmounting may need requests answered (what the write-back cache holds), so another thread does
+ * it. */
+static void *stopper_main(void *arg)
+{
+	struct fs *fs = arg;
+	int r;
+
+	session_block_signals();
+	r = mnt_detach(fs->mountpoint);
+	if (r < 0)
+		log_warn("%s: cannot be unmounted: %s, leaving it", fs->mountpoint, strerror(-r));
+	atomic_store(&fs->session->detached, true);
+	return NULL;
+}
+
+/* Told to stop: unmount, and go on until the kernel is done with us. True: it is time to leave. */
+static bool stop(struct fs *fs)
+{
+	struct session *s = fs->session;
+
+	if (!s->stopping) {
+		log_info("signal %d: unmounting %s", (int)stop_signal, fs->mountpoint);
+		s->stopping = true;
+		if (pthread_create(&s->stopper, NULL, stopper_main, fs) != 0) {
+			log_warn("%s: no thread to unmount it, leaving it", fs->mountpoint);
+			return true;
+		}
+	}
+	if (!atomic_load(&s->detached))
+		return false;
+	if (s->detached_ms == 0)
+		s->detached_ms = now_ms();
+	if (now_ms() - s->detached_ms < STOP_GRACE_MS)
+		return false;
+	log_warn("%s: files are still open, closing the store", fs->mountpoint);
+	return true;
+}
+
+int session_run(struct fs *fs, void (*ready)(struct fs *fs))
+{
+	struct session *s = fs->session;
+	bool told = false;
+	int r = 0;
+
+	take_signals();
+	while (!fuse_session_exited(fs->fuse)) {
+		bool idle;
+
+		if (stop_signal != 0 && stop(fs))
+			break;
+		idle = !wait_request(fs);
+		if (!idle)
+			r = read_request(fs);
+		if (r < 0)
+			break;
+		housekeeping(fs, idle);
+		if (!told && fs->requests[FUSE_INIT] != 0) {
+			told = true;
+			ready(fs);
+		}
+	}
+	if (s->stopping)
+		pthread_join(s->stopper, NULL);
+	session_block_signals();
+	/* ENODEV: unmounted. ECONNABORTED and the like: the connection was cut, which is no failure
+	 * of ours. */
+	if (r == -ENODEV || r == -ECONNABORTED)
+		r = 0;
+	return r;
+}
