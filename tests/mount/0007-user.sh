@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# An ordinary user mounts a store of their own, with fusermount3 and nothing but their own rights.
+# shellcheck source=lib.sh
+. "${0%/*}/lib.sh"
+need_root
+need setpriv unshare
+
+# udev makes /dev/fuse accessible to all; where it is not, a mount namespace of the test's own gets such a node.
+if [ -z "${IN_NAMESPACE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
+	mknod "$T/fuse" c 10 229
+	chmod 666 "$T/fuse"
+	IN_NAMESPACE=1 FUSE_NODE=$T/fuse unshare -m --propagation private "$0" "$@"
+	status=$?
+	# shellcheck disable=SC2034 # for lib.sh: the plan has been printed
+	is_done=1
+	exit $status
+fi
+if [ -n "${FUSE_NODE:-}" ]; then
+	mount -i --bind "$FUSE_NODE" /dev/fuse || skip_all 'cannot bind a device node'
+fi
+
+# fusermount3 wants a user that has a name.
+uid=$(id -u nobody)
+home=$T/home
+mkdir "$home"
+chown "$uid:$uid" "$home"
+STORE=$home/own.msync
+MNT=$home/mnt
+user() { HOME=$home setpriv --reuid="$uid" --regid="$uid" --clear-groups "$@"; }
+user mkdir "$MNT"
+
+ok 'a user mounts' user timeout 60 "$MSYNCFS" mount "$STORE" "$MNT"
+ok 'it is mounted' is_mounted
+like 'nosuid and nodev are set' "$(awk -v m="$MNT" '$2 == m { print $4 }' /proc/mounts)" 'nosuid.*nodev|nodev.*nosuid'
+is 'the store belongs to the user' "$(stat -c %u "$STORE")" "$uid"
+is 'the daemon runs as the user' "$(stat -c %u "/proc/$(daemon_pids | head -n 1)")" "$uid"
+ok 'the user works in it' user sh -c "mkdir '$MNT/d' && echo mine >'$MNT/d/f' && mv '$MNT/d/f' '$MNT/d/g'"
+is 'files belong to the user' "$(user stat -c %u:%g "$MNT/d/g")" "$uid:$uid"
+ok 'status works' user "$MSYNCFS" status "$MNT"
+ok 'the user unmounts' user fusermount3 -u "$MNT"
+ok 'the daemon is gone' wait_for no_daemon
+ok 'and mounts again' user timeout 60 "$MSYNCFS" mount "$STORE" "$MNT"
+is 'the data is there' "$(user cat "$MNT/d/g")" mine
+kill_daemon
+ok 'a dead mount is cleaned by the user' user timeout 60 "$MSYNCFS" mount "$STORE" "$MNT"
+is 'and the data is there still' "$(user cat "$MNT/d/g")" mine
+ok 'umount.msyncfs works for the user' user "$ROOT/mount-scripts/umount.msyncfs" "$MNT"
+ok 'and waits for the daemon' flock -n "$STORE" true
+
+mkdir "$T/rootonly"
+chmod 700 "$T/rootonly"
+nok 'a mount point that is not theirs is refused' user timeout 60 "$MSYNCFS" mount "$STORE" "$T/rootonly"
+wait_for no_daemon
+done_testing
