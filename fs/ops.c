@@ -113,8 +113,7 @@ void ops_fill_stat(const struct keys_attr *attr, struct stat *ret_stat)
 	if (S_ISDIR(attr->mode))
 		st.st_size = (off_t)(attr->size * 20);  /* an entry's item without its name */
 	else if ((attr->flags & KEYS_ATTR_INLINE) != 0 && attr->blocks == 0)
-		/* The bytes in the inode; what a truncation added behind them is a hole. */
-		st.st_blocks = (blkcnt_t)(((attr->size < 1024 ? attr->size : 1024) + 511) / 512);
+		st.st_blocks = (blkcnt_t)((attr->inline_len + 511) / 512);     /* not a hole */
 	if (S_ISCHR(attr->mode) || S_ISBLK(attr->mode))
 		st.st_rdev = attr->aux;
 	*ret_stat = st;

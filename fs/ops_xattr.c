@@ -85,7 +85,11 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	size_t len = 0;
 	int r = -ENODATA;
 
-	if (!control_owns(ino))
+	/* Before the first write to an inode the kernel asks for security.capability (file_remove_privs()), which only this
+	 * answer stops; the kernel then never asks for any attribute. */
+	if (fs->options->noxattr)
+		r = -ENOSYS;
+	else if (!control_owns(ino))
 		r = keys_getxattr(fs->keys, ino, name, fs->dirbuf,
 				  size < FS_DIRBUF_MAX ? size : FS_DIRBUF_MAX, &len);
 	reply_bytes(fs, req, r, size, len);
@@ -114,6 +118,10 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	size_t len = 0;
 	int r = 0;
 
+	if (fs->options->noxattr) {
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
 	/* The whole list, whatever was asked for: its length without the hidden names is not known before. */
 	if (!control_owns(ino))
 		r = keys_listxattr(fs->keys, ino, fs->dirbuf, FS_DIRBUF_MAX, &len);

@@ -22,6 +22,7 @@ struct options {
 	bool allow_other;
 	bool nosuid, nodev, noexec;
 	bool nodiratime;
+	bool noxattr;           /* the kernel never asks for extended attributes */
 	enum keys_atime atime;
 	uint64_t size_bytes;                    /* 0 = as stored, or the disk */
 	unsigned sync_interval_s;

@@ -48,6 +48,7 @@ int inode_decode(const uint8_t *p, uint32_t len, uint64_t ino, struct keys_attr 
 	a->aux = get_le64(p + I_AUX);
 	a->blocks = get_le64(p + I_BLOCKS);
 	a->flags = get_le32(p + I_FLAGS);
+	a->inline_len = len - INODE_SIZE;
 	for (i = 0; i < 4; i++) {
 		t[i]->nsec = get_le32(p + I_NSEC + i * 4);
 		t[i]->sec = (int64_t)get_le64(p + I_SEC + i * 8);

@@ -46,6 +46,7 @@ struct keys_attr {
 	uint64_t aux;
 	uint64_t blocks;        /* allocated, 4096 bytes each */
 	uint32_t flags;         /* KEYS_ATTR_* */
+	uint32_t inline_len;    /* bytes of contents in the inode itself (read only) */
 	struct keys_time atime, mtime, ctime, btime;
 };
 #define KEYS_ATTR_INLINE      1u

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Mount, work, unmount, mount again: everything is as it was.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 ok 'mount creates the store and returns when it is usable' mount_store
 ok 'the mount is in the mount table' is_mounted

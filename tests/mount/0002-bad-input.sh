@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Wrong use and bad stores: one line on stderr, non-zero, nothing changed, nothing mounted.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 # refused NAME WANT_STATUS('any' = non-zero) REGEX ARGUMENT...
 refused() {

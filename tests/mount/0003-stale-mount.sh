@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A mount whose daemon was killed is cleaned by the next mount, and everything acknowledged is there (P1).
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 ok mount mount_store
 mkdir "$MNT/d"

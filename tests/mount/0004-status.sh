@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # msyncfs status, and the same under .msyncfs/: can be sourced by sh, is hidden from whatever walks the tree.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 ok mount mount_store
 mkdir "$MNT/d"

@@ -3,7 +3,7 @@
 # --help, help VERB and the man pages name the same options and verbs.
 export NO_MOUNT=1
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 "$MSYNCFS" --help >"$T/help" 2>"$T/err"
 is '--help exits 0' "$?" 0

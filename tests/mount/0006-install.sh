@@ -3,7 +3,7 @@
 # make install into a DESTDIR, and make uninstall leaves nothing of it; what was there before stays.
 export NO_MOUNT=1
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need make
 
 D=$T/root

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # An ordinary user mounts a store of their own, with fusermount3 and nothing but their own rights.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need_root
 need setpriv unshare
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # mount.msyncfs, umount.msyncfs and fsck.msyncfs as mount(8), umount(8) and fsck(8) call them.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 S=$ROOT/mount-scripts
 
 # status NAME WANT COMMAND...

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Hard links, symlinks, fifos, sockets and device nodes.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 cd "$MNT" || exit 1
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Large directories: each entry once, also under changes and seeks; removal while reading.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 diag "SEED=$SEED"
 

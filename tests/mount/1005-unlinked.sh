@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Files removed while open go on working, give their space back when closed, and do not come back.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store --size=64M >/dev/null || fail mount
 
 errno 'an unlinked file can be read, written, mapped, truncated, synced' ok sysop unlinked "$MNT"

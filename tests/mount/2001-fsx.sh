@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Random operations on a file against a model in memory; the seed replays a failure: SEED=... tests/mount/2001-fsx.sh
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 diag "SEED=$SEED"
 n=$(scaled 4000)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Sparse files, fallocate in all its modes, SEEK_DATA and SEEK_HOLE, copy_file_range, sizes to the limit.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 cd "$MNT" || exit 1
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # O_APPEND by several processes: every line is there once, whole and in its writer's order.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 
 ok 'four processes append' many append "$MNT/log" 4 "$(scaled 2000)"

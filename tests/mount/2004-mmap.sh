@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Shared writable mappings between processes, with read(2), truncation, and over a remount.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 for option in '' --writeback; do
 	# shellcheck disable=SC2086 # no word or one
 	mount_store $option >/dev/null || fail "mount $option"

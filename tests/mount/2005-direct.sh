@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # O_DIRECT: reads and writes past the page cache agree with those through it.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 for size in 4096 64k 1M 3M; do
 	errno "$size" ok sysop direct "$MNT/f-$size" $size

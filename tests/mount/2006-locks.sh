@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # flock and fcntl locks between processes.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 for name in exclusive ranges wait signal deadlock close exit flock ofd; do
 	ok "$name" timeout 60 locks $name "$MNT/file"

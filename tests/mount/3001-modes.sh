@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Permissions and owners as a local file system has them: who may what, setuid, setgid, sticky, umask.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need_root
 need setpriv
 mount_store >/dev/null || fail mount

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Times to the nanosecond; which operation changes which; atime as the mount says.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 cd "$MNT" || exit 1
 

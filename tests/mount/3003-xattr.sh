@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Extended attributes: sizes, numbers, name spaces, flags, errors.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need setfattr getfattr
 mount_store >/dev/null || fail mount
 cd "$MNT" || exit 1

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # POSIX ACLs: enforced, inherited, in step with the mode.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need_root
 need setfacl getfacl setpriv
 mount_store >/dev/null || fail mount

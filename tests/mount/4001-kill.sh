@@ -3,7 +3,7 @@
 # P1: kill -9 of the daemon at random moments under load loses nothing that was acknowledged, and leaves nothing half.
 # Replay with SEED=... (the load is the same, the moment is the machine's).
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 diag "SEED=$SEED"
 RANDOM=$((SEED % 32768))
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # fsync by many threads shares the msync; -o sync makes everything durable before it returns; sync-interval does by itself.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 mount_store -o sync-interval=0 >/dev/null || fail mount
 count=$(scaled 100)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # P4: a full store is ENOSPC to the writer; nothing is lost, deletes work and make room, and writing goes on.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 # errno_of_filling DIR: write files until one fails; the reason.
 fill() {

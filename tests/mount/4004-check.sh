@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # msyncfs check: clean after every kind of work, mounted or not; finds what is damaged; changes nothing.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 
 mount_store >/dev/null || fail mount
 ok 'an empty store, mounted' "$MSYNCFS" check "$STORE"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Programs nobody here wrote: git, sqlite3, tar, rsync, vim, make and a C compiler.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 mount_store >/dev/null || fail mount
 cd "$MNT" || exit 1
 export GIT_AUTHOR_NAME=t GIT_AUTHOR_EMAIL=t@t GIT_COMMITTER_NAME=t GIT_COMMITTER_EMAIL=t@t GIT_CONFIG_NOSYSTEM=1

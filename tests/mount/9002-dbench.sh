@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # dbench, two clients, a few seconds.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need dbench
 mount_store >/dev/null || fail mount
 mkdir "$MNT/d"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # fio with verification: what is read is what was written, in every way of writing.
 # shellcheck source=lib.sh
-. "${0%/*}/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 1
 need fio
 mount_store >/dev/null || fail mount
 
