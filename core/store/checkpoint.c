@@ -152,5 +152,6 @@ int checkpoint_finish(struct store *s)
 	if (keep < 2 * SPARES)
 		keep = 2 * SPARES;
 	/* (G4): what lies before the new superblock's position is free to be written again. */
-	return journal_trim(&s->journal, s->super.journal.pos, keep, free_segment, s);
+	r = journal_trim(&s->journal, s->super.journal.pos, keep, free_segment, s);
+	return r < 0 || !s->live ? r : tail_look(s);
 }

@@ -46,6 +46,23 @@ static int grow(struct store *s)
 	return map_failed(&s->map);
 }
 
+/* Nothing durable leads behind the new end any more (tail.c). */
+static void shrink(struct store *s)
+{
+	uint64_t blocks = atomic_load_explicit(&s->shrink_wanted, memory_order_acquire);
+	int r;
+
+	if (blocks == 0)
+		return;
+	r = map_shrink(&s->map, blocks);
+	if (r < 0)
+		store_fail(s, r);
+	if (!s->memory)
+		atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));
+	atomic_store_explicit(&s->shrink_wanted, 0, memory_order_release);
+	store_progress(s);
+}
+
 static bool populate_runs(struct store *s)
 {
 	unsigned tail = atomic_load_explicit(&s->run_tail, memory_order_relaxed);
@@ -85,8 +102,10 @@ static void populate_journal(struct store *s)
 
 int store_provision(struct store *s)
 {
-	int r = grow(s);
+	int r;
 
+	shrink(s);
+	r = grow(s);
 	if (r < 0) {
 		store_fail(s, r);
 		return r;

@@ -662,7 +662,8 @@ int space_next_unlisted(struct space *sp, uint64_t *ret_group)
 	for (i = ch->group_count; i-- > 0; ) {
 		struct space_group *g = &sp->groups[ch->groups[i]];
 
-		if (!g->listed) {
+		/* Groups that were cut off since have no item any more. */
+		if (ch->groups[i] < sp->group_count && !g->listed) {
 			g->listed = true;
 			*ret_group = ch->groups[i];
 			return 0;
@@ -898,8 +899,11 @@ void space_cut(struct space *sp, uint64_t total)
 	uint64_t groups = div_up(total, GROUP_BLOCKS), g;
 	int kind, i;
 
-	for (g = groups; g < sp->group_count; g++)
+	for (g = groups; g < sp->group_count; g++) {
 		sp->used -= group_fixed(g);
+		for (i = 0; i < 3; i++)
+			drop_hold(sp, &sp->groups[g], i);
+	}
 	if (groups < sp->group_count)
 		sp->group_count = groups;
 	sp->total = total;

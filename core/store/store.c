@@ -142,7 +142,7 @@ static void grow_ahead(struct store *s)
 {
 	uint64_t low = max_u64(min_u64(s->space.total / 4, 131072), 3072);
 
-	if (space_allocatable(&s->space) < low &&
+	if (s->tail == TAIL_KEEP && space_allocatable(&s->space) < low &&
 	    !atomic_load_explicit(&s->grow_refused, memory_order_acquire))
 		ask_growth(s, 0);
 }
@@ -152,6 +152,9 @@ static int make_room(struct store *s, uint64_t need, bool segment)
 {
 	int r;
 
+	/* The end is being given back: growth waits until that is done. */
+	if (s->tail != TAIL_KEEP)
+		return -EAGAIN;
 	/* A refusal holds for a second: then the disk is asked anew. */
 	if (atomic_load_explicit(&s->grow_refused, memory_order_acquire) &&
 	    s->sys.now_mono_ns(s->sys.ctx) -
@@ -181,7 +184,7 @@ static int have_room(struct store *s, uint64_t need, bool *ret_segment)
 	int r = checkpoint_finish(s);
 
 	if (r == 0)
-		r = space_grown(&s->space);
+		r = tail_grown(s);
 	if (r == 0 && journal_spares(&s->journal) <= JOURNAL_KEPT)
 		r = spare_segments(s);
 	if (r < 0)
@@ -427,7 +430,7 @@ int store_poll(struct store *s)
 		return r;
 	r = checkpoint_finish(s);
 	if (r == 0)
-		r = space_grown(&s->space);
+		r = tail_grown(s);
 	if (r == 0 && journal_spares(&s->journal) < SPARES)
 		r = spare_segments(s);
 	if (r < 0)

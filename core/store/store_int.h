@@ -67,6 +67,10 @@ struct store {
 	bool changed;                   /* [R] since the last cut */
 	uint64_t changed_ns;            /* [R] when the first of these was, monotonic */
 	jpos_t cut_pos;                 /* [R] where the last cut was */
+	enum { TAIL_KEEP, TAIL_CUT, TAIL_GIVE } tail;   /* [R] giving back the end: no; waits for its checkpoint; being truncated */
+	uint64_t tail_total;            /* [R] blocks that are to stay */
+	unsigned tail_free_seen;        /* [R] checkpoints in a row that found the end free */
+	_Atomic uint64_t shrink_wanted; /* [A] blocks to cut the file to, 0 = none */
 	uint64_t no_spare_total, no_spare_flip; /* [R] when no segment could be found */
 	uint64_t named_blocks;          /* [R] extents named since the last cut */
 
@@ -128,6 +132,12 @@ uint64_t file_disk_free_blocks(int fd);
 
 /* provision.c */
 int store_provision(struct store *s);
+
+/* tail.c */
+/* [R] After a checkpoint has completed: is there an end to give back? */
+int tail_look(struct store *s);
+/* [R] Blocks the map has grown by are taken into account, unless the end is being given back. */
+int tail_grown(struct store *s);
 
 /* worker.c */
 int workers_start(struct store *s);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tail: free blocks at the end of the file are given back to the disk. Order (DESIGN.md section 6):
+ * 1. TAIL_CUT: the groups behind the new end lose their SPACE items and the store forgets them; a checkpoint is cut.
+ *    A crash before it is durable: the old superblock, whose groups are all still in the file.
+ * 2. TAIL_GIVE: that checkpoint is on disk, so nothing durable leads behind the new end: the provisioner truncates.
+ *    A crash before or in the middle: a file longer than the superblock says, its end is virgin groups.
+ * The file does not grow between 1 and 2: a group that came back would not know which of its slots D still needs.
+ */
+#include "core/store/store_int.h"
+
+#define TAIL_MIN   FIRST_BLOCKS         /* less than this is not worth it: 32 MiB */
+#define TAIL_LOOKS 2u                   /* checkpoints in a row that must find it free: it is long free */
+
+int tail_grown(struct store *s)
+{
+	if (s->tail == TAIL_KEEP)
+		return space_grown(&s->space);
+	if (s->tail == TAIL_GIVE && atomic_load_explicit(&s->shrink_wanted, memory_order_acquire) == 0)
+		s->tail = TAIL_KEEP;
+	return 0;
+}
+
+static int forget_groups(struct store *s, uint64_t old_count)
+{
+	uint64_t g;
+	int r;
+
+	for (g = s->space.group_count; g < old_count; g++) {
+		r = tree_del(&s->tree, (struct key){ KIND_SPACE, g });
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+	return 0;
+}
+
+static int begin(struct store *s, uint64_t total)
+{
+	uint64_t groups = s->space.group_count;
+	int r;
+
+	/* First, so that deleting the items allocates nothing behind the new end. */
+	space_cut(&s->space, total);
+	r = forget_groups(s, groups);
+	if (r < 0) {
+		/* Some items are gone while their groups are still known: only a checkpoint could tell, so none may be cut. */
+		store_fail(s, r);
+		return r;
+	}
+	s->tail = TAIL_CUT;
+	s->tail_total = total;
+	s->changed = true;
+	return store_checkpoint(s);
+}
+
+int tail_look(struct store *s)
+{
+	uint64_t total = s->space.total, keep;
+	block_t end;
+	int r;
+
+	if (s->read_only)
+		return 0;
+	if (s->tail == TAIL_CUT) {
+		/* The checkpoint without those groups is on disk. A reader that holds the one before may still look there. */
+		s->tail = TAIL_GIVE;
+		if (s->super.total_blocks == s->tail_total && !s->ckpt_pinned) {
+			atomic_store_explicit(&s->shrink_wanted, s->tail_total, memory_order_release);
+			store_wake_provisioner(s);
+			if (!s->threads)
+				(void)store_provision(s);
+		}
+		return tail_grown(s);
+	}
+	if (s->tail != TAIL_KEEP || total <= 2 * TAIL_MIN || space_allocatable(&s->space) < total / 2 ||
+	    atomic_load(&s->grow_wanted) != 0) {
+		s->tail_free_seen = 0;
+		return 0;
+	}
+	r = space_high_water(&s->space, &end);
+	if (r < 0)
+		return r;
+	/* Some room to work in stays, so that the next writes do not grow it again at once. */
+	keep = align_up(max_u64(end + end / 4 + TAIL_MIN / 2, TAIL_MIN), CHUNK_BLOCKS);
+	if (keep % GROUP_BLOCKS < CHUNK_BLOCKS)
+		keep += CHUNK_BLOCKS;
+	if (keep + TAIL_MIN > total || keep + total / 4 > total) {
+		s->tail_free_seen = 0;
+		return 0;
+	}
+	if (++s->tail_free_seen < TAIL_LOOKS) {
+		/* Look again after the next checkpoint, which is due in a while even if nothing changes. */
+		if (!s->changed)
+			s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
+		s->changed = true;
+		return 0;
+	}
+	s->tail_free_seen = 0;
+	return begin(s, keep);
+}
