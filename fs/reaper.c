@@ -31,7 +31,7 @@ void reaper_add(struct fs *fs, uint64_t ino)
 
 bool reaper_has_work(const struct fs *fs)
 {
-	return !fs->reaper.off && (fs->reaper.count > 0 || fs->reaper.scanning);
+	return !fs->reaper.off && (fs->reaper.count > 0 || fs->reaper.scanning || keys_compact_due(fs->keys));
 }
 
 /* Reap a slice of ino; what keys_reap() says, but that damage of one inode is no reason to leave
@@ -90,8 +90,14 @@ int reaper_step(struct fs *fs)
 			rp->head = (rp->head + 1) & (REAPER_SLOTS - 1);
 			rp->count--;
 		}
-	} else {
+	} else if (rp->scanning) {
 		r = scan_step(fs);
+	} else {
+		r = keys_compact(fs->keys);
+		if (r < 0 && r != -EAGAIN) {
+			log_error("compaction: %s, leaving it", strerror(-r));
+			rp->off = r == -EROFS || r == -EIO;
+		}
 	}
 	if (r == -EAGAIN)
 		return r;

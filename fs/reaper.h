@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * reaper: removes the contents of inodes that have no name and that the kernel does not know, in
- * slices, between requests. At the start it finds what a crash left by itself. Request thread only.
+ * slices, between requests; and moves contents forward when most of the store is free. At the start it finds what a crash left by itself. Request thread only.
  */
 #ifndef MSYNCFS_REAPER_H
 #define MSYNCFS_REAPER_H

@@ -738,6 +738,13 @@ static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
 	return extent_put(k, ino, e);
 }
 
+int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed)
+{
+	int r = unmap_blocks(k, ino, e->fblock, e->fblock + e->count, 0, ret_freed);
+
+	return r < 0 ? r : map_blocks_at(k, ino, e);
+}
+
 /* A block of the file that may be changed in place: private to this generation. *ret_e describes its extent. */
 static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, struct extent *e, uint8_t **ret)
 {

@@ -156,6 +156,12 @@ int keys_reap(struct keys *k, uint64_t ino);
 /* First orphan with a number >= from: *ret_ino, or -ENOENT. */
 int keys_next_orphan(struct keys *k, uint64_t from, uint64_t *ret_ino);
 
+/* Compaction ------------------------------------------------------------------------------------------------------ */
+/* Is there something far back in a mostly free file that could be moved? */
+bool keys_compact_due(struct keys *k);
+/* Move some of it (about 1 MiB). 1: more to do; 0: done for now; -EAGAIN. For idle moments. */
+int keys_compact(struct keys *k);
+
 struct keys_statfs {
 	uint64_t blocks, bfree, bavail;     /* 4096 bytes each */
 	uint64_t files, ffree;

@@ -16,6 +16,7 @@
 struct keys {
 	struct store *store;
 	struct tree *tree;
+	uint64_t compact_hi, compact_lo;        /* how far keys_compact() has come */
 };
 
 /* inode.c */
@@ -44,6 +45,8 @@ int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec);
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
 int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e, uint32_t flags);
 int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
+/* Unmap what e covers and map e instead; *ret_freed blocks were given back. */
+int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed);
 /* Remove up to *budget extents of the inode from its end on; 1 if there are more. */
 int contents_reap(struct keys *k, uint64_t ino, unsigned *budget);
 /* The whole of a short file (a symlink). */

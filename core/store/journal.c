@@ -264,6 +264,30 @@ int journal_trim(struct journal *j, jpos_t pos, unsigned keep, int (*fn)(void *c
 	return r;
 }
 
+int journal_go_low(struct journal *j, block_t limit, seq_t durable, int (*fn)(void *ctx, block_t first, uint64_t blocks),
+		   void *ctx)
+{
+	unsigned i;
+	int r = 0;
+
+	for (i = j->count; i-- > j->used && r == 0; ) {
+		block_t first = j->segs[i];
+
+		if (first < limit)
+			continue;
+		(void)pthread_mutex_lock(&j->lock);
+		memmove(j->segs + i, j->segs + i + 1, (j->count - i - 1) * sizeof *j->segs);
+		j->count--;
+		(void)pthread_mutex_unlock(&j->lock);
+		r = fn(ctx, first, journal_seg_blocks(j));
+	}
+	if (r == 0 && j->segs[j->used - 1] >= limit && journal_spares(j) > JOURNAL_KEPT) {
+		r = next_segment(j, place(j), durable);
+		publish(j);
+	}
+	return r;
+}
+
 /* Recovery -------------------------------------------------------------------------------------------------------- */
 
 /* Is there a record at pos that follows the last one? */

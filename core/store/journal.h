@@ -72,6 +72,9 @@ int journal_sync(struct journal *j, jpos_t from, jpos_t to);
 /* [any helper] Block ranges of [from, to): calls fn for each. */
 int journal_ranges(struct journal *j, jpos_t from, jpos_t to,
 		   int (*fn)(void *ctx, block_t first, uint64_t count), void *ctx);
+/* Spares at or behind `limit` are given to fn; if records are being written behind it, they go on in another spare. */
+int journal_go_low(struct journal *j, block_t limit, seq_t durable, int (*fn)(void *ctx, block_t first, uint64_t blocks),
+		   void *ctx);
 /* Nothing before pos is needed any more: its segments become spares; those beyond `keep` spares are given to fn. */
 int journal_trim(struct journal *j, jpos_t pos, unsigned keep, int (*fn)(void *ctx, block_t first, uint64_t blocks),
 		 void *ctx);

@@ -894,10 +894,21 @@ int space_high_water(struct space *sp, block_t *ret_end)
 	return 0;
 }
 
+void space_go_low(struct space *sp, block_t limit)
+{
+	int kind, i;
+
+	for (kind = 0; kind < SPACE_KINDS; kind++)
+		for (i = 0; i < 2; i++)
+			if (sp->run[kind][i].end > limit)
+				sp->run[kind][i] = (struct space_run){ 0, 0 };
+	sp->scan = 0;
+}
+
 void space_cut(struct space *sp, uint64_t total)
 {
 	uint64_t groups = div_up(total, GROUP_BLOCKS), g;
-	int kind, i;
+	int i;
 
 	for (g = groups; g < sp->group_count; g++) {
 		sp->used -= group_fixed(g);
@@ -907,9 +918,5 @@ void space_cut(struct space *sp, uint64_t total)
 	if (groups < sp->group_count)
 		sp->group_count = groups;
 	sp->total = total;
-	for (kind = 0; kind < SPACE_KINDS; kind++)
-		for (i = 0; i < 2; i++)
-			if (sp->run[kind][i].end > total)
-				sp->run[kind][i] = (struct space_run){ 0, 0 };
-	sp->scan = 0;
+	space_go_low(sp, total);
 }

@@ -109,6 +109,8 @@ int space_durable(struct space *sp, bool keep);
 int space_group_bits(struct space *sp, uint64_t group, const uint8_t **ret_bits);
 /* Highest block in use + 1 (C, F, D and holds), for giving back the tail. */
 int space_high_water(struct space *sp, block_t *ret_end);
+/* Allocate from the beginning of the file again, not from runs behind `limit`. */
+void space_go_low(struct space *sp, block_t limit);
 /* Forget everything at or behind `total`, after map_shrink(). */
 void space_cut(struct space *sp, uint64_t total);
 

@@ -118,6 +118,10 @@ uint64_t store_gen(const struct store *s);
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error);
 struct space *store_space(struct store *s);
 bool store_read_only(const struct store *s);
+/* Block behind which nothing should stand, since the file is mostly free; 0: no need to move anything. */
+uint64_t store_compact_limit(const struct store *s);
+/* Some places changed without a record; done: as far as is possible. */
+void store_compacted(struct store *s, bool done);
 /* Blocks that only deletes and checkpoints may use. */
 uint64_t store_reserved_blocks(const struct store *s);
 /* Blocks the disk would still give, as last seen by a helper. */

@@ -69,6 +69,9 @@ struct store {
 	jpos_t cut_pos;                 /* [R] where the last cut was */
 	enum { TAIL_KEEP, TAIL_CUT, TAIL_GIVE } tail;   /* [R] giving back the end: no; waits for its checkpoint; being truncated */
 	uint64_t tail_total;            /* [R] blocks that are to stay */
+	uint64_t compact_limit;         /* [R] 0 = nothing to move */
+	bool compact_done;              /* [R] it came to its end since the last checkpoint completed */
+	block_t compacted_end;          /* [R] the end after the last compaction: more was not possible */
 	unsigned tail_free_seen;        /* [R] checkpoints in a row that found the end free */
 	_Atomic uint64_t shrink_wanted; /* [A] blocks to cut the file to, 0 = none */
 	uint64_t no_spare_total, no_spare_flip; /* [R] when no segment could be found */

@@ -5,6 +5,7 @@
  *    A crash before it is durable: the old superblock, whose groups are all still in the file.
  * 2. TAIL_GIVE: that checkpoint is on disk, so nothing durable leads behind the new end: the provisioner truncates.
  *    A crash before or in the middle: a file longer than the superblock says, its end is virgin groups.
+ * What stands far back in a mostly free file is first moved to the front: keys/compact.c, at our bidding.
  * The file does not grow between 1 and 2: a group that came back would not know which of its slots D still needs.
  */
 #include "core/store/store_int.h"
@@ -53,6 +54,58 @@ static int begin(struct store *s, uint64_t total)
 	return store_checkpoint(s);
 }
 
+static uint64_t tail_keep(block_t end)
+{
+	uint64_t keep = align_up(max_u64(end + end / 4 + TAIL_MIN / 2, TAIL_MIN), CHUNK_BLOCKS);
+
+	return keep % GROUP_BLOCKS < CHUNK_BLOCKS ? keep + CHUNK_BLOCKS : keep;
+}
+
+static int free_segment(void *ctx, block_t first, uint64_t blocks)
+{
+	struct store *s = ctx;
+
+	return space_free_data(&s->space, first, blocks, 0);
+}
+
+/* Something far back keeps the end from being cut: have it moved, unless that was tried and got no further. */
+static int want_compaction(struct store *s, block_t end)
+{
+	uint64_t limit = (s->space.used + space_pending(&s->space)) * 2 + TAIL_MIN;
+	unsigned before;
+	int r;
+
+	if (limit >= end || s->ckpt_pinned)
+		return 0;
+	if (s->compact_limit == 0 && end != s->compacted_end) {
+		s->compact_limit = limit;
+		space_go_low(&s->space, limit);
+	}
+	/* Journal segments move by themselves: the one in use is left, and is a spare after the next checkpoint. */
+	before = s->journal.count + s->journal.used;
+	r = journal_go_low(&s->journal, limit, store_durable_seq(s), free_segment, s);
+	if (s->journal.count + s->journal.used != before)
+		store_compacted(s, false);
+	return r;
+}
+
+uint64_t store_compact_limit(const struct store *s)
+{
+	return s->compact_limit;
+}
+
+void store_compacted(struct store *s, bool done)
+{
+	if (!s->changed)
+		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
+	s->changed = true;
+	if (!done)
+		return;
+	/* Where it ends is known once what was freed is free on disk too. */
+	s->compact_limit = 0;
+	s->compact_done = true;
+}
+
 int tail_look(struct store *s)
 {
 	uint64_t total = s->space.total, keep;
@@ -80,13 +133,15 @@ int tail_look(struct store *s)
 	r = space_high_water(&s->space, &end);
 	if (r < 0)
 		return r;
+	if (s->compact_done) {
+		s->compact_done = false;
+		s->compacted_end = end;
+	}
 	/* Some room to work in stays, so that the next writes do not grow it again at once. */
-	keep = align_up(max_u64(end + end / 4 + TAIL_MIN / 2, TAIL_MIN), CHUNK_BLOCKS);
-	if (keep % GROUP_BLOCKS < CHUNK_BLOCKS)
-		keep += CHUNK_BLOCKS;
+	keep = tail_keep(end);
 	if (keep + TAIL_MIN > total || keep + total / 4 > total) {
 		s->tail_free_seen = 0;
-		return 0;
+		return want_compaction(s, end);
 	}
 	if (++s->tail_free_seen < TAIL_LOOKS) {
 		/* Look again after the next checkpoint, which is due in a while even if nothing changes. */
