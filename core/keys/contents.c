@@ -304,7 +304,8 @@ static void give_back(struct keys *k, const struct target *t, unsigned n)
 			(void)store_free(k->store, t[n].block, t[n].count, store_gen(k->store));
 }
 
-/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. */
+/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. In
+ * badly fragmented space a record cannot name them all: then for the first part only. */
 static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
 			unsigned *ret_n)
 {
@@ -312,7 +313,7 @@ static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblo
 	unsigned n = 0;
 	int r = 0;
 
-	while (count > 0 && r == 0) {
+	while (count > 0 && r == 0 && n < REC_EXTENTS_MAX) {
 		uint64_t want = count, got;
 
 		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
@@ -400,16 +401,20 @@ static void change_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 	}
 }
 
-static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const uint8_t *data, size_t len, bool kill)
+static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const uint8_t *data, size_t *len, bool kill)
 {
-	struct target t[KEYS_WRITE_MAX / BLOCK_SIZE + 2];
-	uint64_t first = off >> BLOCK_SHIFT, count = ((off + len - 1) >> BLOCK_SHIFT) - first + 1;
-	unsigned n;
+	struct target t[REC_EXTENTS_MAX];
+	uint64_t first = off >> BLOCK_SHIFT, count = ((off + *len - 1) >> BLOCK_SHIFT) - first + 1, have = 0;
+	unsigned n, i;
 	int r = find_targets(k, a, first, count, t, &n);
 
 	if (r < 0)
 		return r;
-	r = fill_targets(k, a, first, t, n, off, data, len);
+	for (i = 0; i < n; i++)
+		have += t[i].count;
+	*len = (size_t)min_u64(*len, ((first + have) << BLOCK_SHIFT) - off);
+	a->size = max_u64(a->size, off + *len);
+	r = fill_targets(k, a, first, t, n, off, data, *len);
 	if (r == 0) {
 		change_map(k, a->ino, first, t, n, 0);
 		r = kill ? xattr_change_drop(k, a->ino, CAPS_NAME) : 0;
@@ -452,10 +457,10 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	attr_touch(k, &a, true);
 	if (kill)
 		kill_priv(&a);
-	a.size = max_u64(a.size, off + len);
 	change_begin(k, CHANGE_WRITE);
 	if (len > DATA_MAX)
-		return write_long(k, &a, off, data, len, kill && a.flags & KEYS_ATTR_XATTR);
+		return write_long(k, &a, off, data, ret_written, kill && a.flags & KEYS_ATTR_XATTR);
+	a.size = max_u64(a.size, off + len);
 	change_data(k, ino, off, data, (uint32_t)len);
 	if (kill && a.flags & KEYS_ATTR_XATTR) {
 		r = xattr_change_drop(k, ino, CAPS_NAME);

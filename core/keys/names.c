@@ -5,7 +5,7 @@
  */
 #include "core/keys/keys_int.h"
 
-#include <linux/fs.h>
+#include <stdio.h>      /* RENAME_* */
 
 #define PROBES      256u
 #define HASH_FIRST  3u                  /* cookies 0, 1, 2: the start, ".", ".." */
@@ -368,7 +368,10 @@ static int prepare_remove(struct keys *k, uint64_t dir, const char *name, size_t
 
 	if (r < 0)
 		return r == -EEXIST ? -EINVAL : r;
-	r = get_dir(k, dir, ret_dir);
+	/* First, since it may change the tree, and the entry found points into it. */
+	r = change_reserve(k, 10, 0, true);
+	if (r == 0)
+		r = get_dir(k, dir, ret_dir);
 	if (r == 0)
 		r = dirent_find(k, dir, name, len, ret_entry);
 	if (r == 0)
@@ -379,10 +382,6 @@ static int prepare_remove(struct keys *k, uint64_t dir, const char *name, size_t
 static int remove_name(struct keys *k, enum change_type type, struct keys_attr *d, const struct dirent *e,
 		       struct keys_attr *a)
 {
-	int r = change_reserve(k, 4, 0, true);
-
-	if (r < 0)
-		return r;
 	change_begin(k, type);
 	change_del_name(k, e);
 	lose_name(k, a);
@@ -612,9 +611,6 @@ int keys_rename(struct keys *k, uint64_t odir, const char *oname, size_t olen, u
 	/* rename(2): two names of one file stay as they are. */
 	if (rn.exists && rn.from.ino == rn.to.ino)
 		return 0;
-	r = change_reserve(k, 10, 0, false);
-	if (r < 0)
-		return r;
 	if (flags & RENAME_EXCHANGE)
 		return rename_exchange(k, &rn, oname, olen, nname, nlen);
 	r = rename_over(k, &rn, oname, olen, nname, nlen, flags & RENAME_WHITEOUT, cred);

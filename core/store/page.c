@@ -55,7 +55,8 @@ static int leaf_validate(const uint8_t *p, block_t block)
 		const uint8_t *e = page_entry(p, i);
 		unsigned off = get_le16(e + 16), len = get_le16(e + 18);
 
-		if (off < low(p) || off + len > BLOCK_SIZE || len > ITEM_MAX)
+		/* Where an empty value stands means nothing. */
+		if (off + len > BLOCK_SIZE || (len > 0 && off < low(p)) || len > ITEM_MAX)
 			return err_corrupt("tree page %llu: item %u lies outside", (unsigned long long)block, i);
 		bytes += len;
 		if (i > 0 && key_cmp(page_key(p, i - 1), page_key(p, i)) >= 0)
@@ -140,6 +141,8 @@ static void leaf_compact(uint8_t *p)
 		uint8_t *e = entry(p, i);
 		unsigned off = get_le16(e + 16), len = get_le16(e + 18);
 
+		if (len == 0)
+			continue;
 		at -= len;
 		memcpy(p + at, copy + off, len);
 		put_le16(e + 16, (uint16_t)at);
@@ -161,7 +164,7 @@ uint8_t *leaf_insert(uint8_t *p, unsigned i, struct key k, uint32_t len)
 	memmove(e + LEAF_ENTRY, e, (n - i) * LEAF_ENTRY);
 	put_le64(e, k.hi);
 	put_le64(e + 8, k.lo);
-	put_le16(e + 16, (uint16_t)at);
+	put_le16(e + 16, (uint16_t)(len > 0 ? at : BLOCK_SIZE));
 	put_le16(e + 18, (uint16_t)len);
 	put_le16(p + PAGE_LOW, (uint16_t)at);
 	set_count(p, n + 1);
@@ -174,7 +177,7 @@ void leaf_remove(uint8_t *p, unsigned i)
 	uint8_t *e = entry(p, i);
 	unsigned off = get_le16(e + 16), len = get_le16(e + 18);
 
-	if (off == low(p))
+	if (len > 0 && off == low(p))
 		put_le16(p + PAGE_LOW, (uint16_t)(off + len));
 	else
 		put_le16(p + PAGE_DEAD, (uint16_t)(dead(p) + len));
@@ -239,6 +242,9 @@ void inner_remove(uint8_t *p, unsigned i)
 	unsigned n = page_count(p);
 	uint8_t *e = entry(p, i);
 
+	/* The first key stays the lower bound of the page, so that a split of the new first child gives a greater one. */
+	if (i == 0 && n > 1)
+		memcpy(e + INNER_ENTRY, e, 16);
 	memmove(e, e + INNER_ENTRY, (n - i - 1) * INNER_ENTRY);
 	set_count(p, n - 1);
 }

@@ -66,6 +66,11 @@ static inline void inner_child(const uint8_t *p, unsigned i, block_t *ret_block,
 void page_init(uint8_t *p, block_t block, gen_t gen, uint64_t store_id, unsigned level);
 /* Copy all but the checksum (which another thread may be writing in src), under a new number and generation. */
 void page_copy(uint8_t *dst, const uint8_t *src, block_t block, gen_t gen);
+/* XXH3 of bytes 16..4095; the seed brings in the block's number and bytes 0..7 (magic, level, count). */
+static inline uint64_t page_csum(const uint8_t *p, block_t block)
+{
+	return hash64(p + 16, BLOCK_SIZE - 16, block ^ get_le64(p));
+}
 /* Everything inside the page is in bounds and in order. 0 or -EUCLEAN; says nothing of the checksum. */
 int page_validate(const uint8_t *p, block_t block, gen_t gen, unsigned level, uint64_t store_id);
 

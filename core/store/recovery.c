@@ -118,7 +118,10 @@ static int first_segments(struct store *s)
 
 	for (i = 0; i < ARRAY_LEN(segs) && r == 0; i++)
 		r = space_alloc_exact(&s->space, journal_seg_blocks(&s->journal), &segs[i]);
-	return r < 0 ? r : journal_load(&s->journal, segs, i, &start);
+	if (r == 0)
+		r = journal_load(&s->journal, segs, i, &start);
+	/* The first records go to a segment that was begun in order. */
+	return r < 0 ? r : journal_new_start(&s->journal);
 }
 
 int recovery_format(struct store *s, const struct store_options *o)
@@ -153,6 +156,9 @@ int recovery_format(struct store *s, const struct store_options *o)
 	r = s->client.format(s->client.ctx);
 	if (r == 0)
 		r = first_checkpoint(s);
+	/* Both superblocks are ours from the beginning. */
+	if (r == 0)
+		r = checkpoint_flip(s, &s->super);
 	if (r == 0)
 		publish_position(s);
 	return r;
@@ -261,7 +267,7 @@ static int apply_record(struct store *s, struct record_reader *reader, const uin
 	if (get_le16(rec + REC_TYPE) == REC_TYPE_NEXT)
 		return 0;
 	/* The run had room for it; if this replay's tree is shaped less well, the file may grow. */
-	if (space_allocatable(&s->space) < 256 && !s->read_only && map_grow(&s->map, GROW_MIN) == 0)
+	if (space_allocatable(&s->space) < 256 && map_grow(&s->map, GROW_MIN) == 0)
 		(void)space_grown(&s->space);
 	return s->client.apply(s->client.ctx, reader, rec);
 }
@@ -392,21 +398,24 @@ int recovery_load(struct store *s, const struct store_options *o)
 {
 	uint64_t records;
 	bool was_clean;
-	block_t slot;
+	block_t slot = 0;
 	int r;
 
+	/* Pinned before it is mapped: the file may have grown since the last look, but not after this one. */
+	if (o->snapshot) {
+		r = file_pin(o, s->fd, &s->super);
+		if (r < 0)
+			return r;
+	}
 	r = map_open(&s->map, s->fd, s->read_only, 0, &s->sys);
 	if (r < 0)
 		return r;
 	if (map_blocks(&s->map) < 2)
 		return err_set(EMEDIUMTYPE, "not an msyncfs store (%llu blocks long)",
 			       (unsigned long long)map_blocks(&s->map));
-	r = super_pick(map_block(&s->map, 0), &s->super, &slot);
-	if (r < 0 && !(r == -EROFS && s->read_only))
-		return r;
-	if (o->snapshot) {
-		r = file_pin(o, s->fd, &s->super);
-		if (r < 0)
+	if (!o->snapshot) {
+		r = super_pick(map_block(&s->map, 0), &s->super, &slot);
+		if (r < 0 && !(r == -EROFS && s->read_only))
 			return r;
 	}
 	r = check_file(s, slot);

@@ -9,6 +9,8 @@
  */
 #include "core/store/space.h"
 
+#include "core/store/page.h"
+
 #include <stdlib.h>
 
 enum { D, F, C };
@@ -424,23 +426,25 @@ int space_claim(struct space *sp, block_t block, uint64_t count)
 
 /* Runs ------------------------------------------------------------------------------------------------------------ */
 
-/* Cut [*first, *end) back to a part that no run has. */
+/* Cut [*first, *end) back to its first part that no run has; it may become empty. */
 static void avoid_runs(const struct space *sp, block_t *first, block_t *end)
 {
-	int kind, i;
+	const struct space_run *run = &sp->run[0][0];
+	unsigned i, moved = 1;
 
-	for (kind = 0; kind < SPACE_KINDS; kind++) {
-		for (i = 0; i < 2; i++) {
-			const struct space_run *run = &sp->run[kind][i];
-
-			if (run->next >= run->end || run->end <= *first || run->next >= *end)
-				continue;
-			if (run->next > *first)
-				*end = run->next;
-			else
-				*first = min_u64(run->end, *end);
+	/* Past the runs that begin the range, of which one may follow the other in any order... */
+	while (moved) {
+		for (moved = 0, i = 0; i < SPACE_KINDS * 2; i++) {
+			if (run[i].next < run[i].end && run[i].next <= *first && *first < run[i].end) {
+				*first = run[i].end;
+				moved = 1;
+			}
 		}
 	}
+	/* ... up to the next one. */
+	for (i = 0; i < SPACE_KINDS * 2; i++)
+		if (run[i].next < run[i].end && run[i].next >= *first)
+			*end = min_u64(*end, run[i].next);
 }
 
 /* The next free range of the group at or behind *bit, at most max blocks; false if there is none. */
@@ -467,18 +471,19 @@ static bool free_range(const struct space *sp, uint64_t group, unsigned *bit, ui
 				break;
 			}
 			b = (w + 1) * 64;
-			if (b >= size || group_first(group) + b - first >= max)
+			if (b >= size || group_first(group) + b - first >= max + 4 * RUN_BLOCKS)
 				break;
 		}
-		end = min_u64(group_first(group) + (b < size ? b : size), first + max);
+		end = group_first(group) + (b < size ? b : size);
 		avoid_runs(sp, &first, &end);
-		*bit = b;
 		if (first < end) {
+			/* What lies behind the part taken is looked at again. */
+			end = min_u64(end, first + max);
 			*ret = (struct space_run){ first, end };
-			/* The rest behind the part taken is looked at again. */
 			*bit = (unsigned)(end - group_first(group));
 			return true;
 		}
+		*bit = b = (unsigned)max_u64(first - group_first(group), *bit);
 	}
 	*bit = size;
 	return false;
@@ -738,7 +743,7 @@ void space_seal(struct space *sp)
 	for (i = 0; i < ch->page_count; i++) {
 		uint8_t *p = map_block(sp->map, ch->pages[i]);
 
-		put_le64(p + PAGE_CSUM, hash64(p + 16, BLOCK_SIZE - 16, ch->pages[i]));
+		put_le64(p + PAGE_CSUM, page_csum(p, ch->pages[i]));
 	}
 	for (i = 0; i < ch->group_count; i++) {
 		block_t block = slot_block(ch->groups[i] >> 2, ch->groups[i] & 3);

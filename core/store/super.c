@@ -126,17 +126,18 @@ void super_encode(uint8_t *p, block_t block, const struct super *sb)
 int super_pick(const uint8_t *pages, struct super *ret, block_t *ret_block)
 {
 	struct super sb[2];
-	int r[2], best, i;
+	unsigned i;
+	int r[2], best = -1;
 
 	for (i = 0; i < 2; i++) {
-		r[i] = super_decode(pages + i * BLOCK_SIZE, (block_t)i, &sb[i]);
+		r[i] = super_decode(pages + (size_t)i * BLOCK_SIZE, i, &sb[i]);
 		/* A whole superblock of a newer kind outranks whatever the other one is. */
 		if (r[i] == -EPROTONOSUPPORT)
 			return r[i];
 	}
-	for (best = -1, i = 0; i < 2; i++)
+	for (i = 0; i < 2; i++)
 		if ((r[i] == 0 || r[i] == -EROFS) && (best < 0 || sb[i].flip > sb[best].flip))
-			best = i;
+			best = (int)i;
 	if (best < 0) {
 		/* Both torn or foreign: say "damaged" if one of them was ours. */
 		if (r[0] == -EMEDIUMTYPE && r[1] == -EMEDIUMTYPE)

@@ -60,12 +60,14 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 	if (block >= map_blocks(t->map) || block < 2)
 		return err_corrupt("tree page %llu lies outside the store", (unsigned long long)block);
 	p = map_block(t->map, block);
-	if (gen <= t->sealed && get_le64(p + PAGE_CSUM) != hash64(p + 16, BLOCK_SIZE - 16, block))
+	if (gen <= t->sealed && get_le64(p + PAGE_CSUM) != page_csum(p, block))
 		return err_corrupt("tree page %llu (byte %llu): checksum does not match", (unsigned long long)block,
 				   (unsigned long long)block * BLOCK_SIZE);
 	r = page_validate(p, block, gen, level, t->store_id);
 	if (r < 0)
 		return r;
+	if (level == 0 && page_count(p) == 0 && block != t->root.block)
+		return err_corrupt("tree page %llu is an empty leaf", (unsigned long long)block);
 	*v = (struct tree_verified){ block, gen };
 	*ret_page = p;
 	return 0;

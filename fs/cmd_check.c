@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cmd_check: `msyncfs check STORE`: verify all of a store, mounted or not. Findings go to standard
+ * error, the verdict to standard output; the exit status is that of fsck(8).
+ */
+#include "fs/cmd.h"
+
+#include "core/base.h"
+#include "core/check/check.h"
+#include "core/keys/keys.h"
+#include "core/store/store.h"
+#include "fs/log.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* fsck(8) */
+#define EXIT_DAMAGED     4
+#define EXIT_UNCHECKED   8
+#define EXIT_CHECK_USAGE 16
+#define EXIT_INTERRUPTED 32
+
+#define SNAPSHOT_TRIES 50       /* the daemon's checkpoints may overtake us */
+#define FINDINGS_MAX   10000    /* lines; the rest is counted only */
+
+struct check_cmd {
+	const char *store;
+	bool help, verbose, progress;
+	bool terminal;
+	uint64_t findings;
+	int64_t shown_ns;       /* when progress was last shown */
+	int percent;
+};
+
+static const struct {
+	char letter;            /* 0: none */
+	const char *name;       /* NULL: none */
+	const char *help;
+} options[] = {
+	{ 'v', "verbose", "say what was looked at" },
+	{ 0, "progress", "show progress, even if standard error is no terminal" },
+	{ 'n', NULL, "accepted for fsck(8), as are -a, -f, -p and -y;" },
+	{ 'a', NULL, NULL },
+	{ 'f', NULL, NULL },
+	{ 'p', NULL, NULL },
+	{ 'y', NULL, NULL },
+	{ 'h', "help", "show this" },
+};
+#define OPTION_COUNT (sizeof options / sizeof options[0])
+
+static void print_help(void)
+{
+	printf("usage: msyncfs check [options] STORE\n\n"
+	       "Verify all of STORE, mounted or not, and change nothing.\n\n");
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const char *name = options[i].name;
+		char left[32];
+
+		if (options[i].help == NULL)
+			continue;
+		snprintf(left, sizeof left, "%c%c%s%s%s", options[i].letter != 0 ? '-' : ' ',
+			 options[i].letter != 0 ? options[i].letter : ' ',
+			 name == NULL ? "" : options[i].letter != 0 ? ", " : "  ",
+			 name != NULL ? "--" : "", name != NULL ? name : "");
+		printf("  %-29s %s\n", left, options[i].help);
+		if (options[i].letter == 'n')
+			printf("  %-29s %s\n", "", "the check always looks at everything");
+	}
+	printf("\nExit status: 0 clean, 4 damaged, 8 could not be checked, 16 wrong use,\n"
+	       "32 interrupted.\n");
+}
+
+static int usage(const char *what, const char *why)
+{
+	log_error("%s: %s: see msyncfs check --help", what, why);
+	return EXIT_CHECK_USAGE;
+}
+
+static void set_option(struct check_cmd *cmd, const char *name, char letter)
+{
+	if (letter == 'v')
+		cmd->verbose = true;
+	else if (letter == 'h')
+		cmd->help = true;
+	else if (name != NULL && strcmp(name, "progress") == 0)
+		cmd->progress = true;
+}
+
+static int parse_option(struct check_cmd *cmd, const char *arg)
+{
+	size_t i;
+
+	if (arg[1] == '-') {
+		for (i = 0; i < OPTION_COUNT; i++)
+			if (options[i].name != NULL && strcmp(arg + 2, options[i].name) == 0)
+				break;
+		if (i == OPTION_COUNT)
+			return usage(arg, "unknown option");
+		set_option(cmd, options[i].name, options[i].letter);
+		return 0;
+	}
+	for (const char *p = arg + 1; *p != '\0'; p++) {
+		for (i = 0; i < OPTION_COUNT; i++)
+			if (options[i].letter == *p)
+				break;
+		if (i == OPTION_COUNT)
+			return usage(arg, "unknown option");
+		set_option(cmd, options[i].name, options[i].letter);
+	}
+	return 0;
+}
+
+static int parse(struct check_cmd *cmd, int argc, char **argv)
+{
+	bool only_words = false;
+
+	for (int i = 1; i < argc; i++) {
+		const char *arg = argv[i];
+		int r = 0;
+
+		if (!only_words && strcmp(arg, "--") == 0)
+			only_words = true;
+		else if (!only_words && arg[0] == '-' && arg[1] != '\0')
+			r = parse_option(cmd, arg);
+		else if (cmd->store == NULL)
+			cmd->store = arg;
+		else
+			r = usage(arg, "too many arguments");
+		if (r != 0 || cmd->help)
+			return r;
+	}
+	if (cmd->store == NULL || cmd->store[0] == '\0')
+		return usage("check", "STORE is missing");
+	return 0;
+}
+
+/* Signals: nothing is ever changed, so there is nothing to tidy up. */
+
+static void interrupted(int sig)
+{
+	(void)sig;
+	_exit(EXIT_INTERRUPTED);
+}
+
+static void unreadable(int sig)
+{
+	static const char text[] = "msyncfs: check: a part of the store cannot be read: the disk failed, "
+				   "or the file was cut short meanwhile\n";
+
+	(void)sig;
+	if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+		_exit(EXIT_UNCHECKED);
+	_exit(EXIT_UNCHECKED);
+}
+
+static void catch_signals(void)
+{
+	struct sigaction act = { .sa_handler = interrupted };
+
+	sigaction(SIGINT, &act, NULL);
+	sigaction(SIGTERM, &act, NULL);
+	act.sa_handler = unreadable;
+	sigaction(SIGBUS, &act, NULL);
+}
+
+/* Output */
+
+static void clear_progress(struct check_cmd *cmd)
+{
+	if (cmd->percent >= 0 && cmd->terminal)
+		fprintf(stderr, "\r\033[K");
+	cmd->percent = -1;
+}
+
+static void problem(void *ctx, const char *text)
+{
+	struct check_cmd *cmd = ctx;
+
+	clear_progress(cmd);
+	if (++cmd->findings <= FINDINGS_MAX)
+		log_error("check: %s", text);
+	else if (cmd->findings == FINDINGS_MAX + 1)
+		log_error("check: there is more, which is only counted");
+}
+
+static int progress(void *ctx, uint64_t done, uint64_t total)
+{
+	struct check_cmd *cmd = ctx;
+	int percent = total > 0 ? (int)(done * 100 / total) : 100;
+	struct timespec now;
+	int64_t ns;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	if (percent == cmd->percent || ns - cmd->shown_ns < (cmd->terminal ? 200000000 : 1000000000))
+		return 0;
+	cmd->percent = percent;
+	cmd->shown_ns = ns;
+	fprintf(stderr, cmd->terminal ? "\rmsyncfs: check: %d%%\033[K" : "msyncfs: check: %d%%\n", percent);
+	return 0;
+}
+
+/* Not all texts begin with the store's name. */
+static int open_failed(const struct check_cmd *cmd, int error)
+{
+	const char *text = err_last();
+
+	if (*text == '\0')
+		text = strerror(-error);
+	if (strncmp(text, cmd->store, strlen(cmd->store)) == 0)
+		log_error("check: %s", text);
+	else
+		log_error("check: %s: %s", cmd->store, text);
+	return error == -EUCLEAN ? EXIT_DAMAGED : EXIT_UNCHECKED;
+}
+
+static int verdict(const struct check_cmd *cmd, const struct check_report *rep)
+{
+	if (rep->incomplete)
+		log_error("check: some of the tree cannot be read: missing names and leaked blocks were not looked for");
+	if (cmd->verbose)
+		printf("%s: %" PRIu64 " names, %" PRIu64 " tree pages, %" PRIu64 " blocks of contents\n", cmd->store,
+		       rep->names, rep->tree_pages, rep->content_blocks);
+	if (rep->problems > 0)
+		printf("%s: %" PRIu64 " problem%s\n", cmd->store, rep->problems, rep->problems == 1 ? "" : "s");
+	else
+		printf("%s: clean, %" PRIu64 " inodes, %" PRIu64 " blocks used, seq %" PRIu64 "\n", cmd->store,
+		       rep->inodes, rep->used_blocks, rep->seq);
+	if (fflush(stdout) != 0) {
+		log_error("standard output: %s", strerror(errno));
+		return EXIT_UNCHECKED;
+	}
+	return rep->problems > 0 ? EXIT_DAMAGED : 0;
+}
+
+/* Open and check once. -EAGAIN: a checkpoint overtook the snapshot. Else the exit status. */
+static int check_once(struct check_cmd *cmd, bool *said)
+{
+	struct store_options so = { .path = cmd->store, .read_only = true };
+	struct check_options co = { .problem = problem, .ctx = cmd,
+				    .progress = cmd->progress || cmd->terminal ? progress : NULL };
+	struct check_report rep;
+	struct keys *keys;
+	int r = keys_open(&so, &keys);
+
+	if (r == -EBUSY) {
+		so.snapshot = co.snapshot = true;
+		r = keys_open(&so, &keys);
+	}
+	if (r < 0)
+		return open_failed(cmd, r);
+	if (so.snapshot && !*said) {
+		*said = true;
+		printf("%s: checking checkpoint of change %" PRIu64 " while it is mounted\n", cmd->store,
+		       store_seq(keys_store(keys)));
+		fflush(stdout);
+	}
+	r = check_run(keys, &co, &rep);
+	keys_close(keys);
+	clear_progress(cmd);
+	if (r == -EAGAIN)
+		return r;
+	if (r < 0) {
+		log_error("check: %s: %s", cmd->store, strerror(-r));
+		return EXIT_UNCHECKED;
+	}
+	return verdict(cmd, &rep);
+}
+
+int cmd_check(int argc, char **argv)
+{
+	struct check_cmd cmd = { .percent = -1 };
+	bool said = false;
+	int r = parse(&cmd, argc, argv);
+
+	if (r != 0)
+		return r;
+	if (cmd.help) {
+		print_help();
+		return 0;
+	}
+	if (strcmp(cmd.store, ":memory:") == 0) {
+		log_error("check: a store in memory is gone with its daemon: there is nothing to check");
+		return EXIT_UNCHECKED;
+	}
+	cmd.terminal = isatty(STDERR_FILENO);
+	catch_signals();
+	for (int tries = 0; tries < SNAPSHOT_TRIES; tries++) {
+		r = check_once(&cmd, &said);
+		if (r != -EAGAIN)
+			return r;
+	}
+	log_error("check: %s: checkpoints follow each other too fast; try again when it is less busy", cmd.store);
+	return EXIT_UNCHECKED;
+}

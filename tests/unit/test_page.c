@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_page: one tree page: insert, remove, compaction, split, join; what page_validate() accepts and what it refuses.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/store/page.h"
+
+#include <stdlib.h>
+
+#define STORE 0x1122334455667788ull
+
+static uint64_t rng = 88172645463325252ull;
+
+static uint32_t rnd(uint32_t n)
+{
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return (uint32_t)(rng >> 32) % n;
+}
+
+static struct key key_of(uint64_t n)
+{
+	return (struct key){ n >> 8, n & 0xff };
+}
+
+static int validate(const uint8_t *p)
+{
+	return page_validate(p, get_le64(p + PAGE_BLOCK), page_gen(p), page_level(p), STORE);
+}
+
+/* A page with every byte set before, as a recycled block has it. */
+static void leaf_init(uint8_t *p, block_t block)
+{
+	memset(p, 0xa5, BLOCK_SIZE);
+	page_init(p, block, 7, STORE, 0);
+}
+
+static bool leaf_add(uint8_t *p, uint64_t n, uint32_t len)
+{
+	struct key k = key_of(n);
+	bool found;
+	unsigned i = page_lower(p, k, &found);
+
+	if (found || leaf_room(p) < LEAF_ENTRY + len)
+		return false;
+	memset(leaf_insert(p, i, k, len), (int)(n & 0xff), len);
+	return true;
+}
+
+/* Leaves ----------------------------------------------------------------------------------------------------------- */
+
+struct model_item {
+	bool present;
+	uint32_t len;
+};
+
+static void leaf_compare(const uint8_t *p, const struct model_item *m, unsigned n)
+{
+	unsigned i, at = 0, used = 0;
+
+	assert_int_equal(validate(p), 0);
+	for (i = 0; i < n; i++) {
+		uint32_t len, b;
+		const uint8_t *v;
+
+		if (!m[i].present)
+			continue;
+		assert_true(at < page_count(p));
+		assert_int_equal(key_cmp(page_key(p, at), key_of(i)), 0);
+		v = leaf_value(p, at, &len);
+		assert_int_equal(len, m[i].len);
+		for (b = 0; b < len; b++)
+			assert_int_equal(v[b], i & 0xff);
+		used += LEAF_ENTRY + len;
+		at++;
+	}
+	assert_int_equal(at, page_count(p));
+	assert_int_equal(leaf_used(p), used);
+	assert_int_equal(leaf_room(p), BLOCK_SIZE - PAGE_ENTRIES - used);
+}
+
+static void random_leaf(uint32_t max_len, uint32_t keys, unsigned steps)
+{
+	struct model_item m[600] = { { 0 } };
+	static uint8_t p[BLOCK_SIZE];
+	unsigned step;
+
+	leaf_init(p, 9);
+	for (step = 0; step < steps; step++) {
+		uint32_t n = rnd(keys), len = rnd(8) == 0 ? 0 : rnd(max_len + 1);
+		bool found;
+		unsigned i = page_lower(p, key_of(n), &found);
+
+		assert_int_equal(found, m[n].present);
+		if (found) {
+			leaf_remove(p, i);
+			m[n].present = false;
+		} else if (leaf_room(p) >= LEAF_ENTRY + len) {
+			assert_true(leaf_add(p, n, len));
+			m[n] = (struct model_item){ true, len };
+		}
+		leaf_compare(p, m, keys);
+	}
+}
+
+static void test_page__random_inserts_and_removes(void **state)
+{
+	(void)state;
+	random_leaf(16, 600, 3000);
+	random_leaf(200, 100, 3000);
+	random_leaf(ITEM_MAX, 20, 3000);
+}
+
+/* An empty value takes no bytes: those that stood beside it may go. */
+static void test_page__empty_value_outlives_its_neighbour(void **state)
+{
+	static uint8_t p[BLOCK_SIZE];
+
+	(void)state;
+	leaf_init(p, 9);
+	assert_true(leaf_add(p, 1, 100));
+	assert_true(leaf_add(p, 2, 0));
+	assert_int_equal(validate(p), 0);
+	leaf_remove(p, 0);
+	assert_int_equal(page_count(p), 1);
+	assert_int_equal(validate(p), 0);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(test_page__random_inserts_and_removes),
+	cmocka_unit_test(test_page__empty_value_outlives_its_neighbour),
+};
+
+int main(void)
+{
+	return cmocka_run_group_tests_name("page", tests, NULL, NULL);
+}
