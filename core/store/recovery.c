@@ -58,6 +58,7 @@ static int start_parts(struct store *s, gen_t gen)
 		r = journal_init(&s->journal, &s->map, s->super.seg_shift, s->store_id, seed);
 	if (r < 0)
 		return r;
+	s->tree.tag_seed = hash64(&seed, sizeof seed, s->store_id);
 	s->tree.root = s->super.root;
 	s->tree.sealed = s->super.gen;
 	return 0;

@@ -11,8 +11,9 @@
 
 #include <stdlib.h>
 
-#define VERIFIED_BITS 16u
-#define VERIFIED_SIZE (1u << VERIFIED_BITS)     /* 1 MiB of memory; a miss costs one checksum */
+/* 8 MiB of memory, touched as it is needed: the pages of about ten million keys. A miss costs one checksum. */
+#define VERIFIED_BITS 20u
+#define VERIFIED_SIZE (1u << VERIFIED_BITS)
 
 struct tree_path {
 	struct {
@@ -37,18 +38,26 @@ void tree_release(struct tree *t)
 	t->verified = NULL;
 }
 
-static struct tree_verified *verified_slot(const struct tree *t, block_t block)
+/* What the cache remembers of a page. */
+static uint64_t verified_tag(const struct tree *t, block_t block, gen_t gen)
+{
+	uint64_t id[2] = { block, gen };
+
+	return hash64(id, sizeof id, t->tag_seed) | 1;
+}
+
+static uint64_t *verified_slot(const struct tree *t, block_t block)
 {
 	return &t->verified[(block * 0x9e3779b97f4a7c15ull) >> (64 - VERIFIED_BITS)];
 }
 
 int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page)
 {
-	struct tree_verified *v = verified_slot(t, block);
+	uint64_t *v = verified_slot(t, block), tag = verified_tag(t, block, gen);
 	const uint8_t *p;
 	int r;
 
-	if (v->block == block && v->gen == gen && gen != 0) {
+	if (*v == tag) {
 		p = map_block(t->map, block);
 		/* The cache does not know the level that this parent claims. */
 		if (page_level(p) != level)
@@ -68,7 +77,7 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 		return r;
 	if (level == 0 && page_count(p) == 0 && block != t->root.block)
 		return err_corrupt("tree page %llu is an empty leaf", (unsigned long long)block);
-	*v = (struct tree_verified){ block, gen };
+	*v = tag;
 	*ret_page = p;
 	return 0;
 }
@@ -82,7 +91,7 @@ static int new_page(struct tree *t, unsigned level, uint8_t **ret_page, block_t 
 		return r;
 	*ret_page = map_block(t->map, block);
 	page_init(*ret_page, block, t->space->gen, t->store_id, level);
-	*verified_slot(t, block) = (struct tree_verified){ block, t->space->gen };
+	*verified_slot(t, block) = verified_tag(t, block, t->space->gen);
 	*ret_block = block;
 	return 0;
 }
@@ -122,7 +131,7 @@ static int writable(struct tree *t, block_t *block, gen_t *gen, unsigned level, 
 	}
 	*ret_page = map_block(t->map, copy);
 	page_copy(*ret_page, old, copy, t->space->gen);
-	*verified_slot(t, copy) = (struct tree_verified){ copy, t->space->gen };
+	*verified_slot(t, copy) = verified_tag(t, copy, t->space->gen);
 	*block = copy;
 	*gen = t->space->gen;
 	return 0;

@@ -19,18 +19,14 @@ struct tree_root {
 	uint32_t level;
 };
 
-struct tree_verified {
-	block_t block;
-	gen_t gen;
-};
-
 struct tree {
 	struct map *map;
 	struct space *space;            /* NULL in a tree that is only read */
 	uint64_t store_id;
 	struct tree_root root;
 	gen_t sealed;                   /* pages up to this generation carry checksums */
-	struct tree_verified *verified; /* direct-mapped cache of pages that were checked */
+	uint64_t tag_seed;              /* random, so that no store can be made to fit the cache's tags */
+	uint64_t *verified;             /* direct-mapped cache: tags of pages that were checked */
 	uint64_t pages_read;            /* figures */
 };
 
