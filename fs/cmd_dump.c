@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * cmd_dump: `msyncfs dump STORE [FILE]`: all of a store as a stream. A store that a daemon has open is read as of its last
- * checkpoint, which the daemon is asked to make just before.
+ * cmd_dump: `msyncfs dump STORE [FILE]`: all of a store as a stream. A store that a daemon has open
+ * is read as of its last checkpoint, which the daemon is asked to make just before.
  */
 #include "fs/cmd.h"
 #include "fs/control.h"
@@ -94,7 +94,8 @@ static const char *find_mount(const char *store, char *mountpoint, size_t size)
 	struct mnt_info info;
 	struct super sb;
 	block_t slot;
-	int fd = open(store, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), r = -EUCLEAN;
+	int fd = open(store, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int r = -EUCLEAN;
 
 	if (fd >= 0 && pread(fd, pages, sizeof pages, 0) == (ssize_t)sizeof pages)
 		r = super_pick(pages, &sb, &slot);
@@ -165,18 +166,20 @@ static int open_store(const char *store, struct keys **ret_keys)
 	if (r < 0)
 		return open_failed(store, r);
 	if (why != NULL)
-		log_warn("%s: in use, and cannot be asked for a checkpoint (%s): this is the last one, change %llu",
+		log_warn("%s: in use, and cannot be asked for a checkpoint (%s): "
+			 "this is the last one, change %llu",
 			 store, why, (unsigned long long)store_seq(keys_store(*ret_keys)));
 	return 0;
 }
 
 /* ---- The stream ---- */
 
-/* A file that is there may be an older stream: it goes once the new one is complete. Nothing else is overwritten; what is
- * no file at all, as a pipe or a device, is written to. *ret_fd is -1 if a new file is to be made. */
+/* A file that is there may be an older stream: it goes once the new one is complete. Nothing else is
+ * overwritten; what is no file at all, as a pipe or a device, is written to. *ret_fd is -1 if a new
+ * file is to be made. */
 static int look_at_file(const char *file, int *ret_fd)
 {
-	char head[8];
+	char head[STREAM_MAGIC_LEN];
 	struct stat st;
 	ssize_t n;
 	int fd;
@@ -192,7 +195,8 @@ static int look_at_file(const char *file, int *ret_fd)
 		*ret_fd = open(file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
 		if (*ret_fd >= 0 && !isatty(*ret_fd))
 			return 0;
-		log_error("%s: %s", file, *ret_fd < 0 ? strerror(errno) : "is a terminal: give a file");
+		log_error("%s: %s", file,
+			  *ret_fd < 0 ? strerror(errno) : "is a terminal: give a file");
 		return EXIT_FAILED;
 	}
 	fd = open(file, O_RDONLY | O_CLOEXEC);
@@ -212,6 +216,7 @@ static int dump_to(struct keys *k, const struct dump_args *a, int fd, const char
 	struct stream_watch watch;
 	struct progress progress;
 	struct store_status st;
+	const char *text;
 	int r;
 
 	store_status(keys_store(k), &st);
@@ -220,10 +225,11 @@ static int dump_to(struct keys *k, const struct dump_args *a, int fd, const char
 	progress_end(&progress, r == 0 ? &counts : NULL);
 	if (r == 0)
 		return 0;
+	text = *err_last() != '\0' ? err_last() : strerror(-r);
 	if (r == -EUCLEAN)
-		log_error("%s: damaged: %s: run msyncfs check on it", a->store, err_last());
+		log_error("%s: damaged: %s: run msyncfs check on it", a->store, text);
 	else
-		log_error("%s: %s", name, r == -EINTR ? "interrupted" : *err_last() != '\0' ? err_last() : strerror(-r));
+		log_error("%s: %s", name, r == -EINTR ? "interrupted" : text);
 	return EXIT_FAILED;
 }
 

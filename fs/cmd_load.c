@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * cmd_load: `msyncfs load STORE [FILE]`: a new store from the stream that `msyncfs dump` has written.
+ * cmd_load: `msyncfs load STORE [FILE]`: a new store from the stream that `msyncfs dump` has
+ * written.
  */
 #include "fs/cmd.h"
 #include "fs/log.h"

@@ -34,8 +34,9 @@ static void draw(struct progress *p, const struct stream_counts *c, const char *
 	if (p->inodes > 0 && c->inodes <= p->inodes)
 		snprintf(percent, sizeof percent, " %3llu%%",
 			 (unsigned long long)(c->inodes * 100 / p->inodes));
-	fprintf(stderr, "\r%s:%s %llu files, %llu MiB of contents, stream %llu MiB\033[K%s", p->what,
-		percent, (unsigned long long)c->inodes, (unsigned long long)(c->data_bytes >> 20),
+	fprintf(stderr, "\r%s:%s %llu files, %llu MiB of contents, stream %llu MiB\033[K%s",
+		p->what, percent, (unsigned long long)c->inodes,
+		(unsigned long long)(c->data_bytes >> 20),
 		(unsigned long long)(c->stream_bytes >> 20), end);
 	fflush(stderr);
 	p->drawn = true;
@@ -58,14 +59,15 @@ static int step(void *ctx, const struct stream_counts *counts)
 	return 0;
 }
 
-void progress_start(struct progress *p, struct stream_watch *ret_watch, const char *what, bool quiet, uint64_t inodes)
+void progress_start(struct progress *p, struct stream_watch *ret_watch, const char *what,
+		    bool quiet, uint64_t inodes)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 	/* No SA_RESTART: a read that waits is to come back. */
 	struct sigaction act = { .sa_handler = on_signal }, was;
 
-	*p = (struct progress){ .what = what, .shown = !quiet && isatty(STDERR_FILENO), .inodes = inodes,
-				.last_ms = now_ms() };
+	*p = (struct progress){ .what = what, .shown = !quiet && isatty(STDERR_FILENO),
+				.inodes = inodes, .last_ms = now_ms() };
 	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
 		if (sigaction(signals[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
 			sigaction(signals[i], &act, NULL);
