@@ -537,7 +537,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 		if (r < 0)
 			return r;
 		change_begin(k, CHANGE_FALLOCATE);
-		if (a.flags & KEYS_ATTR_INLINE && end > 1) {
+		if (a.inline_len > 0 && end > 1) {
 			/* Out of the inode, since an inode with extents holds nothing inline (C2). */
 			uint8_t block[BLOCK_SIZE];
 
@@ -551,7 +551,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 				return r;
 			continue;
 		}
-		if (a.flags & KEYS_ATTR_INLINE) {
+		if (a.flags & KEYS_ATTR_INLINE && end <= 1) {
 			at = end;       /* all inside the inode: it cannot run out of room but by growing */
 		} else {
 			r = allocate_some(k, &a, at, end, &at);

@@ -54,7 +54,8 @@ int checkpoint_cut(struct store *s, bool clean)
 		return 0;
 	if (store_failed(s))
 		return store_failed(s);
-	if (!s->changed && s->super.clean == clean && s->live)
+	/* Blocks may also wait to become free without any change since the last one: its journal segments. */
+	if (!s->changed && s->space.pending[1] == 0 && s->super.clean == clean && s->live)
 		return 0;
 	r = put_group_items(s);
 	if (r == 0) {

@@ -234,7 +234,7 @@ int file_pin(const struct store_options *o, int fd, struct super *ret_sb)
 		if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
 			return err_set(errno, "%s: cannot pin a checkpoint: %s", o->path, strerror(errno));
 		if (pread(fd, pages, sizeof pages, 0) == (ssize_t)sizeof pages &&
-		    (super_pick(pages, &again, &slot) == 0) && again.gen == ret_sb->gen)
+		    (r = super_pick(pages, &again, &slot), r == 0 || r == -EROFS) && again.gen == ret_sb->gen)
 			return 0;
 		lock.l_type = F_UNLCK;
 		(void)fcntl(fd, F_OFD_SETLK, &lock);

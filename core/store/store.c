@@ -167,8 +167,10 @@ static int make_room(struct store *s, uint64_t need, bool segment)
 		if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire))
 			return -EAGAIN;
 	}
-	/* A checkpoint frees what waits for it, and the journal's segments. */
-	if (space_pending(&s->space) == s->space.pinned && !(segment && s->journal.used > 1))
+	/* A checkpoint frees what waits for it, less what it needs itself, and the journal's segments but one. */
+	if (segment ? s->journal.used == 1 :
+		      space_allocatable(&s->space) + space_pending(&s->space) - s->space.pinned <
+			      need + 2 * (s->tree.root.level + 2))
 		return -ENOSPC;
 	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE) {
 		r = store_checkpoint(s);
@@ -377,8 +379,11 @@ int store_checkpoint(struct store *s)
 
 	if (r < 0)
 		return r;
+	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_IDLE)
+		return -EAGAIN;
 	r = checkpoint_cut(s, false);
-	if (r < 0)
+	/* Nothing changed since the last one: there is none to write. */
+	if (r < 0 || atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE)
 		return r;
 	if (s->threads) {
 		(void)pthread_mutex_lock(&s->wake_lock);

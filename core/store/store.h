@@ -48,7 +48,7 @@ int store_failed(const struct store *s);
 void store_sync_request(struct store *s);
 /* [any but the request thread with threads] Make everything committed before the call durable; waits. */
 int store_sync(struct store *s);
-/* Request thread: cut a checkpoint now; with threads it is written in the background: done when
+/* Request thread: cut a checkpoint now (-EAGAIN: one is being written, -ENOSPC); with threads it is written in the background: done when
  * store_checkpoint_seq() >= the store_seq() at the call. Without threads it is complete on return. */
 int store_checkpoint(struct store *s);
 uint64_t store_checkpoint_seq(const struct store *s);   /* [any] */
