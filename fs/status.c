@@ -79,6 +79,7 @@ static void put_store(struct text *t, const struct store_status *st)
 	put_u64(t, "checkpoint_position_bytes", st->checkpoint_pos);
 	put_u64(t, "journal_bytes", st->journal_bytes);
 	put_u64(t, "dirty_bytes", st->dirty_bytes);
+	put_u64(t, "uncheckpointed_bytes", st->uncheckpointed_bytes);
 	put_seconds(t, "oldest_unsynced_age_seconds",
 		    st->oldest_unsynced_ns != 0 && st->oldest_unsynced_ns < now_ns
 			    ? now_ns - st->oldest_unsynced_ns

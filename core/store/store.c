@@ -480,7 +480,7 @@ void store_status(const struct store *cs, struct store_status *ret)
 	ret->oldest_unsynced_ns = ret->seq > ret->durable_seq ? atomic_load(&s->oldest_ns) : 0;
 	if (ret->seq > ret->durable_seq)
 		ret->dirty_bytes = tail - ret->durable_pos + atomic_load(&s->ext_blocks) * BLOCK_SIZE;
-	ret->dirty_bytes += s->changed ? s->space.changes[1].blocks * BLOCK_SIZE : 0;
+	ret->uncheckpointed_bytes = s->changed ? s->space.changes[1].blocks * BLOCK_SIZE : 0;
 	ret->last_sync_ns = atomic_load(&s->last_sync_ns);
 	ret->last_sync_took_ns = atomic_load(&s->last_sync_took_ns);
 	ret->syncs = atomic_load(&s->syncs);

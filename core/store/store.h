@@ -63,7 +63,8 @@ struct store_status {
 	uint64_t seq, durable_seq, checkpoint_seq, epoch, promised_epoch;
 	uint64_t journal_pos, durable_pos, checkpoint_pos;  /* bytes, ever growing */
 	uint64_t journal_bytes;                 /* segments held */
-	uint64_t dirty_bytes;                   /* changed since it was last msynced */
+	uint64_t dirty_bytes;                   /* what an fsync now would write: journal and contents */
+	uint64_t uncheckpointed_bytes;          /* pages of the current generation, rebuilt from the journal after a crash */
 	uint64_t oldest_unsynced_ns;            /* time of the oldest change not on disk */
 	uint64_t last_sync_ns, last_sync_took_ns, syncs;
 	uint64_t last_checkpoint_ns, last_checkpoint_took_ns, checkpoints;
