@@ -133,6 +133,9 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	if (r == 0)
 		r = keys_fallocate(fs->keys, ino, mode, (uint64_t)off, (uint64_t)len);
 	if (r < 0) {
+		/* It may have got part of the way. */
+		if (r != -EAGAIN)
+			ops_forget_mode(fs, ino);
 		ops_error(fs, req, r);
 		return;
 	}

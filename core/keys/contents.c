@@ -523,15 +523,29 @@ fail:
 	return r;
 }
 
+/* Room for one record of allocate_some(). */
+static int reserve_some(struct keys *k, uint64_t blocks)
+{
+	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 4, min_u64(blocks, 16384), false);
+}
+
 static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size)
 {
 	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
+	struct keys_statfs fs;
 	struct keys_attr a;
 	int r;
 
+	/* What cannot fit is refused before anything is taken. */
+	r = inode_get(k, ino, &a);
+	if (r < 0)
+		return r;
+	keys_statfs(k, &fs);
+	if (end - at > a.blocks && end - at - a.blocks > fs.bavail)
+		return -ENOSPC;
 	/* Several records: if space ends in between, what is allocated stays, as on other file systems. */
 	do {
-		r = change_reserve(k, 130, min_u64(end - at, 16384), false);
+		r = reserve_some(k, end - at);
 		if (r == 0)
 			r = inode_get(k, ino, &a);
 		if (r < 0)
@@ -558,11 +572,9 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 		}
-		attr_touch(k, &a, false);
-		if (at >= end && !keep_size && off + len > a.size) {
+		attr_touch(k, &a, true);
+		if (at >= end && !keep_size && off + len > a.size)
 			a.size = off + len;
-			a.mtime = a.ctime;
-		}
 		change_attr(k, &a);
 		r = change_commit(k);
 		if (r < 0)
@@ -610,7 +622,10 @@ int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_
 		return punch(k, ino, off, len);
 	case FALLOC_FL_ZERO_RANGE:
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
-		r = punch(k, ino, off, len);
+		/* Asked for before the punch, so that -EAGAIN means that nothing was done. */
+		r = reserve_some(k, len / BLOCK_SIZE + 2);
+		if (r == 0)
+			r = punch(k, ino, off, len);
 		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE);
 	default:
 		return -EOPNOTSUPP;
@@ -637,7 +652,8 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 		*ret_copied = 0;
 		return 0;
 	}
-	return keys_write(k, dst, dst_off, buf, done, true, ret_copied);
+	/* setuid bits are the caller's business: only it knows who asks. */
+	return keys_write(k, dst, dst_off, buf, done, false, ret_copied);
 }
 
 /* Applying --------------------------------------------------------------------------------------------------------- */

@@ -107,7 +107,8 @@ int keys_setattr(struct keys *k, uint64_t ino, const struct keys_setattr *set, s
 	if (r < 0)
 		return r;
 	shrinks = shrinks && set->size <= a.size;
-	r = change_reserve(k, 8, 2, shrinks);
+	/* Whatever is set, the store grows no larger by it: also a full one obeys chmod. */
+	r = change_reserve(k, 8, 2, true);
 	if (r < 0)
 		return r;
 	change_begin(k, shrinks ? CHANGE_TRUNCATE : CHANGE_SETATTR);

@@ -361,15 +361,16 @@ static void lose_name(struct keys *k, struct keys_attr *a)
 	change_attr(k, a);
 }
 
-static int prepare_remove(struct keys *k, uint64_t dir, const char *name, size_t len, struct keys_attr *ret_dir,
-			  struct dirent *ret_entry, struct keys_attr *ret_attr)
+/* frees: the change makes the store no larger, and may use what is reserved for that. */
+static int prepare_remove(struct keys *k, uint64_t dir, const char *name, size_t len, bool frees,
+			  struct keys_attr *ret_dir, struct dirent *ret_entry, struct keys_attr *ret_attr)
 {
 	int r = name_check(name, len);
 
 	if (r < 0)
 		return r == -EEXIST ? -EINVAL : r;
 	/* First, since it may change the tree, and the entry found points into it. */
-	r = change_reserve(k, 10, 0, true);
+	r = change_reserve(k, frees ? 4 : 10, 0, frees);
 	if (r == 0)
 		r = get_dir(k, dir, ret_dir);
 	if (r == 0)
@@ -398,7 +399,7 @@ int keys_unlink(struct keys *k, uint64_t dir, const char *name, size_t len, uint
 {
 	struct keys_attr d, a;
 	struct dirent e;
-	int r = prepare_remove(k, dir, name, len, &d, &e, &a);
+	int r = prepare_remove(k, dir, name, len, true, &d, &e, &a);
 
 	if (r < 0)
 		return r;
@@ -418,7 +419,7 @@ int keys_rmdir(struct keys *k, uint64_t dir, const char *name, size_t len, uint6
 	struct dirent e;
 	int r = len == 1 && name[0] == '.' ? -EINVAL :
 		len == 2 && name[0] == '.' && name[1] == '.' ? -ENOTEMPTY :
-		prepare_remove(k, dir, name, len, &d, &e, &a);
+		prepare_remove(k, dir, name, len, true, &d, &e, &a);
 
 	if (r < 0)
 		return r;
@@ -464,9 +465,11 @@ static int check_loop(struct keys *k, uint64_t ino, uint64_t dir)
 }
 
 static int rename_prepare(struct keys *k, uint64_t odir, const char *oname, size_t olen, uint64_t ndir,
-			  const char *nname, size_t nlen, struct rename *rn)
+			  const char *nname, size_t nlen, unsigned flags, struct rename *rn)
 {
-	int r = prepare_remove(k, odir, oname, olen, &rn->odir, &rn->oe, &rn->from);
+	/* A full store lets a new version take an old one's name, but not grow by longer names. */
+	bool frees = nlen <= olen && !(flags & RENAME_WHITEOUT);
+	int r = prepare_remove(k, odir, oname, olen, frees, &rn->odir, &rn->oe, &rn->from);
 
 	if (r == 0)
 		r = name_check(nname, nlen);
@@ -601,7 +604,7 @@ int keys_rename(struct keys *k, uint64_t odir, const char *oname, size_t olen, u
 		size_t nlen, unsigned flags, const struct keys_cred *cred, uint64_t *ret_orphan)
 {
 	struct rename rn;
-	int r = rename_prepare(k, odir, oname, olen, ndir, nname, nlen, &rn);
+	int r = rename_prepare(k, odir, oname, olen, ndir, nname, nlen, flags, &rn);
 
 	if (r == 0)
 		r = rename_check(k, &rn, ndir, odir, flags);

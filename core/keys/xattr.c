@@ -103,11 +103,31 @@ int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t
 	return done == p.len ? 0 : err_corrupt("inode %llu: extended attribute is short", (unsigned long long)ino);
 }
 
+static int check_name(const char *name, size_t size)
+{
+	static const char *const prefixes[] = { "user.", "trusted.", "security." };
+	size_t i;
+
+	if (name[0] == '\0' || strlen(name) > 255)
+		return -ERANGE;
+	if (size > KEYS_XATTR_MAX)
+		return -E2BIG;
+	for (i = 0; i < ARRAY_LEN(prefixes); i++) {
+		size_t n = strlen(prefixes[i]);
+
+		if (strncmp(name, prefixes[i], n) == 0)
+			return name[n] == '\0' ? -EINVAL : 0;
+	}
+	return strcmp(name, ACL_ACCESS_NAME) == 0 || strcmp(name, ACL_DEFAULT_NAME) == 0 ? 0 : -EOPNOTSUPP;
+}
+
 int keys_getxattr(struct keys *k, uint64_t ino, const char *name, void *buf, size_t size, size_t *ret_len)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = check_name(name, 0);
 
+	if (r == 0)
+		r = inode_get(k, ino, &a);
 	if (r < 0)
 		return r;
 	if (!(a.flags & KEYS_ATTR_XATTR))
@@ -199,24 +219,6 @@ int xattr_change_drop(struct keys *k, uint64_t ino, const char *name)
 	return r == -ENOSPC ? 0 : r;
 }
 
-static int check_name(const char *name, size_t size)
-{
-	static const char *const prefixes[] = { "user.", "trusted.", "security.", "system." };
-	size_t i;
-
-	if (name[0] == '\0' || strlen(name) > 255)
-		return -ERANGE;
-	if (size > KEYS_XATTR_MAX)
-		return -E2BIG;
-	for (i = 0; i < ARRAY_LEN(prefixes); i++) {
-		size_t n = strlen(prefixes[i]);
-
-		if (strncmp(name, prefixes[i], n) == 0)
-			return name[n] == '\0' ? -EINVAL : 0;
-	}
-	return -EOPNOTSUPP;
-}
-
 /* An ACL's effect on the inode; *ret_store: it says more than the mode, so it is kept as an attribute. */
 static int set_acl(struct keys_attr *a, const char *name, const void *value, size_t size, bool kill_sgid, bool *ret_store)
 {
@@ -225,7 +227,7 @@ static int set_acl(struct keys_attr *a, const char *name, const void *value, siz
 
 	*ret_store = true;
 	if (!access && strcmp(name, ACL_DEFAULT_NAME) != 0)
-		return strncmp(name, "system.", 7) == 0 ? -EOPNOTSUPP : 0;
+		return 0;
 	if (S_ISLNK(a->mode))
 		return -EOPNOTSUPP;
 	r = acl_check(value, size);
@@ -298,8 +300,9 @@ int keys_removexattr(struct keys *k, uint64_t ino, const char *name)
 		r = xattr_find(k, ino, name, &p);
 	if (r < 0)
 		return r == -ENOSPC ? -ENODATA : r;
+	/* An ACL that says no more than the mode is not stored, so there is none to miss. */
 	if (!p.exists)
-		return -ENODATA;
+		return strncmp(name, "system.", 7) == 0 ? 0 : -ENODATA;
 	r = change_reserve(k, 4, 0, true);
 	if (r < 0)
 		return r;

@@ -135,9 +135,16 @@ static int free_segment(void *ctx, block_t first, uint64_t blocks)
 	return space_free_data(&s->space, first, blocks, 0);
 }
 
+/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
+unsigned checkpoint_keep_segments(const struct store *s)
+{
+	uint64_t keep = min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
+
+	return (unsigned)max_u64(keep, 2 * SPARES);
+}
+
 int checkpoint_finish(struct store *s)
 {
-	unsigned keep;
 	int r;
 
 	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_DONE)
@@ -148,11 +155,7 @@ int checkpoint_finish(struct store *s)
 	s->super = s->next;
 	s->tree.sealed = s->super.gen;
 	atomic_store_explicit(&s->ckpt_state, CKPT_IDLE, memory_order_release);
-	/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
-	keep = (unsigned)min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
-	if (keep < 2 * SPARES)
-		keep = 2 * SPARES;
 	/* (G4): what lies before the new superblock's position is free to be written again. */
-	r = journal_trim(&s->journal, s->super.journal.pos, keep, free_segment, s);
+	r = journal_trim(&s->journal, s->super.journal.pos, checkpoint_keep_segments(s), free_segment, s);
 	return r < 0 || !s->live ? r : tail_look(s);
 }

@@ -147,6 +147,18 @@ static void grow_ahead(struct store *s)
 		ask_growth(s, 0);
 }
 
+/* What could be allocated after a checkpoint: what waits for it, the segments it gives back, less what it needs itself. */
+static uint64_t after_checkpoint(const struct store *s)
+{
+	unsigned keep = checkpoint_keep_segments(s) + 1;
+	uint64_t blocks = space_allocatable(&s->space) + space_pending(&s->space) - s->space.pinned;
+	uint64_t own = 2 * (s->tree.root.level + 2);
+
+	if (s->journal.count > keep)
+		blocks += (s->journal.count - keep) * journal_seg_blocks(&s->journal);
+	return blocks > own ? blocks - own : 0;
+}
+
 /* Space for `need` blocks is short, or a journal segment is. Is any coming? -EAGAIN: yes; -ENOSPC: no. */
 static int make_room(struct store *s, uint64_t need, bool segment)
 {
@@ -167,10 +179,7 @@ static int make_room(struct store *s, uint64_t need, bool segment)
 		if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire))
 			return -EAGAIN;
 	}
-	/* A checkpoint frees what waits for it, less what it needs itself, and the journal's segments but one. */
-	if (segment ? s->journal.used == 1 :
-		      space_allocatable(&s->space) + space_pending(&s->space) - s->space.pinned <
-			      need + 2 * (s->tree.root.level + 2))
+	if (segment ? s->journal.used == 1 : after_checkpoint(s) < need)
 		return -ENOSPC;
 	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE) {
 		r = store_checkpoint(s);

@@ -121,6 +121,8 @@ int checkpoint_flip(struct store *s, struct super *sb);
 /* recovery.c */
 int recovery_format(struct store *s, const struct store_options *o);
 int recovery_load(struct store *s, const struct store_options *o);
+/* Spare segments that a checkpoint does not give back. */
+unsigned checkpoint_keep_segments(const struct store *s);
 bool checkpoint_is_pinned(struct store *s);
 
 /* file.c: the store file as the file system has it */

@@ -955,7 +955,7 @@ static void test_check__overlapping_extents_are_named(void **ctx)
 	(void)ctx;
 	begin_damage();
 	/* Unwritten extents stand before and behind a written one. One more block in the first. */
-	v = first_extent(ino.fallocated, 1, &e, &leaf);
+	v = first_extent(ino.fallocated, 0, &e, &leaf);
 	assert_true(e.flags & EXTENT_UNWRITTEN);
 	e.count++;
 	extent_encode(v, &e);
