@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * crash: a model of a file system in plain memory, a generator of random changes that makes each on a store and on the
+ * model, and a comparison of all that a store shows with every state the model ever had. The model shares no code with
+ * core/keys but the checksum function. Nodes of the model never change once a state has them (copies are made), so that
+ * all states stay, and the model can go back to any of them.
+ *
+ * What is compared: names, types, every attribute, contents, where data and holes are (SEEK_DATA, SEEK_HOLE, st_blocks),
+ * link targets, extended attributes, hard links, orphans, the number of inodes. Not modelled: ACLs.
+ */
+#ifndef MSYNCFS_CRASH_UTIL_H
+#define MSYNCFS_CRASH_UTIL_H
+
+#include "core/base.h"
+#include "core/keys/keys.h"
+#include "core/store/store.h"
+
+struct model_node;
+
+struct model_state {
+	seq_t seq;
+	uint64_t hash;
+	bool vague;             /* between the parts of a call that the model cannot follow: only readable, not compared */
+	uint64_t op;            /* the call that led here */
+	unsigned count;
+	const struct model_node **nodes;        /* by inode number */
+};
+
+/* What a workload likes to do. */
+enum work_profile { WORK_MIXED, WORK_SMALL, WORK_BIG, WORK_SPACE, WORK_NAMES, WORK_FULL, WORK_PROFILES };
+
+struct work {
+	struct keys *k;
+	uint64_t rng;
+	uint64_t real_ns, mono_ns;      /* the clocks that the store sees */
+	enum work_profile profile;
+	unsigned max_nodes;
+	uint64_t ops;                   /* calls made */
+	char text[256];                 /* the last of them */
+	int expected;                   /* what it should return, as far as the model knows */
+	struct model_state *states;     /* all, oldest first; the last is now */
+	unsigned state_count, state_room;
+	/* the present, before it becomes a state */
+	const struct model_node **nodes;
+	unsigned count, room;
+	uint64_t version;               /* counts states, also lost ones */
+	uint64_t highest_ino;           /* ever given out, also in futures that were lost */
+	void *chunks;                   /* memory of the model */
+	size_t chunk_left;
+	unsigned refused;               /* calls that met -ENOSPC or -EAGAIN */
+};
+
+uint64_t work_random(struct work *w, uint64_t n);
+
+void work_init(struct work *w, uint64_t seed);
+void work_release(struct work *w);
+/* k is a new store: what it holds is the first state. */
+void work_attach(struct work *w, struct keys *k);
+/* One random call. Its result; the model has followed. Aborts the test if store and model disagree on the result, unless
+ * the store has failed or the call met -ENOSPC, -EAGAIN, -ENOMEM. */
+int work_step(struct work *w);
+/* Write files until the store is full. */
+void work_fill(struct work *w);
+/* Read everything that k shows and look for the state of k's seq, not older than states[from]: its number, or -1 with what
+ * is wrong in text. */
+int work_compare(const struct work *w, struct keys *k, unsigned from, char *text, size_t size);
+/* Go back: states[i] is the present now, held by k, and what came later is forgotten. */
+void work_rewind(struct work *w, unsigned i, struct keys *k);
+/* The first state with this seq. */
+unsigned work_state_of(const struct work *w, seq_t seq);
+static inline unsigned work_now(const struct work *w)
+{
+	return w->state_count - 1;
+}
+
+#endif
