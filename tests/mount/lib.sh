@@ -43,6 +43,9 @@ fail() {
 	return 1
 }
 
+# For unshare -m: in a chroot whose root is no mount point nothing can be made private.
+propagation() { if unshare -m --propagation private true 2>/dev/null; then echo private; else echo unchanged; fi; }
+
 # ok NAME COMMAND...: the command succeeds. Its output is shown when it does not.
 ok() {
 	local name=$1 out status
