@@ -901,12 +901,16 @@ int space_high_water(struct space *sp, block_t *ret_end)
 
 void space_go_low(struct space *sp, block_t limit)
 {
+	uint64_t g;
 	int kind, i;
 
 	for (kind = 0; kind < SPACE_KINDS; kind++)
 		for (i = 0; i < 2; i++)
 			if (sp->run[kind][i].end > limit)
 				sp->run[kind][i] = (struct space_run){ 0, 0 };
+	/* Groups that held nothing but these runs' blocks were taken for full. */
+	for (g = 0; g < sp->group_count; g++)
+		sp->groups[g].full = false;
 	sp->scan = 0;
 }
 

@@ -4,8 +4,11 @@
  */
 #include "core/store/super.h"
 
-static int check_features(const struct super *sb, uint32_t version)
+static int check_features(const struct super *sb, uint32_t version, uint32_t block_shift)
 {
+	if (version == FORMAT_VERSION && block_shift != BLOCK_SHIFT)
+		return err_set(EPROTONOSUPPORT, "the store has blocks of 2^%u bytes, this program knows 2^%u only",
+			       block_shift, BLOCK_SHIFT);
 	if (version != FORMAT_VERSION)
 		return err_set(EPROTONOSUPPORT, "the store has format version %u, this program knows version %u; "
 			       "use a newer msyncfs", version, FORMAT_VERSION);
@@ -45,7 +48,7 @@ int super_decode(const uint8_t *p, block_t block, struct super *ret)
 	ret->feature_ro_compat = get_le64(p + SB_RO_COMPAT);
 	ret->feature_incompat = get_le64(p + SB_INCOMPAT);
 	/* An unknown version may mean anything by the fields that follow. */
-	r = check_features(ret, get_le32(p + SB_VERSION));
+	r = check_features(ret, get_le32(p + SB_VERSION), get_le32(p + SB_BLOCK_SHIFT));
 	if (r == -EPROTONOSUPPORT)
 		return r;
 	memcpy(ret->uuid, p + SB_UUID, 16);

@@ -459,27 +459,25 @@ static bool fits_together(const uint8_t *a, const uint8_t *b)
 	return page_count(a) + page_count(b) <= INNER_MAX * 7 / 8;
 }
 
-/* Child i of the path's page at `level` has become small: join it with a neighbour if they fit into one page. */
-static int merge_child(struct tree *t, struct tree_path *path, unsigned level)
+/* Join child l of the path's page at `level` with the one to its right, if they fit into one page. 1: done. */
+static int join_children(struct tree *t, struct tree_path *path, unsigned level, unsigned l)
 {
 	uint8_t *parent = path->at[level].page, *left;
-	unsigned l = path->at[level].i;
-	const uint8_t *right;
-	block_t block;
-	gen_t gen;
+	const uint8_t *a, *right;
+	block_t block, lblock;
+	gen_t gen, lgen;
 	int r;
 
-	if (l + 1 >= page_count(parent)) {
-		if (l == 0)
-			return 0;
-		l--;
-	}
-	r = writable_child(t, parent, l, &left);
+	inner_child(parent, l, &lblock, &lgen);
+	r = tree_page(t, lblock, lgen, level - 1, &a);
 	if (r < 0)
 		return r;
 	inner_child(parent, l + 1, &block, &gen);
 	r = tree_page(t, block, gen, level - 1, &right);
-	if (r < 0 || !fits_together(left, right))
+	if (r < 0 || !fits_together(a, right))
+		return r;
+	r = writable_child(t, parent, l, &left);
+	if (r < 0)
 		return r;
 	r = space_free_meta(t->space, block, gen);
 	if (r < 0)
@@ -488,7 +486,21 @@ static int merge_child(struct tree *t, struct tree_path *path, unsigned level)
 		leaf_append(left, right);
 	else
 		inner_append(left, right, page_key(parent, l + 1));
-	return drop_child(t, path, level, l + 1);
+	r = drop_child(t, path, level, l + 1);
+	return r < 0 ? r : 1;
+}
+
+/* The path's child at `level` has become small: join it with its right neighbour, or else with its left one. */
+static int merge_child(struct tree *t, struct tree_path *path, unsigned level)
+{
+	unsigned i = path->at[level].i;
+	int r = 0;
+
+	if (i + 1 < page_count(path->at[level].page))
+		r = join_children(t, path, level, i);
+	if (r == 0 && i > 0)
+		r = join_children(t, path, level, i - 1);
+	return r < 0 ? r : 0;
 }
 
 int tree_del(struct tree *t, struct key k)

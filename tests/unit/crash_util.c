@@ -54,6 +54,8 @@ struct model_node {
 
 static const uint8_t zero_block[BLOCK_SIZE];
 
+bool work_own_memory;
+
 uint64_t work_random(struct work *w, uint64_t n)
 {
 	w->rng += 0x9e3779b97f4a7c15ull;
@@ -103,7 +105,9 @@ static void *keep(struct work *w, size_t size)
 	if (size > w->chunk_left) {
 		size_t room = size > CHUNK_BYTES ? size : CHUNK_BYTES;
 
+		work_own_memory = true;
 		c = malloc(sizeof *c + room);
+		work_own_memory = false;
 		check(c);
 		c->next = w->chunks;
 		w->chunks = c;
@@ -242,7 +246,9 @@ static struct model_node *node_add(struct work *w, const struct keys_attr *a)
 
 	if (w->count == w->room) {
 		w->room = w->room ? w->room * 2 : 64;
+		work_own_memory = true;
 		w->nodes = realloc(w->nodes, w->room * sizeof *w->nodes);
+		work_own_memory = false;
 		check(w->nodes);
 	}
 	check(w->count == 0 || w->nodes[w->count - 1]->a.ino < a->ino);
@@ -496,7 +502,9 @@ static void push_state(struct work *w, seq_t seq, bool vague)
 
 	if (w->state_count == w->state_room) {
 		w->state_room = w->state_room ? w->state_room * 2 : 256;
+		work_own_memory = true;
 		w->states = realloc(w->states, w->state_room * sizeof *w->states);
+		work_own_memory = false;
 		check(w->states);
 	}
 	s = &w->states[w->state_count++];
@@ -792,37 +800,70 @@ static void dump_store(struct dump *d)
 		wrong(d, "the store counts %llu inodes, but shows %u", (unsigned long long)st.inodes, d->count);
 }
 
+static size_t put(char *text, size_t size, size_t at, const char *format, ...) __attribute__((format(printf, 4, 5)));
+static size_t put(char *text, size_t size, size_t at, const char *format, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(text + at, size - at, format, ap);
+	va_end(ap);
+	return min_u64(at + (size_t)n, size - 1);
+}
+
+static size_t put_number(char *text, size_t size, size_t at, const char *name, uint64_t is, uint64_t should)
+{
+	return is == should ? at : put(text, size, at, " %s %llu, not %llu", name, (unsigned long long)is, (unsigned long long)should);
+}
+
+static size_t put_time(char *text, size_t size, size_t at, const char *name, struct keys_time is, struct keys_time should)
+{
+	return is.sec == should.sec && is.nsec == should.nsec ? at :
+	       put(text, size, at, " %s %lld.%09u, not %lld.%09u", name, (long long)is.sec, is.nsec, (long long)should.sec, should.nsec);
+}
+
+static size_t put_attr(char *text, size_t size, size_t at, const struct keys_attr *a, const struct keys_attr *m)
+{
+	size_t before = at;
+
+	at = put_number(text, size, at, "mode", a->mode, m->mode);
+	at = put_number(text, size, at, "nlink", a->nlink, m->nlink);
+	at = put_number(text, size, at, "uid", a->uid, m->uid);
+	at = put_number(text, size, at, "gid", a->gid, m->gid);
+	at = put_number(text, size, at, "size", a->size, m->size);
+	at = put_number(text, size, at, "aux", a->aux, m->aux);
+	at = put_number(text, size, at, "blocks", a->blocks, m->blocks);
+	at = put_number(text, size, at, "flags", a->flags, m->flags);
+	at = put_time(text, size, at, "atime", a->atime, m->atime);
+	at = put_time(text, size, at, "mtime", a->mtime, m->mtime);
+	at = put_time(text, size, at, "ctime", a->ctime, m->ctime);
+	at = put_time(text, size, at, "btime", a->btime, m->btime);
+	return at == before ? put(text, size, at, " what it holds") : at;
+}
+
 /* What the store and the state differ in. */
 static void describe(const struct dump *d, const struct model_state *s, char *text, size_t size)
 {
-	size_t at = 0;
+	size_t at = put(text, size, 0, "change %llu:", (unsigned long long)s->seq);
 	unsigned i = 0, j = 0;
 
-	at += (size_t)snprintf(text, size, "change %llu:", (unsigned long long)s->seq);
-	while ((i < d->count || j < s->count) && at + 200 < size) {
+	while (i < d->count || j < s->count) {
 		uint64_t x = i < d->count ? d->node[i].ino : UINT64_MAX, y = j < s->count ? s->nodes[j]->a.ino : UINT64_MAX;
+		struct keys_attr a = { 0 };
 
-		if (x < y) {
-			at += (size_t)snprintf(text + at, size - at, " inode %llu should not be there;", (unsigned long long)x);
-			i++;
-		} else if (y < x) {
-			at += (size_t)snprintf(text + at, size - at, " inode %llu is missing;", (unsigned long long)y);
-			j++;
-		} else {
-			if (d->node[i].hash != s->nodes[j]->hash) {
-				const struct keys_attr *m = &s->nodes[j]->a;
-				struct keys_attr a = { 0 };
-
-				(void)keys_getattr(d->k, x, &a);
-				at += (size_t)snprintf(text + at, size - at, " inode %llu differs (attributes %s; size %llu, %llu "
-						       "expected; blocks %llu, %llu expected; flags %x, %x expected);",
-						       (unsigned long long)x, hash_attr(&a) == hash_attr(m) ? "equal" : "differ",
-						       (unsigned long long)a.size, (unsigned long long)m->size,
-						       (unsigned long long)a.blocks, (unsigned long long)m->blocks, a.flags, m->flags);
-			}
-			i++;
-			j++;
+		if (x < y)
+			at = put(text, size, at, " inode %llu should not be there;", (unsigned long long)x);
+		if (y < x)
+			at = put(text, size, at, " inode %llu is missing;", (unsigned long long)y);
+		if (x == y && d->node[i].hash != s->nodes[j]->hash) {
+			(void)keys_getattr(d->k, x, &a);
+			at = put(text, size, at, " inode %llu:", (unsigned long long)x);
+			at = put_attr(text, size, at, &a, &s->nodes[j]->a);
+			at = put(text, size, at, ";");
 		}
+		i += x <= y;
+		j += y <= x;
 	}
 }
 
@@ -884,6 +925,12 @@ static unsigned settle(struct work *w, int r)
 static void step_state(struct work *w)
 {
 	push_state(w, w->states[work_now(w)].seq + 1, false);
+}
+
+/* The number that a new inode gets: also if the call fails behind its record, and does not tell. */
+static uint64_t next_ino(const struct work *w)
+{
+	return store_counts(keys_store(w->k))->next_ino;
 }
 
 static bool was_committed(struct work *w, int r)
@@ -994,6 +1041,7 @@ static int op_make(struct work *w)
 	uint64_t dir = pick_dir(w), rdev = makedev(work_random(w, 200), work_random(w, 200));
 	struct model_node *n;
 	struct keys_attr a = { 0 };
+	uint64_t ino;
 	char name[24];
 	int r;
 
@@ -1002,17 +1050,20 @@ static int op_make(struct work *w)
 	new_name(w, name);
 	say(w, "make %o %s in %llu", mode, name, (unsigned long long)dir);
 	w->expected = name_find(node_get(w, dir), name) ? -EEXIST : 0;
+	ino = next_ino(w);
 	r = keys_make(w->k, dir, name, strlen(name), mode, rdev, &cred, &a);
 	if (!was_committed(w, r))
 		return r;
-	n = new_node(w, dir, a.ino, mode);
+	if (r == 0 && a.ino != ino)
+		disagree(w, "not the next inode number");
+	n = new_node(w, dir, ino, mode);
 	if (S_ISBLK(mode))
 		n->a.aux = rdev;
 	if (S_ISDIR(mode))
 		n->a.aux = dir;
 	mode = n->a.mode;
 	n = node_edit(w, dir);
-	name_set(w, n, name, a.ino, mode);
+	name_set(w, n, name, ino, mode);
 	if (S_ISDIR(mode))
 		n->a.nlink++;
 	touch(w, n, true);
@@ -1027,6 +1078,7 @@ static int op_symlink(struct work *w)
 	uint64_t dir = pick_dir(w);
 	struct keys_attr a = { 0 };
 	struct model_node *n;
+	uint64_t ino;
 	char name[24];
 	int r;
 
@@ -1034,14 +1086,17 @@ static int op_symlink(struct work *w)
 	new_name(w, name);
 	say(w, "symlink of %zu bytes, %s in %llu", len, name, (unsigned long long)dir);
 	w->expected = name_find(node_get(w, dir), name) ? -EEXIST : 0;
+	ino = next_ino(w);
 	r = keys_symlink(w->k, dir, name, strlen(name), (char *)target, len, &cred, &a);
 	if (!was_committed(w, r))
 		return r;
-	n = new_node(w, dir, a.ino, S_IFLNK | 0777);
+	if (r == 0 && a.ino != ino)
+		disagree(w, "not the next inode number");
+	n = new_node(w, dir, ino, S_IFLNK | 0777);
 	n->a.size = len;
 	node_write(w, n, 0, target, len);
 	n = node_edit(w, dir);
-	name_set(w, n, name, a.ino, S_IFLNK);
+	name_set(w, n, name, ino, S_IFLNK);
 	touch(w, n, true);
 	step_state(w);
 	return r;
@@ -1208,6 +1263,7 @@ static int op_rename(struct work *w)
 		o = &over;
 	}
 	w->expected = rename_error(w, od, &e, nd, o, flags);
+	whiteout = next_ino(w);
 	r = keys_rename(w->k, od, e.name, strlen(e.name), nd, name, strlen(name), flags, &cred, &orphan);
 	if (w->expected == 0 && o && o->ino == e.ino) {
 		if (settle(w, r) != 0)
@@ -1216,10 +1272,8 @@ static int op_rename(struct work *w)
 	}
 	if (!was_committed(w, r))
 		return r;
-	if (r == 0 && flags & RENAME_WHITEOUT) {
-		check(keys_lookup(w->k, od, e.name, strlen(e.name), &a) == 0);
-		whiteout = a.ino;
-	}
+	if (r == 0 && flags & RENAME_WHITEOUT)
+		check(keys_lookup(w->k, od, e.name, strlen(e.name), &a) == 0 && a.ino == whiteout);
 	model_rename(w, od, &e, nd, name, o, flags, whiteout);
 	step_state(w);
 	return r;
@@ -1599,6 +1653,7 @@ static int op_reap(struct work *w)
 	if (ino == 0)
 		return 0;
 	say(w, "reap %llu", (unsigned long long)ino);
+	w->reaping = ino;
 	w->expected = 0;
 	/* In one go: a half reaped orphan is none that a program could still have open. */
 	for (i = 0; i < PER_REAP; i++) {
@@ -1615,10 +1670,18 @@ static int op_reap(struct work *w)
 /* Orphans that the store has no more leave the model: also if the call that removed them went wrong at its end. */
 static void follow_reap(struct work *w)
 {
+	bool failed = store_failed(keys_store(w->k)) != 0;
 	unsigned i;
 
 	for (i = 0; i < w->count; i++) {
 		uint64_t ino = w->nodes[i]->a.ino, found;
+
+		/* A store that failed then may have the record or not, and so the next one to open it. */
+		if (failed && w->reaping == ino) {
+			node_remove(w, ino);
+			push_state(w, w->states[work_now(w)].seq, false);
+			return;
+		}
 
 		if (w->nodes[i]->a.nlink > 0 || (keys_next_orphan(w->k, ino, &found) == 0 && found == ino))
 			continue;

@@ -47,8 +47,12 @@ struct work {
 	uint64_t highest_ino;           /* ever given out, also in futures that were lost */
 	void *chunks;                   /* memory of the model */
 	size_t chunk_left;
+	uint64_t reaping;               /* the orphan that the last call was about */
 	unsigned refused;               /* calls that met -ENOSPC or -EAGAIN */
 };
+
+/* True while the model itself asks for memory: those who make malloc() fail must not mean it. */
+extern bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n);
 
