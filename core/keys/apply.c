@@ -108,10 +108,12 @@ static int apply_reap(struct keys *k, const uint8_t *data, uint32_t len)
 		return err_corrupt("record reaps, %u bytes", len);
 	orphan = (struct key){ KIND_ORPHAN, get_le64(data) };
 	r = tree_get(k->tree, orphan, &v, &n);
-	if (r == 0)
-		r = inode_get(k, orphan.lo, &a);
-	if (r == -ENOENT || (r == 0 && a.nlink != 0 && !S_ISDIR(a.mode)))
-		return 0;
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = inode_get(k, orphan.lo, &a);
+	/* A damaged store's: there is nothing to reap, but no reason to try for ever. */
+	if (r == -ENOENT || (r == 0 && a.nlink != 0))
+		return tree_del(k->tree, orphan);
 	if (r == 0)
 		r = contents_reap(k, a.ino, &budget);
 	if (r == 0)

@@ -44,7 +44,10 @@ static int move_extent(struct keys *k, uint64_t ino, struct extent *e, uint64_t 
 	e->gen = store_gen(k->store);
 	e->flags = 0;
 	*blocks += e->count;
-	return contents_replace(k, ino, e, &freed);
+	r = contents_replace(k, ino, e, &freed);
+	if (r < 0)
+		store_broken(k->store, r);
+	return r;
 }
 
 static int move_item(struct keys *k, const struct tree_cursor *c, uint64_t limit, unsigned *blocks)
@@ -99,8 +102,9 @@ int keys_compact(struct keys *k)
 		if (++at.lo == 0)
 			at.hi++;
 	}
-	store_compacted(k->store, r == -ENOENT || r == -ENOSPC);
-	if (r == -ENOENT || r == -ENOSPC)
+	/* Damage ends it too: the next attempt comes when the end of the store has changed. */
+	store_compacted(k->store, r < 0 && r != -EAGAIN);
+	if (r < 0 && r != -EAGAIN)
 		at = (struct key){ 0, 0 };
 	k->compact_hi = at.hi;
 	k->compact_lo = at.lo;

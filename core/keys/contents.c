@@ -44,7 +44,11 @@ static int extent_find(struct keys *k, uint64_t ino, uint64_t fblock, struct ext
 	if (key.hi != item_key(ino, ITEM_EXTENT, 0).hi)
 		return -ENOENT;
 	v = cursor_value(&c, &len);
-	return extent_decode(v, len, key, ret);
+	r = extent_decode(v, len, key, ret);
+	/* In a damaged tree the next item may stand before this one. */
+	if (r == 0 && ret->fblock + ret->count <= fblock)
+		r = err_corrupt("inode %llu: extents are out of order", (unsigned long long)ino);
+	return r;
 }
 
 /* Block fblock of the extent, its checksum verified. */
@@ -816,6 +820,9 @@ static int private_changed(struct keys *k, uint64_t ino, const struct extent *e,
 	uint32_t len;
 	int r = tree_patch(k->tree, item_key(ino, ITEM_EXTENT, e->fblock), &v, &len);
 
+	if (r == 0 && len < EXTENT_HEADER + 4 * (fblock - e->fblock + 1))
+		r = err_corrupt("inode %llu: extent at block %llu changed", (unsigned long long)ino,
+				(unsigned long long)e->fblock);
 	if (r == 0)
 		put_le32(v + EXTENT_HEADER + 4 * (fblock - e->fblock), block_csum(block));
 	return r;

@@ -24,7 +24,45 @@ static int put_group_items(struct store *s)
 	return 0;
 }
 
-static void fill_super(struct store *s, struct super *sb, bool clean)
+/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
+unsigned checkpoint_keep_segments(const struct store *s)
+{
+	uint64_t keep = min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
+
+	return (unsigned)max_u64(keep, 2 * SPARES);
+}
+
+/* Of the segments that nobody needs once this checkpoint is on disk, those beyond what is kept are free in it: they belong
+ * to C until then (held), and the superblock does not list them. */
+static int release_segments(struct store *s)
+{
+	unsigned keep = checkpoint_keep_segments(s) + 1, old = journal_old(&s->journal), i;
+	int r = 0;
+
+	s->gone_segments = s->journal.count > keep ? s->journal.count - keep : 0;
+	if (s->gone_segments > old)
+		s->gone_segments = old;
+	for (i = 0; i < s->gone_segments && r == 0; i++)
+		r = space_free_data(&s->space, s->journal.segs[i], journal_seg_blocks(&s->journal), s->space.gen);
+	return r;
+}
+
+/* The checkpoint cannot be cut: they are ours as before. */
+static int keep_segments(struct store *s)
+{
+	uint64_t blocks = journal_seg_blocks(&s->journal);
+	unsigned i;
+	int r = 0;
+
+	for (i = 0; i < s->gone_segments && r == 0; i++) {
+		r = space_claim(&s->space, s->journal.segs[i], blocks);
+		s->space.pending[1] -= blocks;
+	}
+	s->gone_segments = 0;
+	return r;
+}
+
+static int fill_super(struct store *s, struct super *sb, bool clean)
 {
 	unsigned n = 0, i;
 
@@ -38,12 +76,15 @@ static void fill_super(struct store *s, struct super *sb, bool clean)
 	sb->root = s->tree.root;
 	sb->clean = clean;
 	journal_position(&s->journal, &sb->journal);
+	if (s->journal.count - s->gone_segments > SEGS_MAX)
+		return err_set(EOVERFLOW, "too many journal segments");
 	/* The segment that holds the position first; all others that we own are spares to whoever opens this. */
 	for (i = s->journal.used - 1; i < s->journal.count; i++)
 		sb->segs[n++] = s->journal.segs[i];
-	for (i = 0; i + 1 < s->journal.used; i++)
+	for (i = s->gone_segments; i + 1 < s->journal.used; i++)
 		sb->segs[n++] = s->journal.segs[i];
 	sb->seg_count = n;
+	return 0;
 }
 
 int checkpoint_cut(struct store *s, bool clean)
@@ -57,12 +98,18 @@ int checkpoint_cut(struct store *s, bool clean)
 	/* Blocks may also wait to become free without any change since the last one: its journal segments. */
 	if (!s->changed && s->space.pending[1] == 0 && s->super.clean == clean && s->live)
 		return 0;
+	s->gone_segments = 0;
 	r = put_group_items(s);
-	if (r == 0) {
-		fill_super(s, &s->next, clean);
+	/* The groups of these segments may get a slot of C by it, so their items come after; once freed they stay so. */
+	if (r == 0)
+		r = release_segments(s);
+	if (r == 0)
+		r = put_group_items(s);
+	if (r == 0)
+		r = fill_super(s, &s->next, clean);
+	if (r == 0)
 		r = space_freeze(&s->space, s->space.gen + 1);
-	}
-	if (r == -ENOSPC)
+	if (r == -ENOSPC && keep_segments(s) == 0)
 		return err_set(ENOSPC, "no room for a checkpoint");
 	if (r < 0) {
 		store_fail(s, r);
@@ -135,14 +182,6 @@ static int free_segment(void *ctx, block_t first, uint64_t blocks)
 	return space_free_data(&s->space, first, blocks, 0);
 }
 
-/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
-unsigned checkpoint_keep_segments(const struct store *s)
-{
-	uint64_t keep = min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
-
-	return (unsigned)max_u64(keep, 2 * SPARES);
-}
-
 int checkpoint_finish(struct store *s)
 {
 	int r;
@@ -156,6 +195,7 @@ int checkpoint_finish(struct store *s)
 	s->tree.sealed = s->super.gen;
 	atomic_store_explicit(&s->ckpt_state, CKPT_IDLE, memory_order_release);
 	/* (G4): what lies before the new superblock's position is free to be written again. */
-	r = journal_trim(&s->journal, s->super.journal.pos, checkpoint_keep_segments(s), free_segment, s);
+	r = journal_trim(&s->journal, s->super.journal.pos, s->gone_segments, checkpoint_keep_segments(s),
+			 free_segment, s);
 	return r < 0 || !s->live ? r : tail_look(s);
 }

@@ -53,7 +53,7 @@ static void publish(struct journal *j)
 
 int journal_load(struct journal *j, const block_t *segs, unsigned count, const struct journal_start *start)
 {
-	if (count == 0 || count > SEGS_MAX)
+	if (count == 0 || count > JOURNAL_SEGS)
 		return err_corrupt("superblock lists %u journal segments", count);
 	if (seg_offset(j, start->pos) < SEG_HEADER || seg_offset(j, start->pos) + REC_NEXT_LEN > seg_size(j) ||
 	    start->pos % 8 != 0)
@@ -76,7 +76,7 @@ int journal_add_segment(struct journal *j, block_t first)
 	int r = -ENOSPC;
 
 	(void)pthread_mutex_lock(&j->lock);
-	if (j->count < SEGS_MAX) {
+	if (j->count < JOURNAL_SEGS) {
 		j->segs[j->count++] = first;
 		r = 0;
 	}
@@ -241,10 +241,15 @@ int journal_sync(struct journal *j, jpos_t from, jpos_t to)
 	return journal_ranges(j, from & ~(jpos_t)(BLOCK_SIZE - 1), to, sync_range, j->map);
 }
 
-int journal_trim(struct journal *j, jpos_t pos, unsigned keep, int (*fn)(void *ctx, block_t first, uint64_t blocks),
-		 void *ctx)
+unsigned journal_old(const struct journal *j)
 {
-	block_t old[SEGS_MAX];
+	return j->used - 1;
+}
+
+int journal_trim(struct journal *j, jpos_t pos, unsigned gone, unsigned keep,
+		 int (*fn)(void *ctx, block_t first, uint64_t blocks), void *ctx)
+{
+	block_t old[JOURNAL_SEGS];
 	unsigned n, i;
 	int r = 0;
 
@@ -252,7 +257,9 @@ int journal_trim(struct journal *j, jpos_t pos, unsigned keep, int (*fn)(void *c
 	n = (unsigned)min_u64(seg_serial(j, pos) - j->first_serial, j->used - 1);
 	memcpy(old, j->segs, n * sizeof *old);
 	memmove(j->segs, j->segs + n, (j->count - n) * sizeof *old);
-	memcpy(j->segs + j->count - n, old, n * sizeof *old);
+	gone = (unsigned)min_u64(gone, n);
+	memcpy(j->segs + j->count - n, old + gone, (n - gone) * sizeof *old);
+	j->count -= gone;
 	j->used -= n;
 	j->first_serial += n;
 	n = journal_spares(j) > keep ? journal_spares(j) - keep : 0;

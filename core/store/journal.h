@@ -15,6 +15,9 @@
 #include "core/store/format.h"
 #include "core/store/map.h"
 
+/* A run owns up to SEGS_MAX; recovery finds those that the superblock lists and those of the chain that it does not. */
+#define JOURNAL_SEGS (2 * SEGS_MAX)
+
 /* Spares that appends leave alone: where recovery begins anew. */
 #define JOURNAL_KEPT 1u
 
@@ -24,7 +27,7 @@ struct journal {
 	uint64_t nonce_seed;            /* makes the nonces of this opening */
 	unsigned shift;
 	pthread_mutex_t lock;           /* guards segs, count, used, first_serial against the syncer */
-	block_t segs[SEGS_MAX];         /* in chain order: used ones, then spares */
+	block_t segs[JOURNAL_SEGS];     /* in chain order: used ones, then spares */
 	unsigned count, used;
 	uint64_t first_serial;          /* of segs[0] */
 	uint64_t nonce;                 /* of the tail's segment */
@@ -75,9 +78,12 @@ int journal_ranges(struct journal *j, jpos_t from, jpos_t to,
 /* Spares at or behind `limit` are given to fn; if records are being written behind it, they go on in another spare. */
 int journal_go_low(struct journal *j, block_t limit, seq_t durable, int (*fn)(void *ctx, block_t first, uint64_t blocks),
 		   void *ctx);
-/* Nothing before pos is needed any more: its segments become spares; those beyond `keep` spares are given to fn. */
-int journal_trim(struct journal *j, jpos_t pos, unsigned keep, int (*fn)(void *ctx, block_t first, uint64_t blocks),
-		 void *ctx);
+/* Used segments before the tail's. */
+unsigned journal_old(const struct journal *j);
+/* Nothing before pos is needed any more: of its segments the first `gone` are forgotten (their blocks are free already),
+ * the others become spares; those beyond `keep` spares are given to fn. */
+int journal_trim(struct journal *j, jpos_t pos, unsigned gone, unsigned keep,
+		 int (*fn)(void *ctx, block_t first, uint64_t blocks), void *ctx);
 
 /* Recovery: the records from `start` on, one after the other; the journal's tail, chain, seq and nonce move along. */
 struct journal_next {

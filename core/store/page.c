@@ -73,6 +73,10 @@ static int inner_validate(const uint8_t *p, block_t block)
 
 	if (n == 0 || n > INNER_MAX)
 		return err_corrupt("tree page %llu: %u children", (unsigned long long)block, n);
+	/* A page is copied when a child is: none is younger. */
+	for (i = 0; i < n; i++)
+		if (get_le64(page_entry(p, i) + 24) > page_gen(p))
+			return err_corrupt("tree page %llu: child %u is younger", (unsigned long long)block, i);
 	for (i = 1; i < n; i++)
 		if (key_cmp(page_key(p, i - 1), page_key(p, i)) >= 0)
 			return err_corrupt("tree page %llu: child %u out of order", (unsigned long long)block, i);
@@ -136,7 +140,7 @@ static void leaf_compact(uint8_t *p)
 	uint8_t copy[BLOCK_SIZE];
 	unsigned n = page_count(p), i, at = BLOCK_SIZE;
 
-	memcpy(copy + low(p), p + low(p), BLOCK_SIZE - low(p));
+	memcpy(copy, p, BLOCK_SIZE);
 	for (i = 0; i < n; i++) {
 		uint8_t *e = entry(p, i);
 		unsigned off = get_le16(e + 16), len = get_le16(e + 18);

@@ -9,7 +9,7 @@
 
 static int grow_by(struct store *s, uint64_t want)
 {
-	uint64_t total = map_blocks(&s->map), limit = s->super.max_blocks, step;
+	uint64_t total = map_blocks(&s->map), limit = s->max_blocks, step;
 	int r = -ENOSPC;
 
 	if (limit)

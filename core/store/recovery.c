@@ -44,6 +44,7 @@ static int start_parts(struct store *s, gen_t gen)
 	int r;
 
 	s->store_id = super_store_id(&s->super);
+	s->max_blocks = s->super.max_blocks;
 	s->counts.inodes = s->super.inodes;
 	s->counts.next_ino = s->super.next_ino;
 	r = s->sys.random(s->sys.ctx, &seed, sizeof seed);
@@ -316,10 +317,7 @@ static int claim_all(struct store *s)
 		dirty_again(s, w.journal.segs[i], journal_seg_blocks(&w.journal));
 	/* The third walk follows the chain in the segments found here. */
 	if (r == 0) {
-		block_t segs[SEGS_MAX];
-
-		memcpy(segs, w.journal.segs, sizeof segs);
-		r = journal_load(&s->journal, segs, w.journal.count, &s->super.journal);
+		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
 	}
 	journal_release(&w.journal);
 	return r;
@@ -372,9 +370,9 @@ static int check_file(struct store *s, block_t slot)
 static int raise_generations(struct store *s, const struct store_options *o)
 {
 	if (o->max_bytes)
-		s->super.max_blocks = o->max_bytes >> BLOCK_SHIFT;
+		s->max_blocks = s->super.max_blocks = o->max_bytes >> BLOCK_SHIFT;
 	fill_holder(&s->super, o);
-	s->super.gen_limit += GEN_STEP;
+	s->super.gen_limit = s->space.gen + GEN_STEP;
 	s->super.clean = false;
 	return checkpoint_flip(s, &s->super);
 }
@@ -398,6 +396,7 @@ static int keep_spare(struct store *s)
 int recovery_load(struct store *s, const struct store_options *o)
 {
 	uint64_t records;
+	uint32_t skip;
 	bool was_clean;
 	block_t slot = 0;
 	int r;
@@ -423,7 +422,11 @@ int recovery_load(struct store *s, const struct store_options *o)
 	if (r < 0)
 		return r;
 	was_clean = s->super.clean;
-	r = start_parts(s, s->super.gen_limit);
+	/* Nobody can have made a store whose items or pages claim to be of the generation that begins now, which would be
+	 * changed in place without being checked. */
+	r = s->sys.random(s->sys.ctx, &skip, sizeof skip);
+	if (r == 0)
+		r = start_parts(s, s->super.gen_limit + skip);
 	if (r < 0)
 		return r;
 	s->client.attach(s->client.ctx, s);

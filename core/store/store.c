@@ -120,8 +120,10 @@ static int spare_segments(struct store *s)
 			s->no_spare_flip = s->super.flip;
 			return 0;
 		}
-		if (r == 0)
-			r = journal_add_segment(&s->journal, first);
+		if (r < 0)
+			return r;
+		tree_forget(&s->tree, first, blocks);
+		r = journal_add_segment(&s->journal, first);
 		if (r < 0)
 			return r;
 	}
@@ -206,7 +208,8 @@ static int have_room(struct store *s, uint64_t need, bool *ret_segment)
 
 int store_reserve(struct store *s, uint64_t blocks, bool frees)
 {
-	uint64_t need = blocks + (frees ? 8 : reserve_blocks(s));
+	/* What frees may use the reserve, but for what the next checkpoint needs. */
+	uint64_t need = blocks + (frees ? 8 + s->space.changes[1].group_count / 64 : reserve_blocks(s));
 	bool segment = false;
 	int r, tries;
 
@@ -226,7 +229,12 @@ int store_reserve(struct store *s, uint64_t blocks, bool frees)
 
 int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
 {
-	return space_alloc_data(&s->space, want, ret_block, ret_count);
+	int r = space_alloc_data(&s->space, want, ret_block, ret_count);
+
+	/* In a damaged store the block may still be named as a tree page. */
+	if (r == 0)
+		tree_forget(&s->tree, *ret_block, *ret_count);
+	return r;
 }
 
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
@@ -237,6 +245,7 @@ int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
 void store_touch(struct store *s, uint64_t block, uint64_t count)
 {
 	space_mark_changed(&s->space, block, count);
+	tree_forget(&s->tree, block, count);
 }
 
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error)

@@ -121,6 +121,8 @@ struct space *store_space(struct store *s);
 bool store_read_only(const struct store *s);
 /* Block behind which nothing should stand, since the file is mostly free; 0: no need to move anything. */
 uint64_t store_compact_limit(const struct store *s);
+/* A change without a record went wrong half-way: no checkpoint may be cut any more. */
+void store_broken(struct store *s, int error);
 /* Some places changed without a record; done: as far as is possible. */
 void store_compacted(struct store *s, bool done);
 /* Blocks that only deletes and checkpoints may use. */

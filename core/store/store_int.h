@@ -67,6 +67,8 @@ struct store {
 	bool changed;                   /* [R] since the last cut */
 	uint64_t changed_ns;            /* [R] when the first of these was, monotonic */
 	jpos_t cut_pos;                 /* [R] where the last cut was */
+	unsigned gone_segments;         /* [R] old segments that F counts as free */
+	uint64_t max_blocks;            /* [C] most the file may grow to, 0 = the disk */
 	enum { TAIL_KEEP, TAIL_CUT, TAIL_GIVE } tail;   /* [R] giving back the end: no; waits for its checkpoint; being truncated */
 	uint64_t tail_total;            /* [R] blocks that are to stay */
 	uint64_t compact_limit;         /* [R] 0 = nothing to move */

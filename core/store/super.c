@@ -23,13 +23,26 @@ static int check_features(const struct super *sb, uint32_t version, uint32_t blo
 	return 0;
 }
 
+static bool segments_distinct(const struct super *sb)
+{
+	uint64_t blocks = (uint64_t)1 << (sb->seg_shift - BLOCK_SHIFT);
+	unsigned i, j;
+
+	for (i = 0; i < sb->seg_count; i++)
+		for (j = 0; j < i; j++)
+			if (sb->segs[i] < sb->segs[j] + blocks && sb->segs[j] < sb->segs[i] + blocks)
+				return false;
+	return true;
+}
+
 static int check_numbers(const struct super *sb, block_t block)
 {
 	bool ok = sb->gen > 0 && sb->gen < sb->gen_limit && sb->seg_count > 0 && sb->seg_count <= SEGS_MAX &&
 		  (sb->seg_shift == SEG_SHIFT_SMALL || sb->seg_shift == SEG_SHIFT_LARGE) &&
 		  sb->root.level < TREE_LEVELS && sb->root.gen <= sb->gen && sb->root.block < sb->total_blocks &&
 		  sb->total_blocks < 1ull << 51 && sb->used_blocks <= sb->total_blocks && sb->next_ino > 1 &&
-		  sb->next_ino < 1ull << 48;
+		  sb->next_ino < 1ull << 48 && sb->gen_limit < 1ull << 62 && sb->flip < 1ull << 62 &&
+		  sb->journal.seq < 1ull << 62 && sb->journal.pos < 1ull << 62 && segments_distinct(sb);
 
 	return ok ? 0 : err_corrupt("superblock %llu holds impossible numbers", (unsigned long long)block);
 }

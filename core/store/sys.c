@@ -17,7 +17,7 @@
 #endif
 
 /* For file systems without fallocate (vfat, some NFS): write zeros behind the end. Inside the file there is nothing
- * that could be done without overwriting contents; such a file must not have holes, which check_holes() in map.c sees to. */
+ * that could be done without overwriting contents; a copy of a store with holes is not safe there on a full disk. */
 static int write_zeros(int fd, uint64_t off, uint64_t len)
 {
 	static const char zeros[65536];

@@ -94,6 +94,11 @@ uint64_t store_compact_limit(const struct store *s)
 	return s->compact_limit;
 }
 
+void store_broken(struct store *s, int error)
+{
+	store_fail(s, error);
+}
+
 void store_compacted(struct store *s, bool done)
 {
 	if (!s->changed)

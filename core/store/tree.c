@@ -51,6 +51,12 @@ static uint64_t *verified_slot(const struct tree *t, block_t block)
 	return &t->verified[(block * 0x9e3779b97f4a7c15ull) >> (64 - VERIFIED_BITS)];
 }
 
+void tree_forget(struct tree *t, block_t block, uint64_t count)
+{
+	for (; count > 0; block++, count--)
+		*verified_slot(t, block) = 0;
+}
+
 int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page)
 {
 	uint64_t *v = verified_slot(t, block), tag = verified_tag(t, block, gen);

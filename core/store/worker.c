@@ -20,7 +20,11 @@ static struct timespec after(const struct store *s, uint64_t ns)
 /* Called for every run and growth; costs a system call only if the provisioner sleeps. */
 void store_wake_provisioner(struct store *s)
 {
-	if (!s->threads || !atomic_load(&s->prov_asleep))
+	if (!s->threads)
+		return;
+	/* What was posted must be visible before we look whether it sleeps; it sets the flag before it looks for the last time. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!atomic_load(&s->prov_asleep))
 		return;
 	(void)pthread_mutex_lock(&s->wake_lock);
 	s->prov_wanted = true;

@@ -839,7 +839,7 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	protect(m);
 	for (n = (unsigned)below(3); n > 0; n--, cuts_in_sync++)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "before a msync");
-	if (store && !in_call && below(4) == 0)
+	if (store && !in_call && (off < 2 * BLOCK_SIZE || below(6) == 0))
 		kill_and_cut("before a msync");
 	settle_live(off, len);
 	if (helper_runs && store && below(3) == 0)
@@ -1080,10 +1080,24 @@ static void reopen_live(void)
 		broken("closed and opened: %s", text);
 }
 
-/* A checkpoint in three parts, with calls between. */
+static void cut_between_calls(void)
+{
+	protect(&live);
+	try_pending();
+	if (below(1000) >= rate.cut)
+		return;
+	add_image((enum how)below(HOW_COUNT), UINT32_MAX, "between calls");
+	if (below(5) == 0)
+		kill_and_cut("between calls");
+	if (below(3) == 0)
+		add_image(HOW_KILL, work_now(&work), "between calls");
+	try_pending();
+}
+
+/* A checkpoint in three parts, with calls between: sometimes enough of them to fill segments of the journal and the store. */
 static void checkpoint_in_pieces(void)
 {
-	unsigned n;
+	unsigned n = (unsigned)below(below(4) == 0 ? 100 : 6);
 	int r = checkpoint_finish(store);
 
 	if (r == 0)
@@ -1091,9 +1105,10 @@ static void checkpoint_in_pieces(void)
 	if (r == -ENOSPC)
 		return;
 	expect(r, "cut");
-	for (n = (unsigned)below(6); n > 0; n--) {
+	for (; n > 0; n--) {
 		step();
-		try_pending();
+		if (n % 8 == 1)
+			cut_between_calls();
 	}
 	if (atomic_load(&store->ckpt_state) != CKPT_WRITING)
 		return;
@@ -1101,11 +1116,9 @@ static void checkpoint_in_pieces(void)
 	helper_runs = true;
 	expect(checkpoint_write(store), "checkpoint");
 	helper_runs = false;
-	try_pending();
-	for (n = (unsigned)below(4); n > 0; n--) {
+	cut_between_calls();
+	for (n = (unsigned)below(4); n > 0; n--)
 		step();
-		try_pending();
-	}
 	expect(checkpoint_finish(store), "finish");
 }
 
@@ -1140,16 +1153,7 @@ static void one_round(void)
 	} else {
 		step();
 	}
-	protect(&live);
-	try_pending();
-	if (below(1000) < rate.cut) {
-		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "between calls");
-		if (below(5) == 0)
-			kill_and_cut("between calls");
-		if (below(3) == 0)
-			add_image(HOW_KILL, work_now(&work), "between calls");
-		try_pending();
-	}
+	cut_between_calls();
 }
 
 /* Making it is not watched: until it has a name nobody can find it. */

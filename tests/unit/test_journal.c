@@ -89,7 +89,7 @@ static struct world *world_new(unsigned spares)
 	add_segments(w, spares);
 	assert_int_equal(journal_new_start(&w->j), 0);
 	note_start(w);
-	assert_int_equal(journal_trim(&w->j, w->start.pos, SEGS_MAX, NULL, NULL), 0);
+	assert_int_equal(journal_trim(&w->j, w->start.pos, 0, SEGS_MAX, NULL, NULL), 0);
 	return w;
 }
 
@@ -415,7 +415,7 @@ static void recycle(uint32_t len, uint32_t kinds)
 		durable = w->j.seq;
 		/* A reader of this checkpoint, before anything was written behind it: nothing stale is taken up. */
 		expect_all(w);
-		assert_int_equal(journal_trim(&w->j, w->start.pos, 6, give, w), 0);
+		assert_int_equal(journal_trim(&w->j, w->start.pos, 0, 6, give, w), 0);
 		assert_int_equal(w->j.used, 1);
 		assert_int_equal(w->j.count, 7);
 		expect_all(w);
@@ -424,7 +424,7 @@ static void recycle(uint32_t len, uint32_t kinds)
 			assert_int_equal(journal_new_start(&w->j), 0);
 			note_start(w);
 			expect_all(w);
-			assert_int_equal(journal_trim(&w->j, w->start.pos, 6, give, w), 0);
+			assert_int_equal(journal_trim(&w->j, w->start.pos, 0, 6, give, w), 0);
 		}
 	}
 	world_free(w);
@@ -447,15 +447,15 @@ static void test_journal__trim_gives_back_what_is_too_much(void **state)
 	(void)state;
 	while (w->j.used < 9)
 		assert_int_equal(append(w, 60000, 0, false), 0);
-	assert_int_equal(journal_trim(&w->j, from, 100, give, w), 0);
+	assert_int_equal(journal_trim(&w->j, from, 0, 100, give, w), 0);
 	assert_int_equal(w->j.used, 9);
 	note_start(w);
-	assert_int_equal(journal_trim(&w->j, w->start.pos, 4, give, w), 0);
+	assert_int_equal(journal_trim(&w->j, w->start.pos, 0, 4, give, w), 0);
 	assert_int_equal(w->j.used, 1);
 	assert_int_equal(journal_spares(&w->j), 4);
 	assert_int_equal(w->given, 13 - 1 - 4);
 	/* Twice is no harm. */
-	assert_int_equal(journal_trim(&w->j, w->start.pos, 4, give, w), 0);
+	assert_int_equal(journal_trim(&w->j, w->start.pos, 0, 4, give, w), 0);
 	assert_int_equal(append(w, 60000, 0, false), 0);
 	assert_int_equal(append(w, 60000, 0, false), 0);
 	assert_int_equal(append(w, 60000, 0, false), 0);
@@ -476,7 +476,7 @@ static void test_journal__go_low_leaves_the_end(void **state)
 	while (w->j.segs[w->j.used - 1] < limit)
 		assert_int_equal(append(w, 60000, 0, false), 0);
 	note_start(w);
-	assert_int_equal(journal_trim(&w->j, w->start.pos, 20, give, w), 0);
+	assert_int_equal(journal_trim(&w->j, w->start.pos, 0, 20, give, w), 0);
 	assert_int_equal(w->given, 0);
 	assert_int_equal(append(w, 600, 0, false), 0);
 	assert_int_equal(journal_go_low(&w->j, limit, 0, give, w), 0);
@@ -523,7 +523,7 @@ static void test_journal__ranges_cover_what_was_asked_for(void **state)
 	assert_int_equal(c.blocks, 2 * SEG_SIZE / BLOCK_SIZE + 1);
 	/* Trimmed segments need no sync any more. */
 	note_start(w);
-	assert_int_equal(journal_trim(&w->j, w->start.pos, 20, give, w), 0);
+	assert_int_equal(journal_trim(&w->j, w->start.pos, 0, 20, give, w), 0);
 	c = (struct covered){ 0, 0 };
 	assert_int_equal(journal_ranges(&w->j, seg + 64, seg + 2 * SEG_SIZE + 1, count_range, &c), 0);
 	assert_int_equal(c.blocks, 1);
@@ -546,9 +546,9 @@ static void test_journal__impossible_start_is_refused(void **state)
 		assert_int_equal(journal_load(&j, w->segs, 1, &s), -EUCLEAN);
 	}
 	assert_int_equal(journal_load(&j, w->segs, 0, &w->start), -EUCLEAN);
-	assert_int_equal(journal_load(&j, w->segs, SEGS_MAX + 1, &w->start), -EUCLEAN);
+	assert_int_equal(journal_load(&j, w->segs, JOURNAL_SEGS + 1, &w->start), -EUCLEAN);
 	journal_release(&j);
-	for (i = w->j.count; i < SEGS_MAX; i++)
+	for (i = w->j.count; i < JOURNAL_SEGS; i++)
 		assert_int_equal(journal_add_segment(&w->j, 3000), 0);
 	assert_int_equal(journal_add_segment(&w->j, 3000), -ENOSPC);
 	world_free(w);

@@ -92,6 +92,7 @@ static void expect_error(int error)
 static void test_super__what_was_encoded_is_decoded(void **state)
 {
 	struct super sb = sample(6), back;
+	unsigned i;
 
 	(void)state;
 	sb.feature_compat = 1ull << 63;         /* unknown ones are ignored */
@@ -99,10 +100,15 @@ static void test_super__what_was_encoded_is_decoded(void **state)
 	assert_int_equal(super_decode(pages, 0, &back), 0);
 	assert_memory_equal(&sb, &back, sizeof sb);
 	sb.seg_count = SEGS_MAX;
-	sb.segs[SEGS_MAX - 1] = 4711;
+	for (i = 0; i < SEGS_MAX; i++)
+		sb.segs[i] = 100 + 64 * i;
 	super_encode(pages, 0, &sb);
 	assert_int_equal(super_decode(pages, 0, &back), 0);
-	assert_int_equal(back.segs[SEGS_MAX - 1], 4711);
+	assert_int_equal(back.segs[SEGS_MAX - 1], 100 + 64 * (SEGS_MAX - 1));
+	/* Segments that overlap are not to be had. */
+	sb.segs[SEGS_MAX - 1] = 163;
+	super_encode(pages, 0, &sb);
+	assert_int_equal(super_decode(pages, 0, &back), -EUCLEAN);
 	/* FORMAT.md: numbers stand where it says. */
 	assert_int_equal(get_le64(pages + 80), 6);
 	assert_int_equal(get_le64(pages + 152), 777);
