@@ -305,7 +305,7 @@ static int survey(struct store *s, uint64_t *ret_records)
 	return r;
 }
 
-static int claim_all(struct store *s)
+static int claim_all(struct store *s, unsigned *ret_chain)
 {
 	struct walk w = { .record = claim_extents, .claim = claim_blocks };
 	int r = new_walk(s, &w);
@@ -319,6 +319,7 @@ static int claim_all(struct store *s)
 	if (r == 0) {
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
 	}
+	*ret_chain = w.journal.used;
 	journal_release(&w.journal);
 	return r;
 }
@@ -379,12 +380,12 @@ static int raise_generations(struct store *s, const struct store_options *o)
 
 /* Recovery ends in a segment that was not walked. The run that crashed always owned one (JOURNAL_KEPT); if it was
  * allocated after the last checkpoint, its blocks are free now, and still in one piece before anything is applied. */
-static int keep_spare(struct store *s)
+static int keep_spare(struct store *s, unsigned chain)
 {
 	block_t first;
 	int r = 0;
 
-	if (s->read_only || journal_spares(&s->journal) > 0)
+	if (s->read_only || s->journal.count > chain)
 		return 0;
 	r = space_alloc_exact(&s->space, journal_seg_blocks(&s->journal), &first);
 	if (r == -ENOSPC && map_grow(&s->map, 2 * journal_seg_blocks(&s->journal)) == 0 &&
@@ -396,6 +397,7 @@ static int keep_spare(struct store *s)
 int recovery_load(struct store *s, const struct store_options *o)
 {
 	uint64_t records;
+	unsigned chain = 0;
 	uint32_t skip;
 	bool was_clean;
 	block_t slot = 0;
@@ -439,9 +441,9 @@ int recovery_load(struct store *s, const struct store_options *o)
 	if (r == 0)
 		r = raise_generations(s, o);
 	if (r == 0)
-		r = claim_all(s);
+		r = claim_all(s, &chain);
 	if (r == 0)
-		r = keep_spare(s);
+		r = keep_spare(s, chain);
 	if (r == 0)
 		r = replay(s);
 	if (r < 0)
