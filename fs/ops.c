@@ -61,9 +61,7 @@ int ops_hold_checkpoint(struct fs *fs)
 	uint64_t seq = store_seq(fs->store);
 	int r = store_checkpoint(fs->store);
 
-	/* One is being written, which may be too old for us: ask again when it is done. */
-	if (r == -EBUSY)
-		return -EAGAIN;
+	/* -EAGAIN: one is being written, which may be too old for us; ask again when it is done. */
 	if (r < 0)
 		return r;
 	if (store_checkpoint_seq(fs->store) < seq) {

@@ -500,6 +500,8 @@ static int rename_check(struct keys *k, const struct rename *rn, uint64_t ndir, 
 		return -ENOENT;
 	if (flags & RENAME_NOREPLACE && rn->exists)
 		return -EEXIST;
+	if (rn->exists && rn->from.ino == rn->to.ino)
+		return 0;
 	if (odir != ndir && S_ISDIR(rn->from.mode)) {
 		int r = check_loop(k, rn->from.ino, ndir);
 

@@ -395,6 +395,8 @@ int store_checkpoint(struct store *s)
 {
 	int r = checkpoint_finish(s);
 
+	if (r == 0)
+		r = store_failed(s);
 	if (r < 0)
 		return r;
 	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_IDLE)

@@ -308,6 +308,8 @@ static int rename_check(const struct model *m, const struct model_node *od, cons
 		return -ENOENT;
 	if (flags & RENAME_NOREPLACE && to)
 		return -EEXIST;
+	if (from == to)
+		return 0;
 	if (S_ISDIR(from->a.mode) && is_below(m, nd, from))
 		return -EINVAL;
 	if (flags & RENAME_EXCHANGE)

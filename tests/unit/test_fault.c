@@ -223,6 +223,8 @@ _Noreturn static void broken(const char *format, ...)
 	(void)vfprintf(stderr, format, ap);
 	va_end(ap);
 	fputc('\n', stderr);
+	(void)unlink(path);
+	(void)rmdir(dir);
 	abort();
 }
 
