@@ -4,6 +4,7 @@
  * written.
  */
 #include "fs/cmd.h"
+#include "fs/options.h"
 #include "fs/log.h"
 #include "fs/progress.h"
 
@@ -40,33 +41,6 @@ static void help(void)
 	       "  -h, --help                    show this\n");
 }
 
-/* A number of bytes with an optional K, M, G or T. */
-static bool parse_bytes(const char *text, uint64_t *ret_bytes)
-{
-	static const char units[] = "KMGT";
-	const char *unit;
-	unsigned long long n;
-	unsigned shift = 0;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	if (errno != 0)
-		return false;
-	if (*end != '\0') {
-		unit = strchr(units, *end & ~0x20);
-		if (unit == NULL || end[1] != '\0')
-			return false;
-		shift = 10 * (unsigned)(unit - units + 1);
-	}
-	if (n > ((unsigned long long)INT64_MAX >> shift))
-		return false;
-	*ret_bytes = (uint64_t)n << shift;
-	return true;
-}
-
 /* --size=N or --size N. *i is moved to the last argument that was used. */
 static int parse_size(struct load_args *a, int argc, char **argv, int *i)
 {
@@ -78,7 +52,7 @@ static int parse_size(struct load_args *a, int argc, char **argv, int *i)
 		value = argv[++*i];
 	if (*value == '\0')
 		return usage("size", "needs a value");
-	if (!parse_bytes(value, &a->size_bytes))
+	if (!options_parse_bytes(value, &a->size_bytes))
 		return usage(value, "size is not a number of bytes, as 512M or 10G");
 	return 0;
 }

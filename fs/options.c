@@ -120,8 +120,7 @@ static int usage(const char *what, const char *why)
 	return EXIT_USAGE;
 }
 
-/* A number of bytes with an optional K, M, G or T. */
-static bool parse_bytes(const char *text, uint64_t *ret_bytes)
+bool options_parse_bytes(const char *text, uint64_t *ret_bytes)
 {
 	static const char units[] = "KMGT";
 	unsigned long long n;
@@ -237,7 +236,7 @@ static int set_option(struct options *o, const struct option_def *def, const cha
 	case OPT_WORDS:
 		return option_words(o, value);
 	case OPT_SIZE:
-		if (!parse_bytes(value, &o->size_bytes))
+		if (!options_parse_bytes(value, &o->size_bytes))
 			return usage(value, "size is not a number of bytes, as 512M or 10G");
 		return 0;
 	case OPT_SYNC_INTERVAL:

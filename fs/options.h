@@ -34,5 +34,7 @@ struct options {
 int options_parse(struct options *o, int argc, char **argv);
 void options_release(struct options *o);
 void options_help(void);
+/* A number of bytes with an optional K, M, G or T. */
+bool options_parse_bytes(const char *text, uint64_t *ret_bytes);
 
 #endif
