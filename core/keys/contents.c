@@ -887,26 +887,31 @@ static int inline_leave(struct keys *k, struct keys_attr *a, bool keep)
 	return keep && len > 0 ? write_blocks(k, a, 0, old, len) : 0;
 }
 
+/* Inline contents, longer than before if need be. */
+static int write_inline(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len)
+{
+	uint32_t old;
+	uint8_t *item;
+	int r = tree_patch(k->tree, item_key(ino, ITEM_INODE, 0), &item, &old);
+
+	if (r == 0 && old < INODE_SIZE + off + len)
+		r = inline_resize(k, ino, (uint32_t)(off + len), &item);
+	if (r == 0)
+		memcpy(item + INODE_SIZE + off, data, len);
+	return r;
+}
+
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len)
 {
 	struct keys_attr a;
-	const uint8_t *v;
-	uint32_t old;
-	uint8_t *item;
 	int r = inode_get(k, ino, &a);
 
 	if (r < 0)
 		return r;
 	if (off > KEYS_SIZE_MAX || len > KEYS_SIZE_MAX - off)
 		return err_corrupt("inode %llu: a write behind the largest size", (unsigned long long)ino);
-	if (a.flags & KEYS_ATTR_INLINE && off + len <= INLINE_MAX) {
-		r = inline_get(k, ino, &v, &old);
-		if (r == 0)
-			r = inline_resize(k, ino, (uint32_t)max_u64(old, off + len), &item);
-		if (r == 0)
-			memcpy(item + INODE_SIZE + off, data, len);
-		return r;
-	}
+	if (a.flags & KEYS_ATTR_INLINE && off + len <= INLINE_MAX)
+		return write_inline(k, ino, off, data, len);
 	if (a.flags & KEYS_ATTR_INLINE) {
 		r = inline_leave(k, &a, true);
 		if (r < 0)

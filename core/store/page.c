@@ -95,25 +95,34 @@ int page_validate(const uint8_t *p, block_t block, gen_t gen, unsigned level, ui
 	return level == 0 ? leaf_validate(p, block) : inner_validate(p, block);
 }
 
+/* 1 if the entry's key is below k. */
+static unsigned entry_below(const uint8_t *e, struct key k)
+{
+	uint64_t hi = get_le64(e), lo = get_le64(e + 8);
+
+	return (unsigned)(hi < k.hi) | ((unsigned)(hi == k.hi) & (unsigned)(lo < k.lo));
+}
+
+/* Binary search without a branch on the outcome of a comparison: which half it is cannot be predicted. */
 unsigned page_lower(const uint8_t *p, struct key k, bool *ret_found)
 {
-	unsigned a = 0, b = page_count(p);
+	unsigned size = page_level(p) == 0 ? LEAF_ENTRY : INNER_ENTRY, n = page_count(p);
+	const uint8_t *first = p + PAGE_ENTRIES, *at = first;
 
-	while (a < b) {
-		unsigned mid = (a + b) / 2;
-		int c = key_cmp(page_key(p, mid), k);
-
-		if (c == 0) {
-			*ret_found = true;
-			return mid;
-		}
-		if (c < 0)
-			a = mid + 1;
-		else
-			b = mid;
-	}
 	*ret_found = false;
-	return a;
+	if (n == 0)
+		return 0;
+	/* The answer is one of the n entries from `at` on, or the one behind them. */
+	while (n > 1) {
+		unsigned half = n / 2;
+
+		at += entry_below(at + (half - 1) * size, k) * half * size;
+		n -= half;
+	}
+	at += entry_below(at, k) * size;
+	n = (unsigned)(at - first) / size;
+	*ret_found = n < page_count(p) && get_le64(at) == k.hi && get_le64(at + 8) == k.lo;
+	return n;
 }
 
 unsigned inner_find(const uint8_t *p, struct key k)

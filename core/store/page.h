@@ -74,7 +74,7 @@ static inline uint64_t page_csum(const uint8_t *p, block_t block)
 /* Everything inside the page is in bounds and in order. 0 or -EUCLEAN; says nothing of the checksum. */
 int page_validate(const uint8_t *p, block_t block, gen_t gen, unsigned level, uint64_t store_id);
 
-/* First entry with a key >= k; *ret_found if equal. */
+/* First entry with a key >= k (count if there is none); *ret_found if equal. */
 unsigned page_lower(const uint8_t *p, struct key k, bool *ret_found);
 /* The child of an inner page that k belongs to. */
 unsigned inner_find(const uint8_t *p, struct key k);

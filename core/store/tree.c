@@ -5,7 +5,11 @@
  * up. Invariants:
  * (T1) a page of the current generation is reachable from exactly one parent, of the current generation too;
  * (T2) every inner page but the root has at least one entry, every leaf but the root at least one item;
- * (T3) after any error the tree holds the same items as before.
+ * (T3) after any error the tree holds the same items as before;
+ * (T4) a finger names a leaf of the tree as it is, and bounds that the inner pages above it give.
+ *
+ * An operation on a file touches the same few leaves several times (its directory, its inode), so the last leaves are
+ * remembered: a finger saves the way down. What moves a leaf moves its finger; what changes bounds drops all fingers.
  */
 #include "core/store/tree.h"
 
@@ -41,9 +45,9 @@ void tree_release(struct tree *t)
 /* What the cache remembers of a page. */
 static uint64_t verified_tag(const struct tree *t, block_t block, gen_t gen)
 {
-	uint64_t id[2] = { block, gen };
+	unsigned __int128 m = (unsigned __int128)(block ^ t->tag_seed) * (gen ^ (t->tag_seed << 32 | t->tag_seed >> 32));
 
-	return hash64(id, sizeof id, t->tag_seed) | 1;
+	return ((uint64_t)m ^ (uint64_t)(m >> 64)) | 1;
 }
 
 static uint64_t *verified_slot(const struct tree *t, block_t block)
@@ -51,27 +55,61 @@ static uint64_t *verified_slot(const struct tree *t, block_t block)
 	return &t->verified[(block * 0x9e3779b97f4a7c15ull) >> (64 - VERIFIED_BITS)];
 }
 
+/* Fingers --------------------------------------------------------------------------------------------------------- */
+
+static struct tree_finger *finger_of(struct tree *t, struct key k)
+{
+	return &t->finger[(k.hi * 0x9e3779b97f4a7c15ull) >> 61];
+}
+_Static_assert(TREE_FINGERS == 8, "a finger's number has three bits");
+
+/* The leaf that k belongs to, if it was met before. */
+static const uint8_t *finger_leaf(struct tree *t, struct key k)
+{
+	const struct tree_finger *f = finger_of(t, k);
+
+	return f->leaf && key_cmp(f->low, k) <= 0 && key_cmp(k, f->high) < 0 ? f->leaf : NULL;
+}
+
+/* Bounds have changed. */
+static void fingers_drop(struct tree *t)
+{
+	unsigned i;
+
+	for (i = 0; i < TREE_FINGERS; i++)
+		t->finger[i].leaf = NULL;
+}
+
+/* The leaf `from` was copied to `to`. */
+static void fingers_move(struct tree *t, const uint8_t *from, const uint8_t *to)
+{
+	unsigned i;
+
+	for (i = 0; i < TREE_FINGERS; i++)
+		if (t->finger[i].leaf == from)
+			t->finger[i].leaf = to;
+}
+
 void tree_forget(struct tree *t, block_t block, uint64_t count)
 {
+	const uint8_t *first = map_block(t->map, block), *end = first + (count << BLOCK_SHIFT);
+	unsigned i;
+
+	for (i = 0; i < TREE_FINGERS; i++)
+		if (t->finger[i].leaf >= first && t->finger[i].leaf < end)
+			t->finger[i].leaf = NULL;
 	for (; count > 0; block++, count--)
 		*verified_slot(t, block) = 0;
 }
 
-int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page)
+/* Pages ----------------------------------------------------------------------------------------------------------- */
+
+/* A page met for the first time, as its parent names it. */
+static int verify_page(const struct tree *t, block_t block, gen_t gen, unsigned level)
 {
-	uint64_t *v = verified_slot(t, block), tag = verified_tag(t, block, gen);
 	const uint8_t *p;
 	int r;
 
-	if (*v == tag) {
-		p = map_block(t->map, block);
-		/* The cache does not know the level that this parent claims. */
-		if (page_level(p) != level)
-			return err_corrupt("tree page %llu has level %u, not %u", (unsigned long long)block,
-					   page_level(p), level);
-		*ret_page = p;
-		return 0;
-	}
 	if (block >= map_blocks(t->map) || block < 2)
 		return err_corrupt("tree page %llu lies outside the store", (unsigned long long)block);
 	p = map_block(t->map, block);
@@ -83,7 +121,29 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 		return r;
 	if (level == 0 && page_count(p) == 0 && block != t->root.block)
 		return err_corrupt("tree page %llu is an empty leaf", (unsigned long long)block);
-	*v = tag;
+	return 0;
+}
+
+int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page)
+{
+	const uint8_t *p = map_block(t->map, block);
+	uint64_t *v, tag;
+	int r;
+
+	/* No page that was read from a file names one that is younger than the superblock (page_validate()): it is ours. */
+	if (gen <= t->sealed) {
+		v = verified_slot(t, block);
+		tag = verified_tag(t, block, gen);
+		if (*v != tag) {
+			r = verify_page(t, block, gen, level);
+			if (r < 0)
+				return r;
+			*v = tag;
+		}
+	}
+	/* The cache does not know the level that this parent claims. */
+	if (page_level(p) != level)
+		return err_corrupt("tree page %llu has level %u, not %u", (unsigned long long)block, page_level(p), level);
 	*ret_page = p;
 	return 0;
 }
@@ -138,6 +198,8 @@ static int writable(struct tree *t, block_t *block, gen_t *gen, unsigned level, 
 	*ret_page = map_block(t->map, copy);
 	page_copy(*ret_page, old, copy, t->space->gen);
 	*verified_slot(t, copy) = verified_tag(t, copy, t->space->gen);
+	if (level == 0)
+		fingers_move(t, old, *ret_page);
 	*block = copy;
 	*gen = t->space->gen;
 	return 0;
@@ -238,28 +300,75 @@ static int path_writable(struct tree *t, struct key k, bool grow, struct tree_pa
 	return 0;
 }
 
-int tree_get(struct tree *t, struct key k, const uint8_t **ret_value, uint32_t *ret_len)
+/* The header and the first entries of a page that is looked at next: their lines are fetched side by side. */
+static void prefetch(const struct tree *t, block_t block)
 {
+	const uint8_t *p = map_block(t->map, block);
+	unsigned i;
+
+	for (i = 0; i < 5; i++)
+		__builtin_prefetch(p + i * 64);
+}
+
+/* Down to the leaf that k belongs to, which gets the finger. With a cursor the way is kept. */
+static int find_leaf(struct tree *t, struct key k, struct tree_cursor *c, const uint8_t **ret_leaf)
+{
+	struct tree_finger f = { NULL, { 0, 0 }, { UINT64_MAX, UINT64_MAX } };
 	block_t block = t->root.block;
 	gen_t gen = t->root.gen;
 	unsigned level = t->root.level, i;
 	const uint8_t *page;
-	bool found;
-	int r;
 
 	for (;; level--) {
-		r = tree_page(t, block, gen, level, &page);
+		int r = tree_page(t, block, gen, level, &page);
+
 		if (r < 0)
 			return r;
+		if (c)
+			c->path[level].page = page;
 		if (level == 0)
 			break;
-		inner_child(page, inner_find(page, k), &block, &gen);
+		i = inner_find(page, k);
+		if (i > 0)
+			f.low = page_key(page, i);
+		if (i + 1 < page_count(page))
+			f.high = page_key(page, i + 1);
+		if (c)
+			c->path[level].i = i;
+		inner_child(page, i, &block, &gen);
+		prefetch(t, block);
 	}
-	i = page_lower(page, k, &found);
+	f.leaf = page;
+	*finger_of(t, k) = f;
+	*ret_leaf = page;
+	return 0;
+}
+
+int tree_get(struct tree *t, struct key k, const uint8_t **ret_value, uint32_t *ret_len)
+{
+	const uint8_t *leaf = finger_leaf(t, k);
+	unsigned i;
+	bool found;
+
+	if (!leaf) {
+		int r = find_leaf(t, k, NULL, &leaf);
+
+		if (r < 0)
+			return r;
+	}
+	i = page_lower(leaf, k, &found);
 	if (!found)
 		return -ENOENT;
-	*ret_value = leaf_value(page, i, ret_len);
+	*ret_value = leaf_value(leaf, i, ret_len);
 	return 0;
+}
+
+/* The leaf of k by its finger, if it may be changed in place. By (T1) all pages above it are of C then, too. */
+static uint8_t *finger_writable(struct tree *t, struct key k)
+{
+	const uint8_t *leaf = finger_leaf(t, k);
+
+	return leaf && page_gen(leaf) == t->space->gen ? t->map->base + (leaf - t->map->base) : NULL;
 }
 
 /* True if no leaf stands to the right of the path. */
@@ -320,6 +429,7 @@ static int split_leaf(struct tree *t, struct tree_path *path, struct key k, unsi
 			return r;
 		path->at[1].i = 0;
 	}
+	fingers_drop(t);
 	parent = path->at[1].page;
 	left = split_point(*page, *i, size, append);
 	r = new_page(t, 0, &right, &block);
@@ -337,50 +447,72 @@ static int split_leaf(struct tree *t, struct tree_path *path, struct key k, unsi
 	return 0;
 }
 
-int tree_put_place(struct tree *t, struct key k, uint32_t len, uint8_t **ret_value)
+/* Put the item into this leaf if there is room. */
+static bool put_in_leaf(uint8_t *page, struct key k, uint32_t len, uint8_t **ret_value)
 {
-	struct tree_path path;
-	uint8_t *page;
 	uint32_t old_len;
 	unsigned i;
 	bool found;
-	int r;
 
-	check(len <= ITEM_MAX);
-	r = path_writable(t, k, true, &path);
-	if (r < 0)
-		return r;
-	page = path.at[0].page;
 	i = page_lower(page, k, &found);
 	if (found) {
 		const uint8_t *v = leaf_value(page, i, &old_len);
 
 		if (old_len == len) {
 			*ret_value = page + (v - page);
-			return 0;
+			return true;
 		}
-		if (leaf_room(page) + old_len < len) {
-			/* Make room first, so that an error leaves the old value (T3). */
-			unsigned at = i;
-			uint8_t *to = page;
-			uint8_t kept[ITEM_MAX];
-
-			memcpy(kept, v, old_len);
-			leaf_remove(page, i);
-			r = split_leaf(t, &path, k, LEAF_ENTRY + len, &to, &at);
-			if (r < 0) {
-				memcpy(leaf_insert(page, i, k, old_len), kept, old_len);
-				return r;
-			}
-			*ret_value = leaf_insert(to, at, k, len);
-			return 0;
-		}
+		if (leaf_room(page) + old_len < len)
+			return false;
 		leaf_remove(page, i);
 	} else if (leaf_room(page) < LEAF_ENTRY + len) {
-		r = split_leaf(t, &path, k, LEAF_ENTRY + len, &page, &i);
-		if (r < 0)
-			return r;
+		return false;
 	}
+	*ret_value = leaf_insert(page, i, k, len);
+	return true;
+}
+
+int tree_put_place(struct tree *t, struct key k, uint32_t len, uint8_t **ret_value)
+{
+	struct tree_path path;
+	uint8_t *page, *to;
+	uint32_t old_len;
+	unsigned i, at;
+	bool found;
+	int r;
+
+	check(len <= ITEM_MAX);
+	page = finger_writable(t, k);
+	if (page && put_in_leaf(page, k, len, ret_value))
+		return 0;
+	r = path_writable(t, k, true, &path);
+	if (r < 0)
+		return r;
+	page = path.at[0].page;
+	if (put_in_leaf(page, k, len, ret_value))
+		return 0;
+	i = page_lower(page, k, &found);
+	if (found) {
+		const uint8_t *v = leaf_value(page, i, &old_len);
+
+		/* Make room first, so that an error leaves the old value (T3). */
+		uint8_t kept[ITEM_MAX];
+
+		memcpy(kept, v, old_len);
+		leaf_remove(page, i);
+		to = page;
+		at = i;
+		r = split_leaf(t, &path, k, LEAF_ENTRY + len, &to, &at);
+		if (r < 0) {
+			memcpy(leaf_insert(page, i, k, old_len), kept, old_len);
+			return r;
+		}
+		*ret_value = leaf_insert(to, at, k, len);
+		return 0;
+	}
+	r = split_leaf(t, &path, k, LEAF_ENTRY + len, &page, &i);
+	if (r < 0)
+		return r;
 	*ret_value = leaf_insert(page, i, k, len);
 	return 0;
 }
@@ -397,23 +529,29 @@ int tree_put(struct tree *t, struct key k, const void *value, uint32_t len)
 
 int tree_patch(struct tree *t, struct key k, uint8_t **ret_value, uint32_t *ret_len)
 {
+	uint8_t *page = finger_writable(t, k);
 	struct tree_path path;
 	unsigned i;
 	bool found;
-	int r = path_writable(t, k, false, &path);
 
-	if (r < 0)
-		return r;
-	i = page_lower(path.at[0].page, k, &found);
+	if (!page) {
+		int r = path_writable(t, k, false, &path);
+
+		if (r < 0)
+			return r;
+		page = path.at[0].page;
+	}
+	i = page_lower(page, k, &found);
 	if (!found)
 		return -ENOENT;
-	*ret_value = path.at[0].page + (leaf_value(path.at[0].page, i, ret_len) - path.at[0].page);
+	*ret_value = page + (leaf_value(page, i, ret_len) - page);
 	return 0;
 }
 
 /* Take the empty or merged-away child i out of its parent at `level`; go on upwards while that empties pages. */
 static int drop_child(struct tree *t, struct tree_path *path, unsigned level, unsigned i)
 {
+	fingers_drop(t);
 	for (;;) {
 		uint8_t *page = path->at[level].page;
 		int r;
@@ -568,13 +706,36 @@ static int descend(struct tree_cursor *c, unsigned level, bool first)
 	return 0;
 }
 
+/* The way to the leaf of a cursor that came by a finger. The leaf has items, or it would be the root. */
+static int complete(struct tree_cursor *c)
+{
+	const uint8_t *leaf;
+	int r;
+
+	if (c->levels != 1 || c->tree->root.level == 0)
+		return 0;
+	r = find_leaf(c->tree, page_key(c->path[0].page, 0), c, &leaf);
+	if (r < 0)
+		return r;
+	c->levels = c->tree->root.level + 1;
+	return 0;
+}
+
 int cursor_next(struct tree_cursor *c)
 {
 	unsigned level;
+	int r;
 
 	if (c->levels == 0)
 		return -ENOENT;
-	for (level = 0; level < c->levels; level++) {
+	if (c->path[0].i + 1 < page_count(c->path[0].page)) {
+		c->path[0].i++;
+		return 0;
+	}
+	r = complete(c);
+	if (r < 0)
+		return r;
+	for (level = 1; level < c->levels; level++) {
 		if (c->path[level].i + 1 < page_count(c->path[level].page)) {
 			c->path[level].i++;
 			return descend(c, level, true);
@@ -587,10 +748,18 @@ int cursor_next(struct tree_cursor *c)
 int cursor_prev(struct tree_cursor *c)
 {
 	unsigned level;
+	int r;
 
 	if (c->levels == 0)
 		return -ENOENT;
-	for (level = 0; level < c->levels; level++) {
+	if (c->path[0].i > 0) {
+		c->path[0].i--;
+		return 0;
+	}
+	r = complete(c);
+	if (r < 0)
+		return r;
+	for (level = 1; level < c->levels; level++) {
 		if (c->path[level].i > 0) {
 			c->path[level].i--;
 			return descend(c, level, false);
@@ -603,24 +772,20 @@ int cursor_prev(struct tree_cursor *c)
 /* The leaf that k belongs to; path[0].i is the first entry >= k, maybe behind the last. */
 static int seek_leaf(struct tree *t, struct key k, struct tree_cursor *c)
 {
-	block_t block = t->root.block;
-	gen_t gen = t->root.gen;
-	unsigned level = t->root.level;
+	const uint8_t *leaf = finger_leaf(t, k);
 	bool found;
 
 	c->tree = t;
-	c->levels = level + 1;
-	for (;; level--) {
-		int r = tree_page(t, block, gen, level, &c->path[level].page);
+	c->levels = 1;
+	c->path[0].page = leaf;
+	if (!leaf) {
+		int r = find_leaf(t, k, c, &leaf);
 
 		if (r < 0)
 			return r;
-		if (level == 0)
-			break;
-		c->path[level].i = inner_find(c->path[level].page, k);
-		inner_child(c->path[level].page, c->path[level].i, &block, &gen);
+		c->levels = t->root.level + 1;
 	}
-	c->path[0].i = page_lower(c->path[0].page, k, &found);
+	c->path[0].i = page_lower(leaf, k, &found);
 	return 0;
 }
 

@@ -19,6 +19,13 @@ struct tree_root {
 	uint32_t level;
 };
 
+/* A leaf met before: keys from `low` up to, but not including, `high` belong to it. */
+struct tree_finger {
+	const uint8_t *leaf;            /* NULL = none */
+	struct key low, high;
+};
+#define TREE_FINGERS 8u
+
 struct tree {
 	struct map *map;
 	struct space *space;            /* NULL in a tree that is only read */
@@ -27,12 +34,12 @@ struct tree {
 	gen_t sealed;                   /* pages up to this generation carry checksums */
 	uint64_t tag_seed;              /* random, so that no store can be made to fit the cache's tags */
 	uint64_t *verified;             /* direct-mapped cache: tags of pages that were checked */
-	uint64_t pages_read;            /* figures */
+	struct tree_finger finger[TREE_FINGERS];        /* by a hash of the key's hi */
 };
 
 struct tree_cursor {
-	const struct tree *tree;
-	unsigned levels;                /* entries of path used; 0 = at the end */
+	struct tree *tree;
+	unsigned levels;                /* entries of path used; 0 = at the end; 1 = the leaf only, came by a finger */
 	struct {
 		const uint8_t *page;
 		unsigned i;
