@@ -59,7 +59,7 @@ static int extent_block(struct keys *k, uint64_t ino, const struct extent *e, ui
 	const uint8_t *p = store_blocks(k->store, e->block + i, 1, &r);
 
 	if (!p)
-		return r;
+		return r < 0 ? r : -EUCLEAN;
 	if (block_csum(p) != get_le32(e->csums + 4 * i))
 		return err_corrupt("inode %llu: contents at byte %llu (block %llu): checksum does not match",
 				   (unsigned long long)ino, (unsigned long long)(fblock << BLOCK_SHIFT),
@@ -172,7 +172,7 @@ static int read_extent(struct keys *k, uint64_t ino, const struct extent *e, uin
 		const uint8_t *block;
 		int r = extent_block(k, ino, e, off >> BLOCK_SHIFT, &block);
 
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (!add_piece(p, block + (off & (BLOCK_SIZE - 1)), n))
 			return -ENOBUFS;
@@ -646,7 +646,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 
 	len = (size_t)min_u64(len, sizeof buf);
 	r = keys_read(k, src, src_off, len, iov, ARRAY_LEN(iov), &n, &bytes);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	for (i = 0; i < n; i++) {
 		memcpy(buf + done, iov[i].iov_base, iov[i].iov_len);
@@ -776,7 +776,7 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	uint8_t old[BLOCK_SIZE];
 	struct extent part;
 	uint64_t n;
-	int64_t freed;
+	int64_t freed = 0;
 	int r = extent_find(k, a->ino, fblock, e);
 
 	if (r < 0 && r != -ENOENT)
@@ -920,7 +920,7 @@ int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 	struct extent e = { .fblock = fblock, .block = x->block, .count = x->count, .gen = store_gen(k->store),
 			    .flags = flags & MAP_UNWRITTEN ? EXTENT_UNWRITTEN : 0 };
 	struct keys_attr a;
-	int64_t freed;
+	int64_t freed = 0;
 	int r = inode_get(k, ino, &a);
 
 	if (r < 0)

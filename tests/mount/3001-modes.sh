@@ -76,7 +76,7 @@ is 'setgid by the owner in the group' "$(mode s)" 2755
 chgrp 1009 s; as 1001 chmod 2755 s
 is 'setgid by the owner outside the group is dropped' "$(mode s)" 755
 stat -c '%n %a %u %g' -- * >"$T/before"
-cd / && remount_store >/dev/null && cd "$MNT" || fail remount
+{ cd / && remount_store >/dev/null && cd "$MNT"; } || fail remount
 is 'all is kept over a remount' "$(stat -c '%n %a %u %g' -- *)" "$(cat "$T/before")"
 errno 'and is enforced' EACCES as 1001 sysop creat closed/g
 cd / || exit
