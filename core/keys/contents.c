@@ -120,10 +120,10 @@ struct pieces {
 
 static bool add_piece(struct pieces *p, const void *data, size_t len)
 {
-	struct iovec *last = p->count > 0 ? &p->iov[p->count - 1] : NULL;
+	int n = p->count;
 
-	if (last && (const uint8_t *)last->iov_base + last->iov_len == data) {
-		last->iov_len += len;
+	if (n > 0 && (const uint8_t *)p->iov[n - 1].iov_base + p->iov[n - 1].iov_len == data) {
+		p->iov[n - 1].iov_len += len;
 	} else {
 		if (p->count == p->max)
 			return false;
@@ -433,14 +433,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	return r;
 }
 
-static void kill_priv(struct keys_attr *a)
-{
-	a->mode &= ~(uint32_t)S_ISUID;
-	if (a->mode & S_IXGRP)
-		a->mode &= ~(uint32_t)S_ISGID;
-}
-
-int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, bool kill, size_t *ret_written)
+int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
 	int r = inode_get(k, ino, &a);
@@ -460,7 +453,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 		return r;
 	attr_touch(k, &a, true);
 	if (kill)
-		kill_priv(&a);
+		attr_kill_priv(&a, kill);
 	change_begin(k, CHANGE_WRITE);
 	if (len > DATA_MAX)
 		return write_long(k, &a, off, data, ret_written, kill && a.flags & KEYS_ATTR_XATTR);
@@ -657,7 +650,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 		return 0;
 	}
 	/* setuid bits are the caller's business: only it knows who asks. */
-	return keys_write(k, dst, dst_off, buf, done, false, ret_copied);
+	return keys_write(k, dst, dst_off, buf, done, 0, ret_copied);
 }
 
 /* Applying --------------------------------------------------------------------------------------------------------- */
