@@ -249,19 +249,21 @@ INSTALL_LIST := \
 	$(foreach f,$(wildcard README.md),$(f)|$(DOCDIR)/$(f)|644) \
 	$(foreach f,$(MAN1),$(f)|$(MANDIR)/man1/$(notdir $(f))|644) \
 	$(foreach f,$(MAN8),$(f)|$(MANDIR)/man8/$(notdir $(f))|644)
-# umount(8) sees the type fuse.msyncfs and looks for a helper of that name; so does `mount -t fuse.msyncfs`.
+# umount(8) looks for a helper of the type fuse.msyncfs, unless the mount has noted one; so does `mount -t fuse.msyncfs`.
 INSTALL_LINKS := mount.fuse.msyncfs|mount.msyncfs umount.fuse.msyncfs|umount.msyncfs
 
+# The filled-in copy is each run's own: two installs from one tree must not put each other's files in place.
 install: $(PROGRAM)  ## install under PREFIX (and mount helpers in HELPERDIR=/sbin); DESTDIR for packagers
-	@set -e; for e in $(foreach e,$(INSTALL_LIST),'$(e)'); do \
+	@set -e; tmp=$$(mktemp); trap 'rm -f "$$tmp"' EXIT; trap 'exit 1' HUP INT TERM; \
+	for e in $(foreach e,$(INSTALL_LIST),'$(e)'); do \
 		IFS='|'; set -- $$e; unset IFS; \
 		[ '$(V)' = 0 ] || echo "install $$1 $(DESTDIR)$$2"; \
 		$(INSTALL) -d "$(DESTDIR)$${2%/*}"; \
 		case $$1 in \
 		mount-scripts/*) \
 			sed -e 's|^bindir=.*|bindir=$(BINDIR)|' -e 's|/usr/local/bin/|$(BINDIR)/|g' \
-				-e 's|/sbin/umount\.msyncfs|$(HELPERDIR)/umount.msyncfs|g' "$$1" >'$(B)/install.tmp'; \
-			$(INSTALL) -m "$$3" '$(B)/install.tmp' "$(DESTDIR)$$2"; rm -f '$(B)/install.tmp';; \
+				-e 's|/sbin/umount\.msyncfs|$(HELPERDIR)/umount.msyncfs|g' "$$1" >"$$tmp"; \
+			$(INSTALL) -m "$$3" "$$tmp" "$(DESTDIR)$$2";; \
 		*)	$(INSTALL) -m "$$3" "$$1" "$(DESTDIR)$$2";; \
 		esac; \
 	done; \
