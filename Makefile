@@ -30,6 +30,7 @@ MNT   ?= ./mnt
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
 DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs strace
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
+DEPS_LINT  := shellcheck mandoc cppcheck clang-tidy
 DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH)
 
 # -------------------------------------------------------------------------------------------------------------- flags
@@ -221,8 +222,10 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) MODE=asan test-run TEST_TIMEOUT=900
 	@$(MAKE) MODE=tsan test-run TEST_TIMEOUT=900
 
-lint:  ## static checks with the tools that are there, include directions, paths in documents
-	@CC='$(CC)' tests/lint.sh '$(OUR_CPPFLAGS) $(FUSE_CFLAGS)'
+# Who is not root lints with the tools that are there; lint.sh names the others.
+lint:  ## get what is missing, static checks, include directions, paths in documents
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_LINT)' || [ "$$(id -u)" != 0 ]
+	@CC='$(CC)' tests/lint.sh '$(OUR_CPPFLAGS) $(FUSE_CFLAGS) -DMSYNCFS_VERSION="$(VERSION)"'
 
 # -------------------------------------------------------------------------------------------------------------- bench
 # The bench has rules of its own: it builds peers that nothing else needs.
@@ -246,19 +249,21 @@ INSTALL_LIST := \
 	$(foreach f,$(wildcard README.md),$(f)|$(DOCDIR)/$(f)|644) \
 	$(foreach f,$(MAN1),$(f)|$(MANDIR)/man1/$(notdir $(f))|644) \
 	$(foreach f,$(MAN8),$(f)|$(MANDIR)/man8/$(notdir $(f))|644)
-# umount(8) sees the type fuse.msyncfs and looks for a helper of that name; so does `mount -t fuse.msyncfs`.
+# umount(8) looks for a helper of the type fuse.msyncfs, unless the mount has noted one; so does `mount -t fuse.msyncfs`.
 INSTALL_LINKS := mount.fuse.msyncfs|mount.msyncfs umount.fuse.msyncfs|umount.msyncfs
 
+# The filled-in copy is each run's own: two installs from one tree must not put each other's files in place.
 install: $(PROGRAM)  ## install under PREFIX (and mount helpers in HELPERDIR=/sbin); DESTDIR for packagers
-	@set -e; for e in $(foreach e,$(INSTALL_LIST),'$(e)'); do \
+	@set -e; tmp=$$(mktemp); trap 'rm -f "$$tmp"' EXIT; trap 'exit 1' HUP INT TERM; \
+	for e in $(foreach e,$(INSTALL_LIST),'$(e)'); do \
 		IFS='|'; set -- $$e; unset IFS; \
 		[ '$(V)' = 0 ] || echo "install $$1 $(DESTDIR)$$2"; \
 		$(INSTALL) -d "$(DESTDIR)$${2%/*}"; \
 		case $$1 in \
 		mount-scripts/*) \
 			sed -e 's|^bindir=.*|bindir=$(BINDIR)|' -e 's|/usr/local/bin/|$(BINDIR)/|g' \
-				-e 's|/sbin/umount\.msyncfs|$(HELPERDIR)/umount.msyncfs|g' "$$1" >'$(B)/install.tmp'; \
-			$(INSTALL) -m "$$3" '$(B)/install.tmp' "$(DESTDIR)$$2"; rm -f '$(B)/install.tmp';; \
+				-e 's|/sbin/umount\.msyncfs|$(HELPERDIR)/umount.msyncfs|g' "$$1" >"$$tmp"; \
+			$(INSTALL) -m "$$3" "$$tmp" "$(DESTDIR)$$2";; \
 		*)	$(INSTALL) -m "$$3" "$$1" "$(DESTDIR)$$2";; \
 		esac; \
 	done; \

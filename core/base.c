@@ -42,7 +42,7 @@ int err_set(int error, const char *format, ...)
 	return -error;
 }
 
-int err_corrupt_at(const char *file, int line, const char *format, ...)
+void err_corrupt_at(const char *file, int line, const char *format, ...)
 {
 	va_list ap;
 	int n;
@@ -52,7 +52,6 @@ int err_corrupt_at(const char *file, int line, const char *format, ...)
 	va_end(ap);
 	if (n > 0 && (size_t)n < sizeof err_text)
 		(void)snprintf(err_text + n, sizeof err_text - (size_t)n, " [%s:%d]", file, line);
-	return -EUCLEAN;
 }
 
 void check_failed(const char *expr, const char *file, int line)

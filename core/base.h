@@ -109,8 +109,9 @@ void err_clear(void);
 /* Remember the text and return -error, so that `return err_set(EBUSY, "...")` reads well. */
 int err_set(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Damage: -EUCLEAN, with the place in the code that found it. */
-#define err_corrupt(...) err_corrupt_at(__FILE__, __LINE__, __VA_ARGS__)
-int err_corrupt_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The value is spelled out so that compilers and analyzers know it, too. */
+#define err_corrupt(...) (err_corrupt_at(__FILE__, __LINE__, __VA_ARGS__), -EUCLEAN)
+void err_corrupt_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 _Noreturn void check_failed(const char *expr, const char *file, int line);
 #define check(x) ((x) ? (void)0 : check_failed(#x, __FILE__, __LINE__))

@@ -95,8 +95,8 @@ static int check_mountpoint(const char *path)
 {
 	struct mnt_info info;
 	struct statfs fs_figures;
-	struct stat st;
-	bool mounted;
+	struct stat st = { 0 };
+	bool mounted = false;
 	int error = 0;
 
 	for (int n = 0; n < STALE_MAX; n++) {

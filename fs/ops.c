@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#define GROUPS_MAX 256          /* of a process, that are looked at */
+
 /* ---- Shared ---- */
 
 static void log_damage(uint64_t ino)
@@ -134,9 +136,32 @@ void ops_fill_cred(fuse_req_t req, struct keys_cred *ret_cred)
 	*ret_cred = (struct keys_cred){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask };
 }
 
+bool ops_in_group(fuse_req_t req, gid_t gid)
+{
+	gid_t list[GROUPS_MAX];
+	int n;
+
+	if (fuse_req_ctx(req)->gid == gid)
+		return true;
+	n = fuse_req_getgroups(req, GROUPS_MAX, list);
+	for (int i = 0; i < n && i < GROUPS_MAX; i++)
+		if (list[i] == gid)
+			return true;
+	return false;
+}
+
+unsigned ops_kill_mask(fuse_req_t req, const struct keys_attr *attr)
+{
+	/* Setgid without group-execute once meant mandatory locking: members of the group keep it. */
+	bool asks = (attr->mode & (S_ISGID | S_IXGRP)) == S_ISGID && !S_ISDIR(attr->mode);
+
+	return asks && !ops_in_group(req, attr->gid) ? KEYS_KILL_PRIV | KEYS_KILL_SGID :
+						       KEYS_KILL_PRIV;
+}
+
 int ops_kill_priv(struct fs *fs, fuse_req_t req, uint64_t ino)
 {
-	struct keys_setattr set = { .mask = KEYS_KILL_PRIV };
+	struct keys_setattr set = { 0 };
 	struct keys_attr attr;
 	int r;
 
@@ -147,6 +172,7 @@ int ops_kill_priv(struct fs *fs, fuse_req_t req, uint64_t ino)
 		return r;
 	if ((attr.mode & (S_ISUID | S_ISGID)) == 0 && (attr.flags & KEYS_ATTR_XATTR) == 0)
 		return 0;
+	set.mask = ops_kill_mask(req, &attr);
 	r = keys_setattr(fs->keys, ino, &set, &attr);
 	if (r == 0)
 		ops_forget_mode(fs, ino);
@@ -424,6 +450,12 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int vali
 		return;
 	}
 	fill_setattr(st, valid, &set);
+	/* With a size, the kernel has found that the caller lacks CAP_FSETID; with an owner it does
+	 * not say. */
+	if ((set.mask & KEYS_KILL_PRIV) != 0 &&
+	    ((set.mask & KEYS_SET_SIZE) != 0 || fuse_req_ctx(req)->uid != 0) &&
+	    keys_getattr(fs->keys, ino, &attr) == 0)
+		set.mask |= ops_kill_mask(req, &attr);
 	r = keys_setattr(fs->keys, ino, &set, &attr);
 	if (r < 0) {
 		ops_error(fs, req, r);

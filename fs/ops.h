@@ -34,6 +34,11 @@ int ops_hold_checkpoint(struct fs *fs);
 void ops_fill_stat(const struct keys_attr *attr, struct stat *ret_stat);
 void ops_fill_entry(const struct keys_attr *attr, struct fuse_entry_param *ret_entry);
 void ops_fill_cred(fuse_req_t req, struct keys_cred *ret_cred);
+/* Is the caller in this group? Reads /proc if it is not its first one: only for what is rare. */
+bool ops_in_group(fuse_req_t req, gid_t gid);
+/* What somebody without CAP_FSETID takes from the mode by a change: bits for keys_write() and
+ * keys_setattr(). */
+unsigned ops_kill_mask(fuse_req_t req, const struct keys_attr *attr);
 /* Drop setuid, setgid and capabilities of ino, if it has any, as a change by this caller does. */
 int ops_kill_priv(struct fs *fs, fuse_req_t req, uint64_t ino);
 /* The mode of ino is about to change by a request whose reply does not tell the kernel: make it ask

@@ -48,19 +48,26 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		ops_touch_atime(fs, ino);
 }
 
-/* Does this write drop setuid or setgid? */
-static bool loses_mode(struct fs *fs, uint64_t ino, const struct fuse_write_in *in)
+/* What this write drops; *ret_mode: it may be setuid or setgid. */
+static unsigned to_kill(struct fs *fs, fuse_req_t req, uint64_t ino, const struct fuse_write_in *in,
+			bool *ret_mode)
 {
 	struct keys_attr attr;
 
-	return (in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0 &&
-	       keys_getattr(fs->keys, ino, &attr) == 0 && (attr.mode & (S_ISUID | S_ISGID)) != 0;
+	*ret_mode = false;
+	if ((in->write_flags & FUSE_WRITE_KILL_SUIDGID) == 0)
+		return 0;
+	if (keys_getattr(fs->keys, ino, &attr) < 0 || (attr.mode & (S_ISUID | S_ISGID)) == 0)
+		return KEYS_KILL_PRIV;
+	*ret_mode = true;
+	return ops_kill_mask(req, &attr);
 }
 
-static int write_data(struct fs *fs, uint64_t ino, const char *data, size_t size, uint64_t off,
-		      size_t *ret_written)
+static int write_data(struct fs *fs, fuse_req_t req, uint64_t ino, const char *data, size_t size,
+		      uint64_t off, size_t *ret_written)
 {
 	const struct fuse_write_in *in = (const void *)(fs->request + 1);
+	unsigned kill;
 	bool mode;
 	int r;
 
@@ -70,9 +77,8 @@ static int write_data(struct fs *fs, uint64_t ino, const char *data, size_t size
 	*ret_written = 0;
 	if (size == 0)
 		return 0;
-	mode = loses_mode(fs, ino, in);
-	r = keys_write(fs->keys, ino, off, data, size,
-		       (in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0, ret_written);
+	kill = to_kill(fs, req, ino, in, &mode);
+	r = keys_write(fs->keys, ino, off, data, size, kill, ret_written);
 	if (r == 0 && mode)
 		ops_forget_mode(fs, ino);
 	return r;
@@ -93,7 +99,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 			fuse_reply_write(req, size);
 		return;
 	}
-	r = write_data(fs, ino, data, size, (uint64_t)off, &written);
+	r = write_data(fs, req, ino, data, size, (uint64_t)off, &written);
 	if (r < 0) {
 		ops_error(fs, req, r);
 		return;

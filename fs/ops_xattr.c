@@ -9,23 +9,8 @@
 #include <string.h>
 
 #define ACCESS_ACL    "system.posix_acl_access"
-#define GROUPS_MAX    256               /* of a process, that are looked at */
 /* Size and flags: what SETXATTR begins with unless SETXATTR_EXT is agreed. */
 #define SETXATTR_HEAD 8u
-
-static bool in_groups(fuse_req_t req, gid_t gid)
-{
-	gid_t list[GROUPS_MAX];
-	int n;
-
-	if (fuse_req_ctx(req)->gid == gid)
-		return true;
-	n = fuse_req_getgroups(req, GROUPS_MAX, list);
-	for (int i = 0; i < n && i < GROUPS_MAX; i++)
-		if (list[i] == gid)
-			return true;
-	return false;
-}
 
 /* An access ACL set by somebody outside the file's group takes setgid away, as chmod does. */
 static bool acl_kills_sgid(struct fs *fs, fuse_req_t req, uint64_t ino, const char *name)
@@ -34,7 +19,7 @@ static bool acl_kills_sgid(struct fs *fs, fuse_req_t req, uint64_t ino, const ch
 
 	return strcmp(name, ACCESS_ACL) == 0 && fuse_req_ctx(req)->uid != 0 &&
 	       keys_getattr(fs->keys, ino, &attr) == 0 && (attr.mode & S_ISGID) != 0 &&
-	       !in_groups(req, attr.gid);
+	       !ops_in_group(req, attr.gid);
 }
 
 /* The arguments are read from the raw request: libfuse 3.14 decodes the longer form, which was not

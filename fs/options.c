@@ -232,6 +232,8 @@ static int set_option(struct options *o, const struct option_def *def, const cha
 		return usage(def->name, "takes no value");
 	if (set_switch(o, def->id))
 		return 0;
+	if (value == NULL)
+		value = "";
 	switch (def->id) {
 	case OPT_WORDS:
 		return option_words(o, value);

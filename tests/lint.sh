@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # make lint: what can be seen without running anything. Tools that are not installed are named and left out.
-#   tests/lint.sh [CPPFLAGS]
+#   tests/lint.sh [CPPFLAGS [JOBS]]
 set -u
 cd "$(dirname "$0")/.." || exit 2
 read -ra cppflags <<<"${1:--I. -D_GNU_SOURCE}"
+jobs=${2:-$(nproc)}
 bad=0
 
 fail() { printf 'lint: %s\n' "$*" >&2; bad=$((bad + 1)); }
@@ -15,6 +16,10 @@ findings() {
 	text=$(cat)
 	[ -z "$text" ] || { printf '%s\n' "$text" >&2; fail "$1"; }
 }
+
+# One line of core may print: a condition that must hold does not, so the process aborts, and nobody is left to hand a
+# text to. check_failed() says which condition it was, on stderr, where the daemon's log picks it up.
+allow_check_failed() { grep -vE '^core/base\.c:[0-9]+:[[:space:]]*\(void\)fprintf\(stderr, .*this must hold'; }
 
 mapfile -t c_files < <(find core fs tests -name '*.c' | sort)
 mapfile -t all_c < <(find core fs tests -name '*.[ch]' | sort)
@@ -31,7 +36,7 @@ mapfile -t scripts < <(find tests mount-scripts .ci -type f | sort | while read 
 	grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*[<"]([^>"]*/)?keys/' core/store |
 		findings 'core/store includes core/keys'
 	grep -nE '\b(printf|puts|fprintf|perror|_?exit)[[:space:]]*\(' "${core_files[@]}" |
-		grep -vE '^[^:]+:[0-9]+:[[:space:]]*(/?\*)' | findings 'core/ prints or exits'
+		grep -vE '^[^:]+:[0-9]+:[[:space:]]*(/?\*)' | allow_check_failed | findings 'core/ prints or exits'
 }
 for f in "${all_c[@]}" "${scripts[@]}" Makefile; do
 	head -n 5 "$f" | grep -q 'SPDX-License-Identifier: MIT' || fail "$f: no SPDX line"
@@ -56,7 +61,8 @@ for doc in "${documents[@]}"; do
 done | findings 'documents name files that are not there'
 
 if have shellcheck; then
-	shellcheck -x -P SCRIPTDIR "${scripts[@]}" || fail shellcheck
+	# SC2317: the functions that tests hand to ok() and nok() by name look unreachable to it.
+	shellcheck -x -P SCRIPTDIR -e SC2317 "${scripts[@]}" || fail shellcheck
 fi
 if have mandoc && ((${#manuals[@]})); then
 	mandoc -Tlint -Wwarning "${manuals[@]}" || fail mandoc
@@ -69,10 +75,10 @@ if have clang-tidy; then
 	checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling'
 	checks+=',bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-narrowing-conversions'
 	checks+=',-bugprone-assignment-in-if-condition,-bugprone-implicit-widening-of-multiplication-result'
-	printf '%s\n' "${c_files[@]}" | grep -v '^tests/' | while read -r f; do
-		clang-tidy --quiet --warnings-as-errors='*' --checks="$checks" "$f" -- -std=gnu11 "${cppflags[@]}" 2>/dev/null ||
-			printf '%s\n' "$f"
-	done | findings clang-tidy
+	# Its stderr only counts the warnings that were left out; the findings are on stdout.
+	text=$(printf '%s\n' "${c_files[@]}" | grep -v '^tests/' | xargs -P "$jobs" -I '{}' \
+		clang-tidy --quiet --warnings-as-errors='*' --checks="$checks" '{}' -- -std=gnu11 "${cppflags[@]}" 2>/dev/null) ||
+		{ printf '%s\n' "$text" >&2; fail clang-tidy; }
 fi
 
 ((bad == 0)) && { echo 'lint: clean'; exit 0; }

@@ -51,7 +51,7 @@ static int apply_del(struct keys *k, const uint8_t *data, uint32_t len)
 
 static int apply_attr(struct keys *k, const uint8_t *data, uint32_t len)
 {
-	struct keys_attr now, a;
+	struct keys_attr now = { 0 }, a = { 0 };
 	uint32_t have;
 	uint64_t ino;
 	uint8_t *v;

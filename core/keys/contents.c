@@ -59,7 +59,7 @@ static int extent_block(struct keys *k, uint64_t ino, const struct extent *e, ui
 	const uint8_t *p = store_blocks(k->store, e->block + i, 1, &r);
 
 	if (!p)
-		return r;
+		return r < 0 ? r : -EUCLEAN;
 	if (block_csum(p) != get_le32(e->csums + 4 * i))
 		return err_corrupt("inode %llu: contents at byte %llu (block %llu): checksum does not match",
 				   (unsigned long long)ino, (unsigned long long)(fblock << BLOCK_SHIFT),
@@ -120,10 +120,10 @@ struct pieces {
 
 static bool add_piece(struct pieces *p, const void *data, size_t len)
 {
-	struct iovec *last = p->count > 0 ? &p->iov[p->count - 1] : NULL;
+	int n = p->count;
 
-	if (last && (const uint8_t *)last->iov_base + last->iov_len == data) {
-		last->iov_len += len;
+	if (n > 0 && (const uint8_t *)p->iov[n - 1].iov_base + p->iov[n - 1].iov_len == data) {
+		p->iov[n - 1].iov_len += len;
 	} else {
 		if (p->count == p->max)
 			return false;
@@ -172,7 +172,7 @@ static int read_extent(struct keys *k, uint64_t ino, const struct extent *e, uin
 		const uint8_t *block;
 		int r = extent_block(k, ino, e, off >> BLOCK_SHIFT, &block);
 
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (!add_piece(p, block + (off & (BLOCK_SIZE - 1)), n))
 			return -ENOBUFS;
@@ -433,14 +433,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	return r;
 }
 
-static void kill_priv(struct keys_attr *a)
-{
-	a->mode &= ~(uint32_t)S_ISUID;
-	if (a->mode & S_IXGRP)
-		a->mode &= ~(uint32_t)S_ISGID;
-}
-
-int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, bool kill, size_t *ret_written)
+int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
 	int r = inode_get(k, ino, &a);
@@ -460,7 +453,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 		return r;
 	attr_touch(k, &a, true);
 	if (kill)
-		kill_priv(&a);
+		attr_kill_priv(&a, kill);
 	change_begin(k, CHANGE_WRITE);
 	if (len > DATA_MAX)
 		return write_long(k, &a, off, data, ret_written, kill && a.flags & KEYS_ATTR_XATTR);
@@ -646,7 +639,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 
 	len = (size_t)min_u64(len, sizeof buf);
 	r = keys_read(k, src, src_off, len, iov, ARRAY_LEN(iov), &n, &bytes);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	for (i = 0; i < n; i++) {
 		memcpy(buf + done, iov[i].iov_base, iov[i].iov_len);
@@ -657,7 +650,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 		return 0;
 	}
 	/* setuid bits are the caller's business: only it knows who asks. */
-	return keys_write(k, dst, dst_off, buf, done, false, ret_copied);
+	return keys_write(k, dst, dst_off, buf, done, 0, ret_copied);
 }
 
 /* Applying --------------------------------------------------------------------------------------------------------- */
@@ -776,7 +769,7 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	uint8_t old[BLOCK_SIZE];
 	struct extent part;
 	uint64_t n;
-	int64_t freed;
+	int64_t freed = 0;
 	int r = extent_find(k, a->ino, fblock, e);
 
 	if (r < 0 && r != -ENOENT)
@@ -925,7 +918,7 @@ int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 	struct extent e = { .fblock = fblock, .block = x->block, .count = x->count, .gen = store_gen(k->store),
 			    .flags = flags & MAP_UNWRITTEN ? EXTENT_UNWRITTEN : 0 };
 	struct keys_attr a;
-	int64_t freed;
+	int64_t freed = 0;
 	int r = inode_get(k, ino, &a);
 
 	if (r < 0)

@@ -16,6 +16,13 @@ int inode_get(struct keys *k, uint64_t ino, struct keys_attr *ret)
 	return r < 0 ? r : inode_decode(v, len, ino, ret);
 }
 
+void attr_kill_priv(struct keys_attr *a, unsigned mask)
+{
+	a->mode &= ~(uint32_t)S_ISUID;
+	if (a->mode & S_IXGRP || mask & KEYS_KILL_SGID)
+		a->mode &= ~(uint32_t)S_ISGID;
+}
+
 struct keys_time keys_now(const struct keys *k)
 {
 	uint64_t ns = store_now_ns(k->store);
@@ -92,9 +99,7 @@ static int drop_privileges(struct keys *k, const struct keys_setattr *set, struc
 {
 	if (!(set->mask & KEYS_KILL_PRIV) || S_ISDIR(a->mode))
 		return 0;
-	a->mode &= ~(uint32_t)S_ISUID;
-	if (a->mode & S_IXGRP)
-		a->mode &= ~(uint32_t)S_ISGID;
+	attr_kill_priv(a, set->mask);
 	return a->flags & KEYS_ATTR_XATTR ? xattr_change_drop(k, a->ino, CAPS_NAME) : 0;
 }
 

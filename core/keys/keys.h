@@ -73,6 +73,7 @@ enum {
 	KEYS_SET_ATIME_NOW = 1 << 7,
 	KEYS_SET_MTIME_NOW = 1 << 8,
 	KEYS_KILL_PRIV = 1 << 9,    /* clear setuid, and setgid where group-executable; drop security.capability */
+	KEYS_KILL_SGID = 1 << 10,   /* with KEYS_KILL_PRIV: also a setgid without group-execute (caller not in the group) */
 };
 struct keys_setattr {
 	unsigned mask;
@@ -137,8 +138,8 @@ int keys_rmdir(struct keys *k, uint64_t dir, const char *name, size_t len, uint6
 int keys_rename(struct keys *k, uint64_t odir, const char *oname, size_t olen, uint64_t ndir, const char *nname,
 		size_t nlen, unsigned flags, const struct keys_cred *cred, uint64_t *ret_orphan);
 int keys_setattr(struct keys *k, uint64_t ino, const struct keys_setattr *set, struct keys_attr *ret_attr);
-/* Writes up to KEYS_WRITE_MAX bytes. kill_priv: as KEYS_KILL_PRIV. *ret_written > 0 on success. -EFBIG past KEYS_SIZE_MAX. */
-int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, bool kill_priv, size_t *ret_written);
+/* Writes up to KEYS_WRITE_MAX bytes. kill: 0, or KEYS_KILL_PRIV, to which KEYS_KILL_SGID may be added. *ret_written > 0 on success. -EFBIG past KEYS_SIZE_MAX. */
+int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written);
 /* mode: 0 or FALLOC_FL_KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE; others -EOPNOTSUPP. */
 int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len);
 /* Copies up to len bytes (setuid bits stay: see KEYS_KILL_PRIV); *ret_copied may be less (call again), 0 at the end of the source. */

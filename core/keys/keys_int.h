@@ -21,6 +21,8 @@ struct keys {
 
 /* inode.c */
 int inode_get(struct keys *k, uint64_t ino, struct keys_attr *ret);
+/* Setuid and setgid as KEYS_KILL_PRIV, and KEYS_KILL_SGID if it is in mask. */
+void attr_kill_priv(struct keys_attr *a, unsigned mask);
 struct keys_time keys_now(const struct keys *k);
 /* Set ctime, and mtime if asked, to now. */
 void attr_touch(const struct keys *k, struct keys_attr *a, bool mtime);

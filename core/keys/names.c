@@ -38,7 +38,7 @@ static int find(struct keys *k, uint64_t dir, const char *name, size_t len, stru
 		next = key.lo + 1;
 		v = cursor_value(&c, &n);
 		r = dirent_decode(v, n, key, ret);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (ret->len == len && memcmp(ret->name, name, len) == 0)
 			return 0;
@@ -95,14 +95,14 @@ int keys_lookup(struct keys *k, uint64_t dir, const char *name, size_t len, stru
 	if (len == 1 && name[0] == '.')
 		return inode_get(k, dir, ret_attr);
 	r = get_dir(k, dir, &a);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (len == 2 && name[0] == '.' && name[1] == '.')
 		return inode_get(k, a.aux, ret_attr);
 	r = name_check(name, len);
 	if (r == 0)
 		r = dirent_find(k, dir, name, len, &d);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = inode_get(k, d.ino, ret_attr);
 	return r == -ENOENT ? err_corrupt("directory %llu: an entry names inode %llu, which does not exist",
@@ -114,7 +114,7 @@ int keys_readlink(struct keys *k, uint64_t ino, char *buf, size_t size, size_t *
 	struct keys_attr a;
 	int r = inode_get(k, ino, &a);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (!S_ISLNK(a.mode))
 		return -EINVAL;
@@ -130,7 +130,7 @@ int keys_readdir(struct keys *k, uint64_t dir, uint64_t cookie, int (*fn)(void *
 	struct keys_attr a;
 	int r = get_dir(k, dir, &a);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (cookie < 1 && fn(ctx, &(struct keys_dirent){ 1, dir, S_IFDIR, 1, "." }))
 		return 0;
@@ -149,7 +149,7 @@ int keys_readdir(struct keys *k, uint64_t dir, uint64_t cookie, int (*fn)(void *
 			return 0;
 		v = cursor_value(&c, &n);
 		r = dirent_decode(v, n, key, &d);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		e = (struct keys_dirent){ key.lo, d.ino, d.type, d.len, d.name };
 		if (fn(ctx, &e))
@@ -220,11 +220,11 @@ static int inherit_acl(struct keys *k, const struct keys_attr *dir, const struct
 	}
 	if (r == 0 && acl_check(acl, len) < 0)
 		r = err_corrupt("inode %llu: default ACL is damaged", (unsigned long long)dir->ino);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (S_ISDIR(a->mode)) {
 		r = xattr_find(k, a->ino, ACL_DEFAULT_NAME, &place);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		xattr_change_set(k, a->ino, &place, ACL_DEFAULT_NAME, acl, (uint32_t)len);
 		a->flags |= KEYS_ATTR_DEFAULT_ACL | KEYS_ATTR_XATTR;
@@ -233,7 +233,7 @@ static int inherit_acl(struct keys *k, const struct keys_attr *dir, const struct
 	if (plain)
 		return 0;
 	r = xattr_find(k, a->ino, ACL_ACCESS_NAME, &place);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	xattr_change_set(k, a->ino, &place, ACL_ACCESS_NAME, acl, (uint32_t)len);
 	a->flags |= KEYS_ATTR_ACL | KEYS_ATTR_XATTR;
@@ -281,7 +281,7 @@ int keys_make(struct keys *k, uint64_t dir, const char *name, size_t len, uint32
 		return -EINVAL;
 	}
 	r = prepare_new(k, dir, name, len, &d, &key);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (S_ISDIR(mode) && d.nlink >= KEYS_LINK_MAX)
 		return -EMLINK;
@@ -294,7 +294,7 @@ int keys_make(struct keys *k, uint64_t dir, const char *name, size_t len, uint32
 		d.nlink++;
 	}
 	r = inherit_acl(k, &d, cred, &a);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	change_new_inode(k, &a);
 	return commit_new(k, &d, key, name, len, &a, ret_attr);
@@ -312,7 +312,7 @@ int keys_symlink(struct keys *k, uint64_t dir, const char *name, size_t len, con
 	if (target_len > KEYS_SYMLINK_MAX)
 		return -ENAMETOOLONG;
 	r = prepare_new(k, dir, name, len, &d, &key);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	change_begin(k, CHANGE_SYMLINK);
 	new_attr(k, &d, S_IFLNK | 0777, cred, &a);
@@ -328,7 +328,7 @@ int keys_link(struct keys *k, uint64_t ino, uint64_t dir, const char *name, size
 	struct key key;
 	int r = inode_get(k, ino, &a);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (S_ISDIR(a.mode))
 		return -EPERM;
@@ -337,7 +337,7 @@ int keys_link(struct keys *k, uint64_t ino, uint64_t dir, const char *name, size
 	if (a.nlink >= KEYS_LINK_MAX)
 		return -EMLINK;
 	r = prepare_new(k, dir, name, len, &d, &key);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	change_begin(k, CHANGE_LINK);
 	a.nlink++;
@@ -367,7 +367,7 @@ static int prepare_remove(struct keys *k, uint64_t dir, const char *name, size_t
 {
 	int r = name_check(name, len);
 
-	if (r < 0)
+	if (r != 0)
 		return r == -EEXIST ? -EINVAL : r;
 	/* First, since it may change the tree, and the entry found points into it. */
 	r = change_reserve(k, frees ? 4 : 10, 0, frees);
@@ -401,12 +401,12 @@ int keys_unlink(struct keys *k, uint64_t dir, const char *name, size_t len, uint
 	struct dirent e;
 	int r = prepare_remove(k, dir, name, len, true, &d, &e, &a);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (S_ISDIR(a.mode))
 		return -EISDIR;
 	r = remove_name(k, CHANGE_UNLINK, &d, &e, &a);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ret_ino = a.ino;
 	*ret_nlink = a.nlink;
@@ -421,7 +421,7 @@ int keys_rmdir(struct keys *k, uint64_t dir, const char *name, size_t len, uint6
 		len == 2 && name[0] == '.' && name[1] == '.' ? -ENOTEMPTY :
 		prepare_remove(k, dir, name, len, true, &d, &e, &a);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (!S_ISDIR(a.mode))
 		return -ENOTDIR;
@@ -457,7 +457,7 @@ static int check_loop(struct keys *k, uint64_t ino, uint64_t dir)
 		if (dir == KEYS_ROOT_INO)
 			return 0;
 		r = get_dir(k, dir, &a);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		dir = a.aux;
 	}
@@ -473,12 +473,12 @@ static int rename_prepare(struct keys *k, uint64_t odir, const char *oname, size
 
 	if (r == 0)
 		r = name_check(nname, nlen);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	rn->od = rn->nd = &rn->odir;
 	if (odir != ndir) {
 		r = get_live_dir(k, ndir, &rn->ndir);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		rn->nd = &rn->ndir;
 	}
@@ -505,7 +505,7 @@ static int rename_check(struct keys *k, const struct rename *rn, uint64_t ndir, 
 	if (odir != ndir && S_ISDIR(rn->from.mode)) {
 		int r = check_loop(k, rn->from.ino, ndir);
 
-		if (r < 0)
+		if (r != 0)
 			return r;
 	}
 	if (flags & RENAME_EXCHANGE) {
@@ -577,7 +577,7 @@ static int rename_over(struct keys *k, struct rename *rn, const char *oname, siz
 
 	if (!rn->exists)
 		r = dirent_new_key(k, rn->nd->ino, nname, nlen, &key);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	change_begin(k, CHANGE_RENAME);
 	if (whiteout) {
@@ -610,7 +610,7 @@ int keys_rename(struct keys *k, uint64_t odir, const char *oname, size_t olen, u
 
 	if (r == 0)
 		r = rename_check(k, &rn, ndir, odir, flags);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ret_orphan = 0;
 	/* rename(2): two names of one file stay as they are. */

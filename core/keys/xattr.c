@@ -62,7 +62,7 @@ int xattr_find(struct keys *k, uint64_t ino, const char *name, struct xattr_plac
 		}
 		if (r == 0)
 			r = head_decode(ino, v, len, &found, &name_len, &value_len);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (name_len == n && memcmp(found, name, n) == 0) {
 			*ret = (struct xattr_place){ base, true, value_len, chunk_count(n, value_len) };
@@ -79,7 +79,7 @@ int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t
 	unsigned i;
 	int r = xattr_find(k, ino, name, &p);
 
-	if (r < 0)
+	if (r != 0)
 		return r == -ENOSPC ? -ENODATA : r;
 	if (!p.exists)
 		return -ENODATA;
@@ -95,7 +95,7 @@ int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t
 		r = tree_get(k->tree, item_key(ino, ITEM_XATTR, p.base + i), &v, &len);
 		if (r == -ENOENT || (r == 0 && (len < skip || len - skip > p.len - done)))
 			return err_corrupt("inode %llu: extended attribute is damaged", (unsigned long long)ino);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		memcpy((uint8_t *)buf + done, v + skip, len - skip);
 		done += len - skip;
@@ -128,7 +128,7 @@ int keys_getxattr(struct keys *k, uint64_t ino, const char *name, void *buf, siz
 
 	if (r == 0)
 		r = inode_get(k, ino, &a);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (!(a.flags & KEYS_ATTR_XATTR))
 		return -ENODATA;
@@ -142,7 +142,7 @@ int keys_listxattr(struct keys *k, uint64_t ino, char *buf, size_t size, size_t 
 	size_t done = 0;
 	int r = inode_get(k, ino, &a);
 
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = a.flags & KEYS_ATTR_XATTR ? tree_seek(k->tree, item_key(ino, ITEM_XATTR, 0), &c) : -ENOENT;
 	for (; r == 0; r = cursor_next(&c)) {
@@ -157,7 +157,7 @@ int keys_listxattr(struct keys *k, uint64_t ino, char *buf, size_t size, size_t 
 			continue;
 		v = cursor_value(&c, &len);
 		r = head_decode(ino, v, len, &name, &name_len, &value_len);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (size > 0) {
 			if (size - done < name_len + 1)
@@ -190,7 +190,7 @@ void xattr_change_set(struct keys *k, uint64_t ino, const struct xattr_place *p,
 			memset(to, 0, XATTR_HEADER);
 			to[0] = (uint8_t)n;
 			put_le32(to + 4, size);
-			memcpy(to + XATTR_HEADER, name, n);
+			memcpy(to + XATTR_HEADER, name, n);     /* NOLINT(bugprone-not-null-terminated-result): n is stored */
 		}
 		if (body > 0)
 			memcpy(to + head, from, body);
@@ -231,7 +231,7 @@ static int set_acl(struct keys_attr *a, const char *name, const void *value, siz
 	if (S_ISLNK(a->mode))
 		return -EOPNOTSUPP;
 	r = acl_check(value, size);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (!access) {
 		if (!S_ISDIR(a->mode))
@@ -267,14 +267,14 @@ int keys_setxattr(struct keys *k, uint64_t ino, const char *name, const void *va
 		r = set_acl(&a, name, value, size, kill_sgid, &store);
 	if (r == 0)
 		r = xattr_find(k, ino, name, &p);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (flags & XATTR_CREATE && p.exists)
 		return -EEXIST;
 	if (flags & XATTR_REPLACE && !p.exists)
 		return -ENODATA;
 	r = change_reserve(k, 4 + 2 * chunk_count(strlen(name), (uint32_t)size) / 3, 0, false);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	change_begin(k, CHANGE_SETXATTR);
 	if (store) {
@@ -298,13 +298,13 @@ int keys_removexattr(struct keys *k, uint64_t ino, const char *name)
 		r = inode_get(k, ino, &a);
 	if (r == 0)
 		r = xattr_find(k, ino, name, &p);
-	if (r < 0)
+	if (r != 0)
 		return r == -ENOSPC ? -ENODATA : r;
 	/* An ACL that says no more than the mode is not stored, so there is none to miss. */
 	if (!p.exists)
 		return strncmp(name, "system.", 7) == 0 ? 0 : -ENODATA;
 	r = change_reserve(k, 4, 0, true);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (strcmp(name, ACL_ACCESS_NAME) == 0)
 		a.flags &= ~KEYS_ATTR_ACL;

@@ -4,6 +4,8 @@
  */
 #include "core/store/journal.h"
 
+#define SEARCH_TIMES 4u         /* a segment's bytes are hashed as often in the search for damage, and little more */
+
 static uint64_t seg_size(const struct journal *j)
 {
 	return (uint64_t)1 << j->shift;
@@ -376,27 +378,58 @@ int journal_accept(struct journal *j, const struct journal_next *n, int (*claim)
 	return r;
 }
 
-/* A record that is whole by itself, whatever came before it. */
-static bool is_whole(const uint8_t *p, uint64_t room, uint64_t nonce, jpos_t pos)
+/* Is there a record that is whole by itself, whatever came before it? Its length; 0: none. */
+static uint32_t whole_at(const uint8_t *p, uint64_t room, uint64_t nonce, jpos_t pos, uint64_t *hashed)
 {
 	uint32_t len;
 
-	if (room < REC_HEADER || get_le32(p + REC_MAGIC_OFF) != REC_MAGIC)
-		return false;
+	if (get_le32(p + REC_MAGIC_OFF) != REC_MAGIC)
+		return 0;
 	len = get_le32(p + REC_LEN);
-	return len >= REC_HEADER && len <= REC_MAX && len <= room && len % 8 == 0 &&
-	       get_le64(p + REC_CHECK) == hash64(p + 16, len - 16, nonce ^ pos);
+	if (len < REC_HEADER || len > REC_MAX || len > room || len % 8 != 0)
+		return 0;
+	*hashed += len;
+	return get_le64(p + REC_CHECK) == hash64(p + 16, len - 16, nonce ^ pos) ? len : 0;
 }
 
-static int search_segment(const struct journal *j, block_t first, uint64_t serial, uint64_t nonce, uint64_t from)
+/* One use of a segment: which one, and what its records are sealed with. */
+struct seg_use {
+	block_t first;
+	uint64_t serial, nonce;
+};
+
+/* Where a whole NEXT record of u leads; false: the record is none, or leads nowhere. */
+static bool leads_on(const struct journal *j, const struct seg_use *u, const uint8_t *rec, uint32_t len,
+		     struct seg_use *ret)
 {
-	const uint8_t *p = map_block(j->map, first);
-	uint64_t off;
+	const uint8_t *data = rec + REC_HEADER + MUT_HEADER;
+	uint64_t blocks = map_blocks(j->map), need = journal_seg_blocks(j);
 
-	for (off = from; off < seg_size(j); off += 8) {
-		jpos_t pos = serial << j->shift | off;
+	if (len != REC_NEXT_LEN || get_le16(rec + REC_TYPE) != REC_TYPE_NEXT ||
+	    !(get_le16(rec + REC_FLAGS) & REC_FLAG_INTERNAL) || get_le64(data + 8) != u->serial + 1)
+		return false;
+	*ret = (struct seg_use){ get_le64(data), u->serial + 1, get_le64(data + 16) };
+	return ret->first >= 2 && need <= blocks && ret->first <= blocks - need;
+}
 
-		if (get_le32(p + off) != REC_MAGIC || !is_whole(p + off, seg_size(j) - off, nonce, pos))
+/* Look at a segment from `from` on. -EUCLEAN: a record there proves damage. 1: *ret_next is where its whole NEXT leads; 0:
+ * it has none.
+ * Contents may be anything, also what looks like a record of 128 KiB at every 8 bytes. So when SEARCH_TIMES the segment's
+ * size was hashed, only those places are looked at where a record that knows of a sync stands: the first one of a page,
+ * since a sync moves the tail there (J2), and the first one of the segment. */
+static int search_segment(struct journal *j, const struct seg_use *u, uint64_t from, struct seg_use *ret_next)
+{
+	const uint8_t *p = map_block(j->map, u->first);
+	uint64_t off, hashed = 0;
+	int r = 0;
+
+	for (off = from; off + REC_HEADER <= seg_size(j); off += 8) {
+		uint32_t len;
+
+		if (hashed > SEARCH_TIMES * seg_size(j) && off % BLOCK_SIZE != 0 && off != SEG_HEADER)
+			continue;
+		len = whole_at(p + off, seg_size(j) - off, u->nonce, u->serial << j->shift | off, &hashed);
+		if (len == 0)
 			continue;
 		if (get_le64(p + off + REC_DURABLE) > j->seq)
 			return err_corrupt("journal: the record of change %llu (byte %llu or behind) is damaged, although "
@@ -404,26 +437,53 @@ static int search_segment(const struct journal *j, block_t first, uint64_t seria
 					   (unsigned long long)(j->seq + 1),
 					   (unsigned long long)((j->segs[j->used - 1] << BLOCK_SHIFT) +
 								seg_offset(j, j->tail)),
-					   (unsigned long long)((first << BLOCK_SHIFT) + off));
+					   (unsigned long long)((u->first << BLOCK_SHIFT) + off));
+		if (leads_on(j, u, p + off, len, ret_next))
+			r = 1;
+		off += len - 8;         /* within a whole record there are no others */
 	}
-	return 0;
+	j->searched += hashed;
+	return r;
+}
+
+/* A segment and those that the chain went on in. They may be none that a superblock lists: allocated since, they are
+ * known by the NEXT records only. *serial becomes that of the last one. */
+static int search_chain(struct journal *j, struct seg_use u, uint64_t from, uint64_t *serial)
+{
+	unsigned hops = 0;
+	int r;
+
+	do {
+		struct seg_use next = { 0 };
+
+		r = search_segment(j, &u, from, &next);
+		*serial = u.serial;
+		u = next;
+		from = SEG_HEADER;
+	} while (r > 0 && ++hops < JOURNAL_SEGS);
+	return r < 0 ? r : 0;
 }
 
 int journal_check_damage(struct journal *j)
 {
-	uint64_t serial = seg_serial(j, j->tail);
+	/* The tail may stand at the segment's very end. */
+	uint64_t serial = seg_serial(j, j->tail - 1);
+	struct seg_use u = { j->segs[j->used - 1], serial, j->nonce };
 	unsigned i;
-	int r = search_segment(j, j->segs[j->used - 1], serial, j->nonce, seg_offset(j, j->tail));
+	int r;
 
-	/* Segments that were used after this one tell by their headers; their records are searched likewise. */
+	j->searched = 0;
+	r = search_chain(j, u, j->tail - (serial << j->shift), &serial);
+	/* Segments that were used after these tell by their headers: the NEXT that led there may be what is damaged. */
 	for (i = j->used; i < j->count && r == 0; i++) {
 		const uint8_t *p = map_block(j->map, j->segs[i]);
 
-		if (get_le64(p + SEG_MAGIC_OFF) == SEG_MAGIC && get_le64(p + SEG_STORE) == j->store_id &&
-		    get_le64(p + SEG_CSUM) == hash64(p + 16, SEG_HEADER - 16, j->segs[i]) &&
-		    get_le64(p + SEG_SERIAL) > serial)
-			r = search_segment(j, j->segs[i], get_le64(p + SEG_SERIAL), get_le64(p + SEG_NONCE),
-					   SEG_HEADER);
+		if (get_le64(p + SEG_MAGIC_OFF) != SEG_MAGIC || get_le64(p + SEG_STORE) != j->store_id ||
+		    get_le64(p + SEG_CSUM) != hash64(p + 16, SEG_HEADER - 16, j->segs[i]) ||
+		    get_le64(p + SEG_SERIAL) <= serial)
+			continue;
+		u = (struct seg_use){ j->segs[i], get_le64(p + SEG_SERIAL), get_le64(p + SEG_NONCE) };
+		r = search_chain(j, u, SEG_HEADER, &serial);
 	}
 	return r;
 }

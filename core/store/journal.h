@@ -38,6 +38,7 @@ struct journal {
 	_Atomic jpos_t pub_tail;        /* published after each append, tail before seq */
 	_Atomic seq_t pub_seq;
 	_Atomic jpos_t sync_mark;       /* the syncer writes, or has written, up to here */
+	uint64_t searched;              /* bytes hashed by the last journal_check_damage() */
 };
 
 /* Where records begin: what a superblock knows. */
@@ -96,7 +97,9 @@ struct journal_next {
 int journal_peek(struct journal *j, struct journal_next *ret);
 int journal_accept(struct journal *j, const struct journal_next *n, int (*claim)(void *ctx, block_t first, uint64_t blocks),
 		   void *ctx);
-/* After the last accepted record: -EUCLEAN if a later record proves that the one after it was on disk and is damaged. */
+/* After the last accepted record: -EUCLEAN if a later record proves that the one after it was on disk and is damaged. The
+ * chain is followed over whole NEXT records, also to segments that are not listed. Takes time by the journal's size,
+ * whatever it contains. */
 int journal_check_damage(struct journal *j);
 
 #endif

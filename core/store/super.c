@@ -101,7 +101,7 @@ void super_encode(uint8_t *p, block_t block, const struct super *sb)
 	unsigned i;
 
 	memset(p, 0, BLOCK_SIZE);
-	memcpy(p, SB_MAGIC, 8);
+	memcpy(p, SB_MAGIC, 8);         /* NOLINT(bugprone-not-null-terminated-result): eight bytes, no text */
 	put_le32(p + SB_VERSION, FORMAT_VERSION);
 	put_le32(p + SB_BLOCK_SHIFT, BLOCK_SHIFT);
 	put_le64(p + SB_COMPAT, sb->feature_compat);
@@ -141,7 +141,7 @@ void super_encode(uint8_t *p, block_t block, const struct super *sb)
 
 int super_pick(const uint8_t *pages, struct super *ret, block_t *ret_block)
 {
-	struct super sb[2];
+	struct super sb[2] = { 0 };
 	unsigned i;
 	int r[2], best = -1;
 

@@ -177,7 +177,7 @@ int tree_create(struct tree *t)
 /* The page, copied if it is older than C; *block and *gen become those of the copy. */
 static int writable(struct tree *t, block_t *block, gen_t *gen, unsigned level, uint8_t **ret_page)
 {
-	const uint8_t *old;
+	const uint8_t *old = NULL;
 	block_t copy;
 	int r = tree_page(t, *block, *gen, level, &old);
 
@@ -690,11 +690,13 @@ int tree_del(struct tree *t, struct key k)
 static int descend(struct tree_cursor *c, unsigned level, bool first)
 {
 	while (level > 0) {
-		const uint8_t *page = c->path[level].page, *child;
+		/* cppcheck-suppress arrayIndexOutOfBoundsCond ; level is below c->levels, at most TREE_LEVELS */
+		const uint8_t *page = c->path[level].page, *child = NULL;
 		block_t block;
 		gen_t gen;
 		int r;
 
+		/* cppcheck-suppress arrayIndexOutOfBoundsCond ; likewise */
 		inner_child(page, c->path[level].i, &block, &gen);
 		level--;
 		r = tree_page(c->tree, block, gen, level, &child);
@@ -822,7 +824,7 @@ int tree_relocate(struct tree *t, struct key k, block_t limit, bool *ret_moved)
 	gen_t gen = t->root.gen;
 	struct tree_path path;
 	unsigned level;
-	const uint8_t *page;
+	const uint8_t *page = NULL;
 	int r;
 
 	*ret_moved = false;

@@ -154,7 +154,7 @@ static int load_data(struct loader *l, const uint8_t *p, uint32_t len)
 		if (S_ISLNK(l->a.mode)) {
 			r = keys_restore_target(l->k, l->a.ino, p, len);
 		} else {
-			r = keys_write(l->k, l->a.ino, off, p, len, false, &n);
+			r = keys_write(l->k, l->a.ino, off, p, len, 0, &n);
 			if (r == 0 && n != len)
 				return err_set(EIO, "inode %llu: written in part", (unsigned long long)l->a.ino);
 		}

@@ -75,7 +75,7 @@ cat >"$T/through-mount" <<-'INNER'
 	mount -t msyncfs "$STORE" "$MNT" -o noatime
 	test "$(cat "$MNT/file")" = hello
 	umount "$MNT"
-	flock -w 20 "$STORE" true
+	flock -n "$STORE" true
 INNER
 cat >"$T/overlay" <<-'INNER'
 	set -eu
@@ -90,15 +90,15 @@ export T STORE MNT
 if [ "$(id -u)" != 0 ]; then
 	skip_one 'mount(8) needs root'
 elif [ -x /sbin/mount.msyncfs ]; then
-	ok 'mount -t msyncfs; umount(8), and the store is closed' sh "$T/through-mount"
+	ok 'mount -t msyncfs; umount(8) returns when the store is closed' sh "$T/through-mount"
 else
 	mkdir "$T/overlays"
-	make -s -C "$ROOT" MODE="$MODE" DESTDIR="$T/installed" install >/dev/null 2>&1
+	ok 'install' make -s -C "$ROOT" MODE="$MODE" DESTDIR="$T/installed" install
 	unshare -m --propagation "$(propagation)" sh -x "$T/overlay" >"$T/out" 2>&1 </dev/null
 	case $? in
-	0) pass 'mount -t msyncfs; umount(8), and the store is closed';;
+	0) pass 'mount -t msyncfs; umount(8) returns when the store is closed';;
 	77) skip_one 'no overlay to show mount(8) the helpers in';;
-	*) fail 'mount -t msyncfs; umount(8), and the store is closed'; diag "$(cat "$T/out")";;
+	*) fail 'mount -t msyncfs; umount(8) returns when the store is closed'; diag "$(cat "$T/out")";;
 	esac
 fi
 done_testing

@@ -79,7 +79,7 @@ if [ "$(id -u)" = 0 ]; then
 	mv m2 d3/elsewhere
 	rm name
 	is 'opens after a rename' "$(sysop handle_cat "$MNT" "$T/handle")" other
-	cd / && remount_store >/dev/null && cd "$MNT" || fail remount
+	{ cd / && remount_store >/dev/null && cd "$MNT"; } || fail remount
 	is 'opens after a remount' "$(sysop handle_cat "$MNT" "$T/handle")" other
 	is 'a directory too' "$(sysop handle_cat "$MNT" "$T/handle.d" | sort | tr '\n' ' ')" '. .. f '
 	errno 'a removed file is stale' ESTALE sysop handle_cat "$MNT" "$T/handle.gone"

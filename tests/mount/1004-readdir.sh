@@ -28,6 +28,7 @@ mkdir "$MNT/types"
 ok 'd_type and d_ino agree with lstat' dirwalk types "$MNT/types"
 exec 7<"$MNT/types"
 rm -r "$MNT/types"
+# shellcheck disable=SC2016 # for the inner shell
 ok 'a removed directory that is open reads as empty' sh -c 'test -z "$(ls -A /proc/self/fd/7 2>/dev/null)"'
 exec 7<&-
 

@@ -40,6 +40,7 @@ kill_daemon
 kill $! 2>/dev/null
 wait $! 2>/dev/null
 ok 'mount after the daemon died' mount_store --size=64M
+# shellcheck disable=SC2012 # what ls sees is the question
 is 'only what has a name is there' "$(ls -A "$MNT" | tr '\n' ' ')" 'f x '
 ok 'and all space comes back' wait_for "sync; test \$(sysop statfs '$MNT' | cut -d' ' -f2) -gt $((start - 4000000))"
 like 'O_TMPFILE works, or is refused as FUSE does' "$(sysop open rdwr,tmpfile "$MNT")" '^(ok|EOPNOTSUPP)$'

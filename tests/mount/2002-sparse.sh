@@ -73,7 +73,7 @@ truncate -s 10000 end
 is 'truncated bytes are zeros afterwards' "$(tr -d '\0' <end | wc -c)" 5000
 cp holes "$T/h"
 cp src "$T/s"
-cd / && remount_store >/dev/null && cd "$MNT" || fail remount
+{ cd / && remount_store >/dev/null && cd "$MNT"; } || fail remount
 same 'holes after a remount' holes "$T/h"
 same 'data after a remount' src "$T/s"
 is 'truncated bytes are zeros after it too' "$(tr -d '\0' <end | wc -c)" 5000

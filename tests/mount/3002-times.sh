@@ -18,7 +18,7 @@ errno 'of a symlink itself' ok sysop utimens l 11 12 13 14
 like 'is set there' "$(sysop times l)" '[0-9.]+ 13\.000000014 '
 like 'not in its target' "$(sysop times f)" ' 7\.000000008 '
 before=$(sysop times f)
-cd / && remount_store >/dev/null && cd "$MNT" || fail remount
+{ cd / && remount_store >/dev/null && cd "$MNT"; } || fail remount
 is 'kept over a remount' "$(sysop times f)" "$before"
 
 # changed A|M|C WHAT FILE COMMAND...: exactly these times of FILE move when the command runs.

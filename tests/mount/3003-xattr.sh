@@ -51,7 +51,7 @@ errno 'cp --preserve=all takes them along' 65536 sysop getxattr user.big copy
 ln f hard
 errno 'a hard link has the same' 65536 sysop getxattr user.big hard
 getfattr -d -m- -e hex f many d >"$T/before" 2>/dev/null
-cd / && remount_store >/dev/null && cd "$MNT" || fail remount
+{ cd / && remount_store >/dev/null && cd "$MNT"; } || fail remount
 is 'kept over a remount' "$(getfattr -d -m- -e hex f many d 2>/dev/null | cksum)" "$(cksum <"$T/before")"
 cd / || exit
 kill_daemon

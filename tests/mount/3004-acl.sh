@@ -56,7 +56,7 @@ mkdir many
 ok 'five hundred entries' setfacl $(seq -f '-m u:%.0f:r' 2000 2499) many
 is 'are kept' "$(acl many | tr ' ' '\n' | grep -c 'user:2')" 500
 getfacl -nR . >"$T/before" 2>/dev/null
-cd / && remount_store >/dev/null && cd "$MNT" || fail remount
+{ cd / && remount_store >/dev/null && cd "$MNT"; } || fail remount
 is 'kept over a remount' "$(getfacl -nR . 2>/dev/null)" "$(cat "$T/before")"
 errno 'and enforced' ok as 1001 sysop open rdwr d/f
 setfacl -k d

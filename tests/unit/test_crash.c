@@ -1231,7 +1231,7 @@ static void run_kind(enum work_profile profile, unsigned cases, unsigned rounds)
 	if (c && *c)
 		cases = (unsigned)strtoul(c, NULL, 10);
 	if (k && *k && strtol(k, NULL, 10) != (long)profile)
-		skip();
+		return;                 /* not skip(): "not ok" in cmocka's TAP */
 	images = recut_images = checked = kills = kills_cut = cuts_in_sync = reopened = adopted = calls_in_sync = 0;
 	blocks_full = 0;
 	check(sigaction(SIGSEGV, &sa, &old) == 0);

@@ -385,6 +385,101 @@ static void test_journal__damaged_next_is_damage(void **state)
 	world_free(w);
 }
 
+/* The record that proves the damage may stand in segments that were allocated after the checkpoint: only the NEXT records
+ * before it know them. */
+static void test_journal__damage_is_seen_from_segments_that_are_not_listed(void **state)
+{
+	struct world *w = world_new(1);
+	uint8_t *p;
+	unsigned i;
+	int damage;
+
+	(void)state;
+	add_segments(w, 4);
+	for (i = 0; i < 9; i++)
+		assert_int_equal(append(w, REC_MAX - 1000, 0, false), 0);
+	assert_true(w->j.used >= 4);
+	assert_int_equal(append(w, 200, 0, false), 0);
+	p = bytes_at(w, w->log[0].pos);
+	p[300] ^= 1;
+	/* Nothing says so far that it was on disk. */
+	assert_int_equal(read_all(w, &damage), 0);
+	assert_int_equal(damage, 0);
+	assert_int_equal(append(w, 200, w->log[0].seq, false), 0);
+	assert_int_equal(read_all(w, &damage), 0);
+	assert_int_equal(damage, -EUCLEAN);
+	p[300] ^= 1;
+	expect_all(w);
+	world_free(w);
+}
+
+/* A segment that leads into itself or out of the store ends the search. */
+static void test_journal__the_search_for_damage_ends(void **state)
+{
+	static const uint64_t bad[] = { 0, 1, 4096 - SEG_SIZE / BLOCK_SIZE + 1, 4096, UINT64_MAX, UINT64_MAX - 3 };
+	struct world *w = world_new(3);
+	uint8_t *p;
+	unsigned i;
+	int damage;
+
+	(void)state;
+	assert_int_equal(append(w, 200, 0, false), 0);
+	assert_int_equal(append(w, REC_MAX, 0, false), 0);
+	assert_int_equal(append(w, SEG_SIZE - REC_MAX - 200 - SEG_HEADER - REC_NEXT_LEN, 0, false), 0);
+	p = bytes_at(w, w->j.tail);
+	assert_int_equal(append(w, 200, w->log[0].seq, false), 0);
+	bytes_at(w, w->log[0].pos)[150] ^= 1;
+	assert_int_equal(read_all(w, &damage), 0);
+	assert_int_equal(damage, -EUCLEAN);
+	for (i = 0; i < ARRAY_LEN(bad); i++) {
+		jpos_t pos = w->log[2].pos + w->log[2].len;
+
+		put_le64(p + REC_HEADER + MUT_HEADER, bad[i]);
+		put_le64(p + REC_CHECK, hash64(p + 16, REC_NEXT_LEN - 16, w->start.nonce ^ pos));
+		/* What the NEXT names is not looked at; the segment's header is, since it is listed. */
+		assert_int_equal(read_all(w, &damage), 0);
+		assert_int_equal(damage, -EUCLEAN);
+	}
+	world_free(w);
+}
+
+/* Contents made to look like long records everywhere cost no more than a few times the journal's size, and what was
+ * written after a sync is found behind them all the same. */
+static void test_journal__crafted_contents_do_not_slow_the_search(void **state)
+{
+	struct world *w = world_new(3);
+	struct journal_next next;
+	struct journal j;
+	uint64_t off;
+	uint8_t *p;
+	unsigned i;
+	int damage;
+
+	(void)state;
+	for (i = 0; i < 2; i++)
+		assert_int_equal(append(w, i == 0 ? REC_MAX : SEG_SIZE / 4, 0, false), 0);
+	p = bytes_at(w, w->log[0].pos);
+	for (off = REC_HEADER; off < (uint64_t)REC_MAX + SEG_SIZE / 4; off += 8) {
+		put_le32(p + off, REC_MAGIC);
+		put_le32(p + off + 4, SEG_SIZE / 2 - 64);
+	}
+	assert_int_equal(journal_init(&j, &w->map, SHIFT, STORE_ID, 1), 0);
+	assert_int_equal(journal_load(&j, w->segs, w->seg_count, &w->start), 0);
+	assert_int_equal(journal_peek(&j, &next), 0);
+	assert_int_equal(journal_check_damage(&j), 0);
+	/* It did look, and then at one place in a page. */
+	assert_true(j.searched > 4 * SEG_SIZE);
+	assert_true(j.searched < 4 * SEG_SIZE + (SEG_SIZE / BLOCK_SIZE + 1) * (uint64_t)REC_MAX);
+	journal_release(&j);
+
+	assert_int_equal(journal_sync(&w->j, w->log[0].pos, w->j.tail), 0);
+	assert_int_equal(append(w, 200, w->j.seq, false), 0);
+	assert_int_equal(w->log[2].pos % BLOCK_SIZE, 0);
+	assert_int_equal(read_all(w, &damage), 0);
+	assert_int_equal(damage, -EUCLEAN);
+	world_free(w);
+}
+
 static int give(void *ctx, block_t first, uint64_t blocks)
 {
 	struct world *w = ctx;
@@ -563,6 +658,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_journal__flipped_bit_ends_the_prefix),
 	cmocka_unit_test(test_journal__flipped_bit_before_durable_is_damage),
 	cmocka_unit_test(test_journal__damaged_next_is_damage),
+	cmocka_unit_test(test_journal__damage_is_seen_from_segments_that_are_not_listed),
+	cmocka_unit_test(test_journal__the_search_for_damage_ends),
+	cmocka_unit_test(test_journal__crafted_contents_do_not_slow_the_search),
 	cmocka_unit_test(test_journal__stale_records_are_never_read),
 	cmocka_unit_test(test_journal__trim_gives_back_what_is_too_much),
 	cmocka_unit_test(test_journal__go_low_leaves_the_end),

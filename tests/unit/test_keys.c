@@ -301,6 +301,15 @@ static void test_keys__link_counts_and_times(void **state)
 
 		ok(keys_write(k, f, 0, "y", 1, true, &n));
 		assert_int_equal(attr(k, f).mode, S_IFREG | 01777);
+		/* Setgid without group-execute goes only where the caller is not in the group. */
+		ok(keys_setattr(k, f, &(struct keys_setattr){ .mask = KEYS_SET_MODE, .mode = 06767 }, &a));
+		ok(keys_write(k, f, 0, "y", 1, KEYS_KILL_PRIV, &n));
+		assert_int_equal(attr(k, f).mode, S_IFREG | 02767);
+		ok(keys_write(k, f, 0, "y", 1, KEYS_KILL_PRIV | KEYS_KILL_SGID, &n));
+		assert_int_equal(attr(k, f).mode, S_IFREG | 0767);
+		ok(keys_setattr(k, f, &(struct keys_setattr){ .mask = KEYS_SET_MODE, .mode = 06767 }, &a));
+		ok(keys_setattr(k, f, &(struct keys_setattr){ .mask = KEYS_KILL_PRIV | KEYS_KILL_SGID }, &a));
+		assert_int_equal(a.mode, S_IFREG | 0767);
 	}
 
 	/* A directory that moves takes a link from one parent to the other. */
