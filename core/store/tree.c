@@ -63,8 +63,13 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 	const uint8_t *p;
 	int r;
 
-	if (*v == tag) {
+	/* Once the mapping has failed nothing is trusted for having been right before: a change may have been left
+	 * half-way, and pages may be gone. */
+	if (*v == tag && map_failed(t->map) == 0) {
 		p = map_block(t->map, block);
+		/* Zeros, where somebody cut the file and made it long again. */
+		if (get_le32(p + PAGE_MAGIC_OFF) != PAGE_MAGIC)
+			return err_corrupt("tree page %llu is gone", (unsigned long long)block);
 		/* The cache does not know the level that this parent claims. */
 		if (page_level(p) != level)
 			return err_corrupt("tree page %llu has level %u, not %u", (unsigned long long)block,
