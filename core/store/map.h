@@ -40,7 +40,8 @@ void map_close(struct map *m);
 /* Grow by `blocks` blocks; on return they are on disk (allocated, size durable) and mapped. -ENOSPC, -EFBIG, -EDQUOT:
  * nothing changed that matters (the file may be longer than the mapping; the next growth uses that). */
 int map_grow(struct map *m, uint64_t blocks);
-/* Cut the mapping and the file down to `blocks` blocks. Nobody may use what is behind. */
+/* Cut the mapping and the file down to `blocks` blocks. Nobody may use what is behind. On an error the mapping may have
+ * been cut (map_blocks() tells) and the file not: that does no harm. */
 int map_shrink(struct map *m, uint64_t blocks);
 /* msync the blocks [first, first + count), in pieces. After the first error every call fails with it: the kernel reports
  * a failed writeback once, to whoever asks first, so nobody may trust a later success. Not on the request thread. */

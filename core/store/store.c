@@ -596,7 +596,7 @@ int store_open(const struct store_options *o, const struct store_client *client,
 {
 	struct store *s = store_new(o, client);
 	struct opening opening = { .s = s, .o = o };
-	bool unnamed = false;
+	bool unnamed = false, made = false, ours = false;
 	uint64_t byte;
 	int r = -ENOMEM;
 
@@ -605,9 +605,10 @@ int store_open(const struct store_options *o, const struct store_client *client,
 		return r;
 	if (record_init(&s->record) < 0)
 		goto fail;
-	r = file_open(o, &s->fd, &opening.is_new, &s->memory, &unnamed);
+	r = file_open(o, &s->fd, &opening.is_new, &s->memory, &unnamed, &made);
 	if (r < 0)
 		goto fail;
+	ours = opening.is_new && !s->memory;
 	r = map_guard(make_or_load, &opening);
 	if (r < 0 && s->map.base && store_lost(s, &byte))
 		r = err_set(EIO, "%s: byte %llu cannot be read: the file is being cut short, or the disk failed",
@@ -628,6 +629,8 @@ int store_open(const struct store_options *o, const struct store_client *client,
 	*ret_store = s;
 	return 0;
 fail:
+	if (ours)
+		file_discard(o, s->fd, made);
 	store_release(s);
 	return r;
 }
