@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # variables are for the tests
 # lib.sh: what the fault tests add to that of the mount tests. Every operation on a mount goes through `op`, which has a
 # bound: a mount that hangs fails the test, it does not hang it.
 #
