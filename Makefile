@@ -84,6 +84,8 @@ FS_SRC   := $(wildcard fs/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c)
+FAULT_SO_SRC := $(wildcard tests/fault/*.c)
+FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
 MAN1     := $(wildcard fs/man/*.1)
 MAN8     := $(wildcard fs/man/*.8)
@@ -99,7 +101,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory -r
 
-.PHONY: all help deps mount umount unit check test test-run test-programs bench lint sanitize install uninstall \
+.PHONY: all help deps mount umount unit check fault test test-run test-programs bench lint sanitize install uninstall \
 	dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
@@ -162,10 +164,16 @@ $(PROGRAM): $(call obj,$(FS_SRC)) $(LIB)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+# Calls that test_fault makes to fail; they are not in the store's table of system calls. The names are those of glibc
+# with 64-bit offsets.
+WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 fallocate64 ftruncate64 pwrite64 \
+	getrandom pthread_create
+$(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
+
 $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC)) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
-		$(TEST_LIBS) $(CORE_LIBS) $(LDLIBS)
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(TEST_LDFLAGS) $(LDFLAGS) -o $@ \
+		$(filter %.o %.a,$^) $(TEST_LIBS) $(CORE_LIBS) $(LDLIBS)
 
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
@@ -173,10 +181,18 @@ $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
 
+# Loaded into the daemon by the fault tests; never sanitized either.
+FAULT_SO := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(FAULT_SO_SRC))
+$(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS) -ldl
+
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC))) $(HELPER_PROGRAMS:=.d)
+-include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC))) $(HELPER_PROGRAMS:=.d) \
+	$(FAULT_SO:.so=.d)
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -201,7 +217,7 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(HELPER_PROGRAMS)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
 
 unit: $(UNIT_PROGRAMS)  ## build and run the unit tests (no root, no packages fetched)
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_PROGRAMS)
@@ -213,9 +229,16 @@ test:  ## get what is missing, build, run every test; closes with "N passed, N f
 	@$(MAKE) test-programs
 	@$(MAKE) test-run
 
-TESTS ?= $(UNIT_PROGRAMS) $(MOUNT_TESTS)
+TESTS ?= $(UNIT_PROGRAMS) $(MOUNT_TESTS) $(FAULT_TESTS)
 test-run: test-programs
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(TESTS)
+
+# Each call refused in turn with each error, the device, disks that fill and fail, files cut short, little memory.
+FAULT_PROGRAMS := $(foreach t,fault lost map,$(B)/tests/unit/test_$(t))
+fault:  ## every fault of section "faults", with each error it can give (about ten minutes)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(MAKE) test-programs
+	@FAULT_LONG=1 $(TEST_ENV) $(PROVE) -v -j1 --comments $(FAULT_PROGRAMS) $(FAULT_TESTS)
 
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

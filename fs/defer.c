@@ -5,12 +5,12 @@
 #include "fs/defer.h"
 
 #include "core/store/store.h"
+#include "fs/device.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define DEFER_MIN_SIZE 64u
 
@@ -56,16 +56,13 @@ static void entry_set_error(struct defer_entry *e, int error)
 	e->len = sizeof out;
 }
 
-/* The only errors are those of a connection that is gone (ENODEV) or of a request that the kernel
- * gave up with it (ENOENT): there is nobody left to tell. The lookup that such a reply would have
- * counted is not taken back; the table goes with the connection. */
-static void entry_send(const struct defer_entry *e, int fd)
+/* If the connection is gone (ENODEV) there is nobody left to tell. The lookup that a reply which was
+ * not taken would have counted is not taken back: the inode is known until the mount ends. */
+static void entry_send(struct defer_entry *e, int fd)
 {
-	ssize_t n;
+	struct iovec iov = { e->reply, e->len };
 
-	do {
-		n = write(fd, e->reply, e->len);
-	} while (n < 0 && errno == EINTR);
+	(void)device_reply(fd, &iov, 1);
 }
 
 static bool ring_grow(struct defer *d)

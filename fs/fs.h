@@ -16,6 +16,7 @@
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 #define FS_WRITE_MAX  KEYS_WRITE_MAX            /* longest WRITE and READ */
 #define FS_DIRBUF_MAX (1024u * 1024u)
@@ -44,12 +45,14 @@ struct fs {
 
 	/* The request that is being answered. */
 	const struct fuse_in_header *request;   /* raw; NULL between requests */
+	fuse_req_t req;                         /* the same, as long as it has no reply */
 	struct defer *hold;                     /* its reply waits here until hold_seq, or NULL */
 	uint64_t hold_seq;
 	bool again;                             /* it was not answered: park it */
 	bool last_try;                          /* it was parked long enough: answer it now */
 
 	uint64_t requests[FS_OPCODES];
+	struct stat root;                       /* as last seen: the way to the control files */
 	char *dirbuf;                           /* FS_DIRBUF_MAX, also for values of xattrs */
 	struct iovec iov[FS_IOV_MAX];
 };

@@ -11,6 +11,7 @@
 #include "fs/daemon.h"
 #include "fs/fs.h"
 #include "fs/log.h"
+#include "fs/lost.h"
 #include "fs/mnt.h"
 #include "fs/ops.h"
 #include "fs/options.h"
@@ -284,6 +285,7 @@ static void ready(struct fs *fs)
 
 static int open_fs(struct fs *fs)
 {
+	struct keys_attr root;
 	int r;
 
 	fs->fd = -1;
@@ -293,6 +295,7 @@ static int open_fs(struct fs *fs)
 		return EXIT_FAILED;
 	}
 	session_block_signals();
+	lost_catch();
 	r = session_init(fs);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
@@ -309,6 +312,8 @@ static int open_fs(struct fs *fs)
 		log_error("out of memory");
 		return EXIT_FAILED;
 	}
+	if (keys_getattr(fs->keys, KEYS_ROOT_INO, &root) == 0)
+		ops_fill_stat(&root, &fs->root);
 	atomic_store_explicit(&fs->started, true, memory_order_release);
 	reaper_start(fs);
 	return 0;
@@ -373,7 +378,7 @@ static int run(struct fs *fs)
 	if (status == 0) {
 		r = session_run(fs, ready);
 		if (r < 0) {
-			log_error("%s: reading requests: %s", fs->mountpoint, strerror(-r));
+			log_error("%s: the mount broke: %s", fs->mountpoint, strerror(-r));
 			status = EXIT_FAILED;
 		}
 	}

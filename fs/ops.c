@@ -27,17 +27,23 @@ static void log_damage(uint64_t ino)
 
 void ops_error(struct fs *fs, fuse_req_t req, int error)
 {
+	uint64_t byte;
+
 	/* What the reaper still holds is free space, too. */
 	if (error == -ENOSPC && reaper_has_work(fs) && !fs->last_try)
 		error = -EAGAIN;
 	if (error == -EAGAIN) {
 		if (!fs->last_try) {
 			fs->again = true;
+			fs->req = NULL;
 			fuse_reply_none(req);
 			return;
 		}
 		error = -ENOSPC;
 	}
+	/* Of a store that lost pages, what cannot be verified is what is not there. */
+	if (error == -EUCLEAN && store_lost(fs->store, &byte))
+		error = -EIO;
 	if (error == -EUCLEAN && fs->request != NULL)
 		log_damage(fs->request->nodeid);
 	fuse_reply_err(req, -error);
@@ -355,17 +361,23 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		reply_entry(fs, req, &attr);
 }
 
+static void reply_none(fuse_req_t req)
+{
+	ops_fs(req)->req = NULL;
+	fuse_reply_none(req);
+}
+
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
 	forget(ops_fs(req), ino, count);
-	fuse_reply_none(req);
+	reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
 		forget(ops_fs(req), forgets[i].ino, forgets[i].nlookup);
-	fuse_reply_none(req);
+	reply_none(req);
 }
 
 /* ---- Attributes ---- */
@@ -375,6 +387,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = ops_fs(req);
 	struct keys_attr attr;
 	struct stat st;
+	uint64_t byte;
 	int r;
 
 	(void)fi;
@@ -386,12 +399,19 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 			fuse_reply_attr(req, &st, 0);
 		return;
 	}
+	/* With the root's attributes lost, .msyncfs/status can still say so. */
+	if (ino == KEYS_ROOT_INO && store_lost(fs->store, &byte)) {
+		fuse_reply_attr(req, &fs->root, 0);
+		return;
+	}
 	r = keys_getattr(fs->keys, ino, &attr);
 	if (r < 0) {
 		ops_error(fs, req, r);
 		return;
 	}
 	ops_fill_stat(&attr, &st);
+	if (ino == KEYS_ROOT_INO)
+		fs->root = st;
 	fuse_reply_attr(req, &st, FS_FOREVER_S);
 }
 

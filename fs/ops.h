@@ -17,9 +17,13 @@
 
 extern const struct fuse_lowlevel_ops ops_table;
 
+/* Each handler begins with it. */
 static inline struct fs *ops_fs(fuse_req_t req)
 {
-	return fuse_req_userdata(req);
+	struct fs *fs = fuse_req_userdata(req);
+
+	fs->req = req;
+	return fs;
 }
 
 /* Answer with -error, or park the request if it is -EAGAIN. */

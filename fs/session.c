@@ -13,6 +13,8 @@
  */
 #include "fs/session.h"
 
+#include "core/store/map.h"
+#include "fs/device.h"
 #include "fs/fs.h"
 #include "fs/log.h"
 #include "fs/mnt.h"
@@ -36,6 +38,8 @@
 #define TICK_MS         250             /* housekeeping of an idle mount with changes */
 #define REAP_EVERY      4u              /* requests between slices if the mount is never idle */
 #define STOP_GRACE_MS   1000            /* for files that are still open when told to stop */
+#define READ_TRIES      100             /* failed reads in a row before the mount is given up */
+#define READ_PAUSE_NS   10000000
 
 struct parked {
 	struct parked *next;
@@ -55,11 +59,14 @@ struct session {
 	int64_t retry_ms;               /* when the parked requests were last tried */
 	unsigned since_reap;
 	bool was_woken, reap_waits, failed_logged;
+	bool told;                      /* ready() was called */
+	void (*ready)(struct fs *fs);
+	unsigned read_errors;           /* in a row */
 	bool stopping;
 	pthread_t stopper;
 	atomic_bool detached;           /* [any] the stopper has finished */
 	int64_t detached_ms;
-	int error;
+	int error;                      /* what broke the loop */
 };
 
 static volatile sig_atomic_t stop_signal;
@@ -220,31 +227,34 @@ static void amend_init(struct fs *fs, struct iovec *iov, int count)
 
 static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
-	static int64_t logged_s;
+	const struct fuse_out_header *header = iov[0].iov_base;
 	struct fs *fs = userdata;
 	size_t len = 0;
-	ssize_t n;
+	int r;
 
-	if (fs->hold != NULL) {
-		defer_add(fs->hold, fs->hold_seq, iov, count);
-		for (int i = 0; i < count; i++)
-			len += iov[i].iov_len;
-		return (ssize_t)len;
+	for (int i = 0; i < count; i++)
+		len += iov[i].iov_len;
+	if (header->unique == 0) {
+		r = device_notify(fd, iov, count);
+	} else {
+		/* libfuse frees the request when we return. */
+		fs->req = NULL;
+		if (fs->hold != NULL) {
+			defer_add(fs->hold, fs->hold_seq, iov, count);
+			return (ssize_t)len;
+		}
+		if (fs->request != NULL && fs->request->opcode == FUSE_INIT)
+			amend_init(fs, iov, count);
+		r = device_reply(fd, iov, count);
+		/* Not answered at the beginning, the kernel refuses all that comes after. */
+		if (r < 0 && fs->request != NULL && fs->request->opcode == FUSE_INIT)
+			fs->session->error = r;
 	}
-	if (fs->request != NULL && fs->request->opcode == FUSE_INIT)
-		amend_init(fs, iov, count);
-	do {
-		n = writev(fd, iov, count);
-	} while (n < 0 && errno == EINTR);
-	/* ENOENT: the request is gone. ENODEV: the mount is. On any other error (a page of the
-	 * store that cannot be read: EFAULT) the kernel has ended the request with EIO. */
-	if (n < 0 && errno != ENOENT && errno != ENODEV && log_allowed(&logged_s)) {
-		int error = errno;
-
-		log_error("reply not sent: %s: its caller gets EIO", strerror(error));
-		errno = error;
-	}
-	return n;
+	/* A page of the mapping: if the file was cut short, the syncer finds out. */
+	if (r == -EFAULT)
+		store_sync_request(fs->store);
+	errno = -r;
+	return r < 0 ? -1 : (ssize_t)len;
 }
 
 /* libfuse wants it, but never reads: session_run() does. */
@@ -285,6 +295,7 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	const struct fuse_in_header *in = (const void *)bytes;
 
 	fs->request = in;
+	fs->req = NULL;
 	fs->hold = NULL;
 	fs->again = false;
 	switch (in->opcode) {
@@ -305,6 +316,18 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	fs->hold = NULL;
 	fs->request = NULL;
 	return !fs->again;
+}
+
+static void drop_parked(struct session *s)
+{
+	struct parked *p = s->parked;
+
+	s->parked = p->next;
+	if (s->parked == NULL)
+		s->parked_end = &s->parked;
+	s->parked_count--;
+	s->parked_bytes -= p->size;
+	free(p);
 }
 
 /* Keep a request aside. Without memory for that it is answered now. */
@@ -342,30 +365,54 @@ static void retry_parked(struct fs *fs)
 		fs->last_try = s->retry_ms >= p->give_up_ms;
 		done = process(fs, p->bytes, p->size);
 		fs->last_try = false;
-		if (!done)
-			break;
-		s->parked = p->next;
-		if (s->parked == NULL)
-			s->parked_end = &s->parked;
-		s->parked_count--;
-		s->parked_bytes -= p->size;
-		free(p);
+		if (done)
+			drop_parked(s);
 	}
 }
 
+/* The request in hand was left half-way, since a page of the store cannot be had: it is answered
+ * here. If that was done before (atime comes after the reply), the kernel does not know it any
+ * more. */
+static void end_request(struct fs *fs)
+{
+	struct session *s = fs->session;
+
+	fs->hold = NULL;
+	fs->last_try = false;
+	if (fs->req != NULL)
+		fuse_reply_err(fs->req, EIO);
+	else if (fs->request != NULL)
+		reply_raw(fs, EIO);
+	if (s->parked != NULL && fs->request == (const void *)s->parked->bytes)
+		drop_parked(s);
+	fs->request = NULL;
+}
+
 /* Read and answer one request. 0, or -errno: the loop is over. */
+static int read_failed(struct session *s, int error)
+{
+	const struct timespec pause = { .tv_nsec = READ_PAUSE_NS };
+
+	/* ENODEV: unmounted. ECONNABORTED: the connection was cut. */
+	if (error == EINTR)
+		return 0;
+	if (error == ENODEV || error == ECONNABORTED || ++s->read_errors >= READ_TRIES)
+		return -error;
+	/* ENOENT: that request was taken back. All else may pass (no memory), or may not. */
+	if (error != ENOENT)
+		nanosleep(&pause, NULL);
+	return 0;
+}
+
 static int read_request(struct fs *fs)
 {
 	struct session *s = fs->session;
 	const struct fuse_in_header *in = (const void *)s->buffer;
 	ssize_t n = read(fs->fd, s->buffer, BUFFER_BYTES);
 
-	if (n < 0) {
-		/* ENOENT: that request was taken back. */
-		if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
-			return 0;
-		return -errno;
-	}
+	if (n < 0)
+		return read_failed(s, errno);
+	s->read_errors = 0;
 	if ((size_t)n < sizeof *in || in->len != (size_t)n) {
 		log_error("a request of %zd bytes says it has %u, ignoring", n,
 			  (size_t)n < sizeof *in ? 0 : in->len);
@@ -391,6 +438,7 @@ static bool wait_request(struct fs *fs)
 	struct pollfd fds[2] = { { .fd = fs->fd, .events = POLLIN },
 				 { .fd = s->event_fd, .events = POLLIN } };
 	uint64_t events;
+	int n;
 
 	/* The ordinary case. Polling for a while before going to sleep would be put here. */
 	atomic_store_explicit(&s->attention, waiting || s->reap_waits, memory_order_release);
@@ -399,7 +447,11 @@ static bool wait_request(struct fs *fs)
 	if (s->parked_bytes >= PARK_MAX_BYTES)
 		fds[0].fd = -1;
 	s->was_woken = false;
-	if (poll(fds, 2, reap && !s->reap_waits ? 0 : ATTENTION_MS) <= 0)
+	n = poll(fds, 2, reap && !s->reap_waits ? 0 : ATTENTION_MS);
+	/* Without poll() the read has to wait; the tick interrupts it. */
+	if (n < 0 && errno != EINTR)
+		return fds[0].fd >= 0;
+	if (n <= 0)
 		return false;
 	if (fds[1].revents != 0 && read(s->event_fd, &events, sizeof events) > 0)
 		s->was_woken = true;
@@ -419,17 +471,31 @@ static void tend_tick(struct fs *fs)
 		set_tick(s->tick, dirty ? TICK_MS : 0);
 }
 
-static void tend_store(struct fs *fs)
+/* Once. */
+static void log_failure(struct fs *fs, int failed)
 {
 	struct session *s = fs->session;
-	int r = store_poll(fs->store), failed = store_failed(fs->store);
+	uint64_t byte;
 
-	if (failed != 0 && !s->failed_logged) {
-		s->failed_logged = true;
+	if (failed == 0 || s->failed_logged)
+		return;
+	s->failed_logged = true;
+	if (store_lost(fs->store, &byte))
+		log_error("STORE FAILED: %s: byte %llu cannot be read, somebody cut the file short or its disk "
+			  "failed: now read-only, what is missing gives EIO: unmount, look after the file, mount again",
+			  fs->store_path, (unsigned long long)byte);
+	else
 		log_error("STORE FAILED: %s: %s: now read-only, what was not synced may be lost: "
 			  "unmount, look after the disk, mount again",
 			  fs->store_path, strerror(-failed));
-	} else if (r < 0 && r != -EAGAIN && failed == 0) {
+}
+
+static void tend_store(struct fs *fs)
+{
+	int r = store_poll(fs->store), failed = store_failed(fs->store);
+
+	log_failure(fs, failed);
+	if (r < 0 && r != -EAGAIN && failed == 0) {
 		static int64_t logged_s;
 
 		if (log_allowed(&logged_s))
@@ -492,32 +558,53 @@ static bool stop(struct fs *fs)
 	return true;
 }
 
-int session_run(struct fs *fs, void (*ready)(struct fs *fs))
+/* The loop itself; s->error says how it ended. All that it does may touch the store's mapping; it holds
+ * no lock then. */
+static int serve(void *arg)
 {
+	struct fs *fs = arg;
 	struct session *s = fs->session;
-	bool told = false;
-	int r = 0;
 
-	take_signals();
 	while (!fuse_session_exited(fs->fuse)) {
 		bool idle;
 
 		if (stop_signal != 0 && stop(fs))
 			break;
 		idle = !wait_request(fs);
-		if (!idle)
-			r = read_request(fs);
-		if (r < 0)
+		if (!idle) {
+			int r = read_request(fs);
+
+			if (r < 0)
+				s->error = r;
+		}
+		if (s->error < 0)
 			break;
 		housekeeping(fs, idle);
-		if (!told && fs->requests[FUSE_INIT] != 0) {
-			told = true;
-			ready(fs);
+		if (!s->told && fs->requests[FUSE_INIT] != 0) {
+			s->told = true;
+			s->ready(fs);
 		}
+	}
+	return 0;
+}
+
+int session_run(struct fs *fs, void (*ready)(struct fs *fs))
+{
+	struct session *s = fs->session;
+	int r;
+
+	s->ready = ready;
+	take_signals();
+	while (map_guard(serve, fs) < 0) {
+		end_request(fs);
+		fs->reaper.off = true;
+		store_left_halfway(fs->store);
+		log_failure(fs, store_failed(fs->store));
 	}
 	if (s->stopping)
 		pthread_join(s->stopper, NULL);
 	session_block_signals();
+	r = s->error;
 	/* ENODEV: unmounted. ECONNABORTED and the like: the connection was cut, which is no failure
 	 * of ours. */
 	if (r == -ENODEV || r == -ECONNABORTED)

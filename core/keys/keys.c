@@ -31,20 +31,27 @@ static int format(void *ctx)
 	return tree_put(k->tree, item_key(KEYS_ROOT_INO, ITEM_INODE, 0), item, sizeof item);
 }
 
+static int check_root(void *arg)
+{
+	struct keys_attr root;
+	int r = inode_get(arg, KEYS_ROOT_INO, &root);
+
+	if (r == -ENOENT || (r == 0 && !S_ISDIR(root.mode)))
+		r = err_corrupt("the store has no root directory");
+	return r;
+}
+
 int keys_open(const struct store_options *options, struct keys **ret_keys)
 {
 	struct keys *k = calloc(1, sizeof *k);
 	struct store_client client = { .apply = keys_apply, .format = format, .attach = attach, .ctx = k };
-	struct keys_attr root;
 	int r;
 
 	if (!k)
 		return -ENOMEM;
 	r = store_open(options, &client, &k->store);
 	if (r == 0) {
-		r = inode_get(k, KEYS_ROOT_INO, &root);
-		if (r == -ENOENT || (r == 0 && !S_ISDIR(root.mode)))
-			r = err_corrupt("the store has no root directory");
+		r = map_guard(check_root, k);
 		if (r < 0)
 			(void)store_close(k->store);
 	}

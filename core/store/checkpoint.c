@@ -87,6 +87,19 @@ static int fill_super(struct store *s, struct super *sb, bool clean)
 	return 0;
 }
 
+/* The superblock in force is what we wrote: nobody has zeroed or replaced the file's beginning (cut it and made it long
+ * again, or a second daemon where locks do not work). If not, this store is no longer ours to write to. */
+static int super_untouched(struct store *s)
+{
+	block_t slot = s->super.flip & 1;
+	struct super now;
+
+	if (super_decode(map_block(&s->map, slot), slot, &now) == 0 && now.flip == s->super.flip &&
+	    now.gen == s->super.gen)
+		return 0;
+	return err_corrupt("the superblock in force was changed by somebody else");
+}
+
 int checkpoint_cut(struct store *s, bool clean)
 {
 	int r;
@@ -99,7 +112,9 @@ int checkpoint_cut(struct store *s, bool clean)
 	if (!s->changed && s->space.pending[1] == 0 && s->super.clean == clean && s->live)
 		return 0;
 	s->gone_segments = 0;
-	r = put_group_items(s);
+	r = s->super.flip > 0 ? super_untouched(s) : 0;         /* a new store has none */
+	if (r == 0)
+		r = put_group_items(s);
 	/* The groups of these segments may get a slot of C by it, so their items come after; once freed they stay so. */
 	if (r == 0)
 		r = release_segments(s);

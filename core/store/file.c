@@ -56,14 +56,31 @@ static bool is_mounted(const char *mountpoint)
 	return found;
 }
 
+/* Both superblocks, through the descriptor: 0, -ENODATA if the file is shorter, or what the system says. */
+static int read_supers(int fd, uint8_t pages[2 * BLOCK_SIZE])
+{
+	size_t got = 0;
+
+	while (got < 2 * BLOCK_SIZE) {
+		ssize_t n = pread(fd, pages + got, 2 * BLOCK_SIZE - got, (off_t)got);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			return -ENODATA;
+		got += n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
 static int in_use(const char *path, int fd)
 {
 	uint8_t pages[2 * BLOCK_SIZE];
 	struct super sb;
 	block_t slot;
-	int r = -EUCLEAN;
+	int r = read_supers(fd, pages);
 
-	if (pread(fd, pages, sizeof pages, 0) == (ssize_t)sizeof pages)
+	if (r == 0)
 		r = super_pick(pages, &sb, &slot);
 	if (r < 0)
 		return err_set(EBUSY, "%s: in use by another process", path);
@@ -87,9 +104,11 @@ static int lock_file(const struct store_options *o, int fd)
 
 		if (flock(fd, how | LOCK_NB) == 0)
 			return 0;
-		if (errno != EWOULDBLOCK && errno != EINTR)
+		if (errno == EINTR)
+			continue;
+		if (errno != EWOULDBLOCK)
 			return err_set(errno, "%s: cannot lock the store: %s", o->path, strerror(errno));
-		if (tries-- == 0 || pread(fd, pages, sizeof pages, 0) != (ssize_t)sizeof pages ||
+		if (tries-- == 0 || read_supers(fd, pages) < 0 ||
 		    super_pick(pages, &sb, &slot) < 0 || is_mounted(sb.holder_mount))
 			return in_use(o->path, fd);
 		(void)nanosleep(&nap, NULL);
@@ -144,13 +163,14 @@ static int check_kind(const struct store_options *o, int fd, bool *ret_new)
 	return 0;
 }
 
-int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed)
+int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed,
+	      bool *ret_made)
 {
 	int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	int fd, r;
 
 	*ret_memory = strcmp(o->path, ":memory:") == 0;
-	*ret_unnamed = false;
+	*ret_unnamed = *ret_made = false;
 	*ret_new = true;
 	if (*ret_memory) {
 		fd = memfd_create("msyncfs", MFD_CLOEXEC);
@@ -162,6 +182,7 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 		return err_set(EISDIR, "%s: is a directory; name a file for the store", o->path);
 	if (fd < 0 && errno == ENOENT && o->create && !o->read_only) {
 		r = create_file(o, ret_fd, ret_unnamed);
+		*ret_made = r == 0;
 		return r < 0 ? r : lock_file(o, *ret_fd);
 	}
 	if (fd < 0)
@@ -175,6 +196,17 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 	}
 	*ret_fd = fd;
 	return 0;
+}
+
+void file_discard(const struct store_options *o, int fd, bool made)
+{
+	struct stat ours, there;
+
+	/* Empty it is as good as new. */
+	(void)ftruncate(fd, 0);
+	if (made && fstat(fd, &ours) == 0 && stat(o->path, &there) == 0 && ours.st_dev == there.st_dev &&
+	    ours.st_ino == there.st_ino)
+		(void)unlink(o->path);
 }
 
 int file_publish(const struct store_options *o, int fd, bool unnamed)
@@ -225,15 +257,16 @@ int file_pin(const struct store_options *o, int fd, struct super *ret_sb)
 	for (tries = 0; tries < 1000; tries++) {
 		struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1 };
 
-		if (pread(fd, pages, sizeof pages, 0) != (ssize_t)sizeof pages)
-			return err_set(EIO, "%s: cannot read the superblocks", o->path);
+		r = read_supers(fd, pages);
+		if (r < 0)
+			return err_set(-r, "%s: cannot read the superblocks: %s", o->path, strerror(-r));
 		r = super_pick(pages, ret_sb, &slot);
 		if (r < 0 && r != -EROFS)
 			return r;
 		lock.l_start = PIN_BASE + (off_t)(ret_sb->gen & PIN_MASK);
 		if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
 			return err_set(errno, "%s: cannot pin a checkpoint: %s", o->path, strerror(errno));
-		if (pread(fd, pages, sizeof pages, 0) == (ssize_t)sizeof pages &&
+		if (read_supers(fd, pages) == 0 &&
 		    (r = super_pick(pages, &again, &slot), r == 0 || r == -EROFS) && again.gen == ret_sb->gen)
 			return 0;
 		lock.l_type = F_UNLCK;

@@ -5,12 +5,47 @@
  */
 #include "core/store/map.h"
 
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #define RESERVE_MAX (16ull << 40)       /* address space asked for: 16 TiB */
 #define RESERVE_MIN (64ull << 20)
 #define SYNC_PIECE  1024u               /* blocks synced at once: 4 MiB */
+#define MAPS_MAX    64u                 /* that a fault is looked up in */
+
+struct guard {
+	sigjmp_buf env;
+	struct guard *outer;
+};
+
+/* A signal handler reads these: no locks, no memory that could be on its way elsewhere. */
+static _Atomic(struct map *) maps[MAPS_MAX];
+static _Thread_local struct guard *volatile guard;
+
+/* With more than MAPS_MAX of them (tests), a fault in the last ones is as deadly as without a handler. */
+static void register_map(struct map *m)
+{
+	unsigned i;
+
+	for (i = 0; i < MAPS_MAX; i++) {
+		struct map *none = NULL;
+
+		if (atomic_compare_exchange_strong(&maps[i], &none, m))
+			return;
+	}
+}
+
+static void unregister_map(struct map *m)
+{
+	unsigned i;
+
+	for (i = 0; i < MAPS_MAX; i++) {
+		struct map *same = m;
+
+		(void)atomic_compare_exchange_strong(&maps[i], &same, NULL);
+	}
+}
 
 static uint8_t *reserve(size_t *len)
 {
@@ -61,7 +96,9 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 	m->sys = sys;
 	atomic_init(&m->blocks, bytes >> BLOCK_SHIFT);
 	atomic_init(&m->failed, 0);
+	atomic_init(&m->lost, 0);
 	(void)pthread_mutex_init(&m->sync_lock, NULL);
+	register_map(m);
 	return 0;
 }
 
@@ -69,12 +106,86 @@ void map_close(struct map *m)
 {
 	if (!m->base)
 		return;
+	unregister_map(m);
 	(void)munmap(m->base, m->reserved);
 	(void)pthread_mutex_destroy(&m->sync_lock);
 	m->base = NULL;
 }
 
-/* One msync; the first error is final. */
+/* Lost first: whoever sees that it failed sees why. */
+static void mark_lost(struct map *m, uint64_t byte)
+{
+	uint64_t none = 0;
+	int well = 0;
+
+	(void)atomic_compare_exchange_strong(&m->lost, &none, byte + 1);
+	(void)atomic_compare_exchange_strong(&m->failed, &well, -EIO);
+}
+
+void map_fault(const void *addr)
+{
+	unsigned i;
+
+	for (i = 0; i < MAPS_MAX; i++) {
+		struct map *m = atomic_load(&maps[i]);
+		uintptr_t off = m ? (uintptr_t)addr - (uintptr_t)m->base : 0;
+
+		if (!m || off >= m->reserved)
+			continue;
+		mark_lost(m, off);
+		if (guard)
+			siglongjmp(guard->env, 1);
+	}
+}
+
+int map_guard(int (*fn)(void *arg), void *arg)
+{
+	struct guard g = { .outer = guard };
+	int r;
+
+	/* The handler leaves the signal mask as it is: there is none to save, which would be a system call. */
+	if (sigsetjmp(g.env, 0) == 0) {
+		guard = &g;
+		r = fn(arg);
+	} else {
+		r = err_set(EIO, "a part of the store cannot be read: its file was cut short by somebody else, or the "
+			    "disk failed");
+	}
+	guard = g.outer;
+	return r;
+}
+
+/* Caller holds sync_lock: no growth is published meanwhile. A cut of ours is published before the file is cut, so the
+ * lesser of two looks at the size is one that the file had at least when we asked. */
+static int check_size(struct map *m)
+{
+	uint64_t blocks = map_blocks(m);
+	struct stat st;
+
+	if (m->private_copy)
+		return 0;
+	if (fstat(m->fd, &st) < 0) {
+		int well = 0, error = -errno;
+
+		(void)atomic_compare_exchange_strong(&m->failed, &well, error);
+	} else if ((uint64_t)st.st_size >> BLOCK_SHIFT < min_u64(blocks, map_blocks(m))) {
+		mark_lost(m, (uint64_t)st.st_size);
+	}
+	return map_failed(m);
+}
+
+int map_check_size(struct map *m)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&m->sync_lock);
+	r = check_size(m);
+	(void)pthread_mutex_unlock(&m->sync_lock);
+	return r;
+}
+
+/* One msync; the first error is final. That of a file which somebody has cut short succeeds, although what was behind its
+ * end is gone. */
 static int sync_piece(struct map *m, block_t first, uint64_t count)
 {
 	int r;
@@ -85,6 +196,8 @@ static int sync_piece(struct map *m, block_t first, uint64_t count)
 		r = m->sys->sync(m->sys->ctx, map_block(m, first), count << BLOCK_SHIFT);
 		if (r < 0)
 			atomic_store_explicit(&m->failed, r, memory_order_release);
+		else
+			r = check_size(m);
 	}
 	(void)pthread_mutex_unlock(&m->sync_lock);
 	return r;

@@ -5,6 +5,11 @@
  * map_close(), whatever grows. Blocks are allocated on disk before they are mapped, so a store into the mapping can
  * never meet a full disk (no SIGBUS).
  *
+ * What still raises SIGBUS is a page that the system cannot deliver: the file was cut short by somebody else, or the disk
+ * cannot read it. Code that touches the mapping runs in map_guard(), and the program's SIGBUS handler calls map_fault():
+ * the mapping has then failed for good, and the guarded call is left at once. Nothing is put in the place of such a page:
+ * a page of zeros would be a lie that could find its way to the disk or to a reader.
+ *
  * Threads: map_block() from any thread for blocks below map_blocks(); map_grow() and map_shrink() from one thread at a time.
  */
 #ifndef MSYNCFS_MAP_H
@@ -24,7 +29,8 @@ struct map {
 	bool private_copy;
 	const struct sys_ops *sys;
 	pthread_mutex_t sync_lock;      /* one msync at a time: an error has one owner */
-	_Atomic int failed;             /* first error of a sync, negative; final */
+	_Atomic int failed;             /* first error of a sync or a fault, negative; final */
+	_Atomic uint64_t lost;          /* byte behind the first that could not be had; 0 = none */
 };
 
 /* Reserve addresses and map the whole of fd (its size rounded down to blocks). With private_copy changes stay in
@@ -34,7 +40,8 @@ void map_close(struct map *m);
 /* Grow by `blocks` blocks; on return they are on disk (allocated, size durable) and mapped. -ENOSPC, -EFBIG, -EDQUOT:
  * nothing changed that matters (the file may be longer than the mapping; the next growth uses that). */
 int map_grow(struct map *m, uint64_t blocks);
-/* Cut the mapping and the file down to `blocks` blocks. Nobody may use what is behind. */
+/* Cut the mapping and the file down to `blocks` blocks. Nobody may use what is behind. On an error the mapping may have
+ * been cut (map_blocks() tells) and the file not: that does no harm. */
 int map_shrink(struct map *m, uint64_t blocks);
 /* msync the blocks [first, first + count), in pieces. After the first error every call fails with it: the kernel reports
  * a failed writeback once, to whoever asks first, so nobody may trust a later success. Not on the request thread. */
@@ -44,6 +51,24 @@ static inline int map_failed(const struct map *m)
 {
 	return atomic_load_explicit(&((struct map *)(uintptr_t)m)->failed, memory_order_acquire);
 }
+/* The first byte at which the file was found cut short or unreadable; false: it was not. Any thread. */
+static inline bool map_lost(const struct map *m, uint64_t *ret_byte)
+{
+	uint64_t lost = atomic_load_explicit(&((struct map *)(uintptr_t)m)->lost, memory_order_acquire);
+
+	if (lost > 0)
+		*ret_byte = lost - 1;
+	return lost > 0;
+}
+/* Is the file still as long as the mapping? If not, the mapping has failed. Not on the request thread. */
+int map_check_size(struct map *m);
+/* Run fn(arg) and return what it does. If this thread meets a page meanwhile that cannot be had, fn is left where it is,
+ * and the result is -EIO: so it holds no lock while it touches a mapping, and what it was changing is half changed. What
+ * it allocated is leaked. May be nested; the innermost is left. */
+int map_guard(int (*fn)(void *arg), void *arg);
+/* For the handler of SIGBUS (which must not block that signal: SA_NODEFER): addr is where the fault was. If it lies in a
+ * mapping, that has failed; within map_guard() this then does not return. Any thread. */
+void map_fault(const void *addr);
 /* Fault blocks in for writing; best effort. */
 void map_populate(struct map *m, block_t first, uint64_t count);
 

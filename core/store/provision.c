@@ -55,7 +55,8 @@ static void shrink(struct store *s)
 	if (blocks == 0)
 		return;
 	r = map_shrink(&s->map, blocks);
-	if (r < 0)
+	/* Out of the mapping, but the disk does not take it back: the file stays long, as after a crash here. */
+	if (r < 0 && map_blocks(&s->map) != blocks)
 		store_fail(s, r);
 	if (!s->memory)
 		atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));

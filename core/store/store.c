@@ -15,6 +15,16 @@ int store_failed(const struct store *s)
 	return r ? r : map_failed(&s->map);
 }
 
+bool store_lost(const struct store *s, uint64_t *ret_byte)
+{
+	return map_lost(&s->map, ret_byte);
+}
+
+void store_left_halfway(struct store *s)
+{
+	store_fail(s, -EIO);
+}
+
 /* Blocks kept for deletes and for checkpoints. */
 static uint64_t reserve_blocks(const struct store *s)
 {
@@ -379,6 +389,9 @@ int store_sync(struct store *s)
 	seq = store_seq(s);
 	tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire);
 	r = store_failed(s);
+	/* What is durable is so only while the file is whole. */
+	if (r == 0)
+		r = map_check_size(&s->map);
 	if (r == 0 && seq > store_durable_seq(s))
 		r = sync_to(s, seq, tail);
 	(void)pthread_mutex_unlock(&s->sync_serial);
@@ -566,10 +579,25 @@ static struct store *store_new(const struct store_options *o, const struct store
 	return s;
 }
 
+struct opening {
+	struct store *s;
+	const struct store_options *o;
+	bool is_new;
+};
+
+static int make_or_load(void *arg)
+{
+	struct opening *a = arg;
+
+	return a->is_new ? recovery_format(a->s, a->o) : recovery_load(a->s, a->o);
+}
+
 int store_open(const struct store_options *o, const struct store_client *client, struct store **ret_store)
 {
 	struct store *s = store_new(o, client);
-	bool is_new = false, unnamed = false;
+	struct opening opening = { .s = s, .o = o };
+	bool unnamed = false, made = false, ours = false;
+	uint64_t byte;
 	int r = -ENOMEM;
 
 	err_clear();
@@ -577,11 +605,15 @@ int store_open(const struct store_options *o, const struct store_client *client,
 		return r;
 	if (record_init(&s->record) < 0)
 		goto fail;
-	r = file_open(o, &s->fd, &is_new, &s->memory, &unnamed);
+	r = file_open(o, &s->fd, &opening.is_new, &s->memory, &unnamed, &made);
 	if (r < 0)
 		goto fail;
-	r = is_new ? recovery_format(s, o) : recovery_load(s, o);
-	if (r == 0 && is_new)
+	ours = opening.is_new && !s->memory;
+	r = map_guard(make_or_load, &opening);
+	if (r < 0 && s->map.base && store_lost(s, &byte))
+		r = err_set(EIO, "%s: byte %llu cannot be read: the file is being cut short, or the disk failed",
+			    o->path, (unsigned long long)byte);
+	if (r == 0 && opening.is_new)
 		r = file_publish(o, s->fd, unnamed);
 	if (r < 0)
 		goto fail;
@@ -597,19 +629,18 @@ int store_open(const struct store_options *o, const struct store_client *client,
 	*ret_store = s;
 	return 0;
 fail:
+	if (ours)
+		file_discard(o, s->fd, made);
 	store_release(s);
 	return r;
 }
 
-int store_close(struct store *s)
+/* Last sync and checkpoint. */
+static int finish(void *arg)
 {
-	int r;
+	struct store *s = arg;
+	int r = s->read_only ? 0 : store_failed(s);
 
-	if (s->threads)
-		workers_stop(s);
-	s->threads = false;
-	s->live = false;
-	r = s->read_only ? 0 : store_failed(s);
 	/* A checkpoint that the checkpointer was told of but did not get to is written now. */
 	if (r == 0 && !s->read_only && atomic_load(&s->ckpt_state) == CKPT_WRITING)
 		r = checkpoint_write(s);
@@ -626,6 +657,18 @@ int store_close(struct store *s)
 		if (r == -ENOSPC)
 			r = 0;
 	}
+	return r;
+}
+
+int store_close(struct store *s)
+{
+	int r;
+
+	if (s->threads)
+		workers_stop(s);
+	s->threads = false;
+	s->live = false;
+	r = map_guard(finish, s);
 	store_release(s);
 	return r;
 }

@@ -44,6 +44,11 @@ uint64_t store_seq(const struct store *s);
 uint64_t store_durable_seq(const struct store *s);
 /* [any] 0, or the negative errno that made the store fail for good. */
 int store_failed(const struct store *s);
+/* [any] The byte of its file at which the store was found cut short by somebody else, or unreadable; false: it was not. */
+bool store_lost(const struct store *s, uint64_t *ret_byte);
+/* Request thread: map_guard() has left a call into the store half-way. It has failed, whoever waits is told; what can still
+ * be verified can still be read. */
+void store_left_halfway(struct store *s);
 /* [any] Ask the syncer to make everything up to now durable; returns at once (progress follows). */
 void store_sync_request(struct store *s);
 /* [any but the request thread with threads] Make everything committed before the call durable; waits. */

@@ -128,9 +128,12 @@ unsigned checkpoint_keep_segments(const struct store *s);
 bool checkpoint_is_pinned(struct store *s);
 
 /* file.c: the store file as the file system has it */
-int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed);
+int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed,
+	      bool *ret_made);
 /* A new file gets its name, now that it is a store. */
 int file_publish(const struct store_options *o, int fd, bool unnamed);
+/* A new file did not become a store. If we made it, and it has its name already, it goes. */
+void file_discard(const struct store_options *o, int fd, bool made);
 /* Pin the checkpoint in force for a reader beside the daemon; *ret_sb is its superblock. */
 int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 /* Does a reader hold a pin? */

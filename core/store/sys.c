@@ -60,7 +60,10 @@ static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 static int linux_truncate(void *ctx, int fd, uint64_t size)
 {
 	(void)ctx;
-	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+	while (ftruncate(fd, (off_t)size) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
 }
 
 static int linux_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy)
@@ -113,8 +116,16 @@ static uint64_t linux_now_mono_ns(void *ctx)
 
 static int linux_random(void *ctx, void *buf, size_t len)
 {
+	ssize_t n;
+
 	(void)ctx;
-	return getrandom(buf, len, 0) == (ssize_t)len ? 0 : -EIO;
+	/* Interrupted only while the system has not gathered any entropy yet. */
+	do
+		n = getrandom(buf, len, 0);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == len ? 0 : -EIO;
 }
 
 const struct sys_ops sys_linux = {

@@ -68,7 +68,9 @@ static const uint8_t *finger_leaf(struct tree *t, struct key k)
 {
 	const struct tree_finger *f = finger_of(t, k);
 
-	return f->leaf && key_cmp(f->low, k) <= 0 && key_cmp(k, f->high) < 0 ? f->leaf : NULL;
+	/* A leaf that is gone is found out on the way down. */
+	return f->leaf && key_cmp(f->low, k) <= 0 && key_cmp(k, f->high) < 0 &&
+	       get_le32(f->leaf + PAGE_MAGIC_OFF) == PAGE_MAGIC && map_failed(t->map) == 0 ? f->leaf : NULL;
 }
 
 /* Bounds have changed. */
@@ -130,17 +132,22 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 	uint64_t *v, tag;
 	int r;
 
-	/* No page that was read from a file names one that is younger than the superblock (page_validate()): it is ours. */
-	if (gen <= t->sealed) {
+	/* No page that was read from a file names one that is younger than the superblock (page_validate()): it is ours. But
+	 * once the mapping has failed nothing is trusted for having been right before: a change may have been left half-way,
+	 * and pages may be gone. */
+	if (gen <= t->sealed || map_failed(t->map) != 0) {
 		v = verified_slot(t, block);
 		tag = verified_tag(t, block, gen);
-		if (*v != tag) {
+		if (*v != tag || map_failed(t->map) != 0) {
 			r = verify_page(t, block, gen, level);
 			if (r < 0)
 				return r;
 			*v = tag;
 		}
 	}
+	/* Zeros, where somebody cut the file and made it long again. */
+	if (get_le32(p + PAGE_MAGIC_OFF) != PAGE_MAGIC)
+		return err_corrupt("tree page %llu is gone", (unsigned long long)block);
 	/* The cache does not know the level that this parent claims. */
 	if (page_level(p) != level)
 		return err_corrupt("tree page %llu has level %u, not %u", (unsigned long long)block, page_level(p), level);

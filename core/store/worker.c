@@ -32,6 +32,30 @@ void store_wake_provisioner(struct store *s)
 	(void)pthread_mutex_unlock(&s->wake_lock);
 }
 
+/* What a helper does for the store. If a page of the file cannot be had, it is left half-way, and the store has failed. */
+static void run_guarded(struct store *s, int (*fn)(void *store))
+{
+	uint64_t byte;
+
+	if (map_guard(fn, s) < 0 && store_lost(s, &byte))
+		store_fail(s, -EIO);
+}
+
+static int do_sync(void *store)
+{
+	return store_sync(store);
+}
+
+static int do_checkpoint(void *store)
+{
+	return checkpoint_write(store);
+}
+
+static int do_provision(void *store)
+{
+	return store_provision(store);
+}
+
 static void *syncer(void *arg)
 {
 	struct store *s = arg;
@@ -52,7 +76,7 @@ static void *syncer(void *arg)
 		if (s->stop || !wanted)
 			continue;
 		(void)pthread_mutex_unlock(&s->wake_lock);
-		(void)store_sync(s);
+		run_guarded(s, do_sync);
 		(void)pthread_mutex_lock(&s->wake_lock);
 	}
 	(void)pthread_mutex_unlock(&s->wake_lock);
@@ -71,7 +95,7 @@ static void *checkpointer(void *arg)
 		}
 		s->ckpt_wanted = false;
 		(void)pthread_mutex_unlock(&s->wake_lock);
-		(void)checkpoint_write(s);
+		run_guarded(s, do_checkpoint);
 		(void)pthread_mutex_lock(&s->wake_lock);
 	}
 	(void)pthread_mutex_unlock(&s->wake_lock);
@@ -90,7 +114,7 @@ static void *provisioner(void *arg)
 		jpos_t tail;
 
 		(void)pthread_mutex_unlock(&s->wake_lock);
-		(void)store_provision(s);
+		run_guarded(s, do_provision);
 		tail = atomic_load(&s->journal.pub_tail);
 		idle = tail == seen ? idle + 1 : 0;
 		seen = tail;
@@ -120,8 +144,9 @@ int workers_start(struct store *s)
 	sigset_t all, old;
 	int r = 0;
 
-	/* Signals are for the thread that the process began with. */
+	/* Signals are for the thread that the process began with, but for that of a page which cannot be had. */
 	(void)sigfillset(&all);
+	(void)sigdelset(&all, SIGBUS);
 	(void)pthread_sigmask(SIG_BLOCK, &all, &old);
 	while (s->threads_started < ARRAY_LEN(body) && r == 0) {
 		r = -pthread_create(&s->thread[s->threads_started], NULL, body[s->threads_started], s);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lost: see lost.h.
+ */
+#include "fs/lost.h"
+
+#include "core/store/map.h"
+
+#include <signal.h>
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+	struct sigaction deadly = { .sa_handler = SIG_DFL };
+
+	(void)context;
+	/* A damaged page that nobody has touched yet: whoever does will be told again. */
+	if (info->si_code == BUS_MCEERR_AO)
+		return;
+	if (info->si_code > 0)
+		map_fault(info->si_addr);
+	/* It was nobody's: at the second try it ends the process. */
+	sigaction(sig, &deadly, NULL);
+	if (info->si_code <= 0)
+		raise(sig);
+}
+
+void lost_catch(void)
+{
+	/* SA_NODEFER: map_fault() leaves the handler by a jump that does not restore the mask. */
+	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+	sigaction(SIGBUS, &act, NULL);
+}

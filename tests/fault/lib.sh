@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash disable=SC2034 # variables are for the tests
+# lib.sh: what the fault tests add to that of the mount tests. Every operation on a mount goes through `op`, which has a
+# bound: a mount that hangs fails the test, it does not hang it.
+#
+#   FAULT_LONG=1   all errors and all positions (make fault); else a fixed small part (make test)
+# shellcheck source=../mount/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../mount/lib.sh" || exit 1
+
+LONG=${FAULT_LONG:-}
+OP_LIMIT_S=40           # parked writers give up after 30 s
+faults=0
+operations=0
+LOOPS=()
+
+# op COMMAND...: under the watchdog; 124: it hung.
+op() {
+	local status
+	operations=$((operations + 1))
+	timeout -k 5 "$OP_LIMIT_S" "$@"
+	status=$?
+	[ "$status" -lt 124 ] || { fail "an operation hangs: $*"; }
+	return "$status"
+}
+
+# fault_errno WANT... -- COMMAND: the last line that sysop prints is one of these.
+answer() { op "$@" 2>/dev/null | tail -n 1; }
+
+# one_of NAME GOT WORD...
+one_of() {
+	local name=$1 got=$2 word
+	shift 2
+	for word; do
+		if [ "$got" = "$word" ]; then pass "$name"; return 0; fi
+	done
+	fail "$name"
+	diag "got: $got, want one of: $*"
+	return 1
+}
+
+# The daemon in the foreground of a subshell of ours, with its log in $T/log: start_daemon [VAR=VALUE...] [-- OPTION...]
+DAEMON=
+start_daemon() {
+	local env=() mounted
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do env+=("$1"); shift; done
+	[ $# -eq 0 ] || shift
+	env "${env[@]}" "$MSYNCFS" mount -f "$@" "$STORE" "$MNT" </dev/null >>"$T/log" 2>&1 &
+	DAEMON=$!
+	wait_for -t 20 "is_mounted || ! kill -0 $DAEMON 2>/dev/null" && is_mounted
+	mounted=$?
+	# Mounted is not answered: the kernel has its INIT when this returns.
+	[ $mounted != 0 ] || timeout 20 stat -f "$MNT" >/dev/null 2>&1
+	return $mounted
+}
+
+# Unmount and wait for the daemon; its exit status in $status.
+stop_daemon() {
+	is_mounted && { wait_for -t 10 try_unmount "$MNT" || unmount -l "$MNT"; }
+	wait_for -t 30 "! kill -0 $DAEMON 2>/dev/null" || { fail 'the daemon does not end'; kill -KILL "$DAEMON"; }
+	wait "$DAEMON"
+	status=$?
+	return 0
+}
+
+# A daemon that has ended or ends by itself.
+daemon_ended() {
+	wait_for -t "${1:-20}" "! kill -0 $DAEMON 2>/dev/null"
+}
+
+# loop_disk FILE SIZE DIR TYPE: a file system of its own on a loop device.
+loop_disk() {
+	truncate -s "$2" "$1" || return 1
+	case $4 in
+	ext4) mkfs.ext4 -q -F -m 0 -E lazy_itable_init=0,lazy_journal_init=0 "$1" || return 1;;
+	xfs) mkfs.xfs -q -f "$1" || return 1;;
+	esac
+	mkdir -p "$3"
+	mount -i -o loop "$1" "$3" 2>"$T/loop.err" || { cat "$T/loop.err"; return 1; }
+	LOOPS+=("$3")
+}
+
+no_daemon_left() { ! kill -0 "$DAEMON" 2>/dev/null; }
+
+# The store can be opened, has what it should have, and is whole.
+check_store() {
+	ok "$1: check" "$MSYNCFS" check "$STORE"
+}
+
+finish() {
+	diag "$faults faults, $operations operations under the watchdog"
+	done_testing
+}
