@@ -34,7 +34,7 @@ static int format(void *ctx)
 int keys_open(const struct store_options *options, struct keys **ret_keys)
 {
 	struct keys *k = calloc(1, sizeof *k);
-	struct store_client client = { .apply = keys_apply, .format = format, .attach = attach, .ctx = k };
+	struct store_client client = { .apply = keys_apply, .whole = keys_whole, .format = format, .attach = attach, .ctx = k };
 	struct keys_attr root;
 	int r;
 
