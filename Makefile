@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # msyncfs: one flat Makefile. `make help` lists the targets; config.mak holds local overrides.
 #
-#   MODE=release|asan|tsan   what to build, each in build/$(MODE)/
+#   MODE=release|asan|tsan|fuzz  what to build, each in build/$(MODE)/
 #   CFLAGS, LDFLAGS          yours, added behind ours         V=1        full commands
 #   WERROR=1                 warnings are errors              STORE MNT  for mount and umount
 
@@ -29,13 +29,14 @@ MNT   ?= ./mnt
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
 DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs strace
+DEPS_FUZZ  := clang-14 libclang-rt-14-dev llvm-14
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
-DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH)
+DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH) $(DEPS_FUZZ)
 
 # -------------------------------------------------------------------------------------------------------------- flags
 # gcc builds everything; the thread sanitizer prefers clang, whose runtime is the better one.
 ifeq ($(origin CC),default)
-CC := $(if $(filter tsan,$(MODE)),$(shell command -v clang || echo gcc),gcc)
+CC := $(if $(filter fuzz,$(MODE)),clang-14,$(if $(filter tsan,$(MODE)),$(shell command -v clang || echo gcc),gcc))
 endif
 AR ?= ar
 
@@ -47,8 +48,12 @@ SAN_CFLAGS  := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 else ifeq ($(MODE),tsan)
 MODE_CFLAGS := -O1 -g -fno-omit-frame-pointer -DMSYNCFS_DEBUG=1
 SAN_CFLAGS  := -fsanitize=thread
+else ifeq ($(MODE),fuzz)
+# A small cache of verified pages, since each execution has one of its own.
+MODE_CFLAGS := -O1 -g -fno-omit-frame-pointer -DMSYNCFS_DEBUG=1 -DVERIFIED_BITS=12u
+SAN_CFLAGS  := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 else
-$(error MODE=$(MODE) is not one of release, asan, tsan)
+$(error MODE=$(MODE) is not one of release, asan, tsan, fuzz)
 endif
 
 WARN_CFLAGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 -Wvla -Wundef -Wpointer-arith
@@ -84,6 +89,9 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c)
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_SRC := $(filter-out %_util.c,$(FUZZ_SRC))
+FUZZ_UTIL := $(wildcard tests/fuzz/*_util.c)
 MAN1     := $(wildcard fs/man/*.1)
 MAN8     := $(wildcard fs/man/*.8)
 
@@ -91,6 +99,7 @@ LIB     := $(B)/libmsyncfs_core.a
 PROGRAM := $(B)/msyncfs
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
+FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
 
 .DEFAULT_GOAL := all
@@ -98,7 +107,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory -r
 
-.PHONY: all help deps mount umount unit check test test-run test-programs bench lint sanitize install uninstall \
+.PHONY: all help deps mount umount unit check test test-run test-programs fuzz fuzz-run bench lint sanitize install uninstall \
 	dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
@@ -166,6 +175,20 @@ $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC))
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(TEST_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+# A fuzz target is a libFuzzer program in MODE=fuzz; else it runs its corpus.
+$(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/inodes.c)
+$(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
+		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
+		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -175,7 +198,8 @@ $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC))) $(HELPER_PROGRAMS:=.d)
+-include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
+	tests/fuzz/main.c)) $(HELPER_PROGRAMS:=.d)
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)

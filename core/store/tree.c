@@ -12,7 +12,9 @@
 #include <stdlib.h>
 
 /* 8 MiB of memory, touched as it is needed: the pages of about ten million keys. A miss costs one checksum. */
+#ifndef VERIFIED_BITS
 #define VERIFIED_BITS 20u
+#endif
 #define VERIFIED_SIZE (1u << VERIFIED_BITS)
 
 struct tree_path {
