@@ -10,7 +10,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define INODES   40u
+#define INODES   22u            /* those with different contents; all others are empty files */
 #define CALLS    24u            /* of an input */
 #define ENTRIES  300u           /* listed at once */
 
@@ -130,7 +130,7 @@ static void read_inode(struct keys *k, uint64_t ino)
 		check(len <= KEYS_SYMLINK_MAX);
 	read_dir(k, ino, 0);
 	read_dir(k, ino, 2);
-	for (i = 0; S_ISDIR(a.mode) && i < ARRAY_LEN(names); i++)
+	for (i = ino % 2; S_ISDIR(a.mode) && i < ARRAY_LEN(names); i += 2)
 		(void)keys_lookup(k, ino, names[i], strlen(names[i]), &b);
 	read_xattrs(k, ino);
 }
@@ -145,8 +145,7 @@ void calls_read(struct keys *k)
 	store_status(keys_store(k), &status);
 	for (i = 0; i < INODES; i++)
 		read_inode(k, world_ino(i));
-	for (i = 2; i < 20; i++)
-		read_inode(k, i);
+	read_inode(k, 2);
 }
 
 /* Changing -------------------------------------------------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * main: runs a target's corpus without libFuzzer, as a test: each file named, each file in the folders named. What an
- * input once broke aborts again if it is broken again; an input that takes longer than LIMIT_S is killed by SIGALRM.
+ * main: runs a target's corpus without libFuzzer, as a test: each file named, each file in the folders named; without an
+ * argument that of the target, tests/fuzz/corpus/NAME for fuzz_NAME. What an input once broke aborts again if it is broken
+ * again; an input that takes longer than LIMIT_S ends by SIGALRM.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -78,12 +80,21 @@ static int run_path(const char *path)
 
 int main(int argc, char **argv)
 {
+	char folder[300];
 	int i, r = 0;
 
 	/* The base image by itself, too. */
 	(void)LLVMFuzzerTestOneInput((const uint8_t *)"", 0);
 	for (i = 1; i < argc; i++)
 		r |= run_path(argv[i]);
+	if (argc == 1) {
+		const char *name = strstr(argv[0], "fuzz_");
+
+		while (name && strstr(name + 1, "fuzz_"))
+			name = strstr(name + 1, "fuzz_");
+		(void)snprintf(folder, sizeof folder, "tests/fuzz/corpus/%s", name ? name + 5 : "");
+		r = run_path(folder);
+	}
 	(void)printf("%s 1 - %u inputs\n1..1\n", r ? "not ok" : "ok", done);
 	return r;
 }
