@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # msyncfs: one flat Makefile. `make help` lists the targets; config.mak holds local overrides.
 #
-#   MODE=release|asan|tsan   what to build, each in build/$(MODE)/
+#   MODE=release|asan|tsan|fuzz  what to build, each in build/$(MODE)/
 #   CFLAGS, LDFLAGS          yours, added behind ours         V=1        full commands
 #   WERROR=1                 warnings are errors              STORE MNT  for mount and umount
 
@@ -29,14 +29,15 @@ MNT   ?= ./mnt
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
 DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs strace
+DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
 DEPS_LINT  := shellcheck mandoc cppcheck clang-tidy
-DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH)
+DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH) $(DEPS_FUZZ)
 
 # -------------------------------------------------------------------------------------------------------------- flags
 # gcc builds everything; the thread sanitizer prefers clang, whose runtime is the better one.
 ifeq ($(origin CC),default)
-CC := $(if $(filter tsan,$(MODE)),$(shell command -v clang || echo gcc),gcc)
+CC := $(if $(filter fuzz,$(MODE)),clang-14,$(if $(filter tsan,$(MODE)),$(shell command -v clang || echo gcc),gcc))
 endif
 AR ?= ar
 
@@ -48,8 +49,14 @@ SAN_CFLAGS  := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 else ifeq ($(MODE),tsan)
 MODE_CFLAGS := -O1 -g -fno-omit-frame-pointer -DMSYNCFS_DEBUG=1
 SAN_CFLAGS  := -fsanitize=thread
+else ifeq ($(MODE),fuzz)
+# A small cache of verified pages, since each execution has one of its own.
+MODE_CFLAGS := -O2 -g -fno-omit-frame-pointer -DMSYNCFS_DEBUG=1 -DVERIFIED_BITS=12u
+SAN_CFLAGS  := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+# Inputs reach the core through an interpreter: what it compares is of no use to them, and costs half the time.
+FUZZ_CORE   := -fno-sanitize-coverage=trace-cmp,trace-div,trace-gep
 else
-$(error MODE=$(MODE) is not one of release, asan, tsan)
+$(error MODE=$(MODE) is not one of release, asan, tsan, fuzz)
 endif
 
 WARN_CFLAGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 -Wvla -Wundef -Wpointer-arith
@@ -87,6 +94,9 @@ HELP_SRC := $(wildcard tests/mount/helpers/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_SRC := $(filter-out %_util.c,$(FUZZ_SRC))
+FUZZ_UTIL := $(wildcard tests/fuzz/*_util.c)
 MAN1     := $(wildcard fs/man/*.1)
 MAN8     := $(wildcard fs/man/*.8)
 
@@ -94,6 +104,7 @@ LIB     := $(B)/libmsyncfs_core.a
 PROGRAM := $(B)/msyncfs
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
+FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
 
 .DEFAULT_GOAL := all
@@ -101,7 +112,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory -r
 
-.PHONY: all help deps mount umount unit check fault test test-run test-programs bench lint sanitize install uninstall \
+.PHONY: all help deps mount umount unit check fault fuzz fuzz-run test test-run test-programs bench lint sanitize install uninstall \
 	dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
@@ -137,7 +148,7 @@ $(B)/flags: FORCE
 $(B)/core/%.o: core/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(say) CC $<
-	$(Q)$(CC) $(ALL_CFLAGS) -Wconversion $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) -Wconversion $(SAN_CFLAGS) $(FUZZ_CORE) -MMD -MP -c -o $@ $<
 
 $(B)/fs/%.o: fs/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -175,6 +186,20 @@ $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC))
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(TEST_LDFLAGS) $(LDFLAGS) -o $@ \
 		$(filter %.o %.a,$^) $(TEST_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+# A fuzz target is a libFuzzer program in MODE=fuzz; else it runs its corpus.
+$(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/inodes.c)
+$(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
+		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
+		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -191,8 +216,8 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC))) $(HELPER_PROGRAMS:=.d) \
-	$(FAULT_SO:.so=.d)
+-include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
+	tests/fuzz/main.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d)
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -217,10 +242,10 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
 
-unit: $(UNIT_PROGRAMS)  ## build and run the unit tests (no root, no packages fetched)
-	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_PROGRAMS)
+unit: $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS)  ## build and run the unit tests and the fuzz corpus (no root, no packages fetched)
+	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS)
 
 check: unit  ## the tests that need neither root nor a mount
 
@@ -229,7 +254,7 @@ test:  ## get what is missing, build, run every test; closes with "N passed, N f
 	@$(MAKE) test-programs
 	@$(MAKE) test-run
 
-TESTS ?= $(UNIT_PROGRAMS) $(MOUNT_TESTS) $(FAULT_TESTS)
+TESTS ?= $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(MOUNT_TESTS) $(FAULT_TESTS)
 test-run: test-programs
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(TESTS)
 
@@ -239,6 +264,16 @@ fault:  ## every fault of section "faults", with each error it can give (about t
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) test-programs
 	@FAULT_LONG=1 $(TEST_ENV) $(PROVE) -v -j1 --comments $(FAULT_PROGRAMS) $(FAULT_TESTS)
+
+# Each target FUZZ_TIME seconds, two at a time; `make fuzz FUZZ_TIME=1200` is the long run. FUZZ_TARGETS="open tree" for some.
+FUZZ_TIME    ?= 60
+FUZZ_TARGETS ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
+fuzz:  ## libFuzzer with ASan and UBSan on whatever reads bytes (FUZZ_TIME= seconds for each target)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_FUZZ)'
+	@$(MAKE) MODE=fuzz fuzz-run
+
+fuzz-run: $(FUZZ_PROGRAMS)
+	@tests/fuzz/run.sh $(B)/tests/fuzz '$(FUZZ_TIME)' $(FUZZ_TARGETS)
 
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

@@ -17,9 +17,9 @@ uint64_t hash64(const void *p, size_t len, uint64_t seed)
 	return XXH3_64bits_withSeed(p, len, seed);
 }
 
-uint32_t block_csum(const void *block)
+uint32_t block_csum(const void *block, uint64_t ino, uint64_t fblock)
 {
-	return (uint32_t)XXH3_64bits(block, BLOCK_SIZE);
+	return (uint32_t)XXH3_64bits_withSeed(block, BLOCK_SIZE, ino * 0x9e3779b97f4a7c15ull + fblock);
 }
 
 const char *err_last(void)

@@ -100,8 +100,9 @@ static inline uint64_t align_up(uint64_t v, uint64_t to)
 
 /* XXH3 64-bit with a seed: the checksum of everything but contents. */
 uint64_t hash64(const void *p, size_t len, uint64_t seed);
-/* The checksum of a block of contents. */
-uint32_t block_csum(const void *block);
+/* The checksum of a block of contents, as the block `fblock` of the file `ino`: bytes that are right in another place are
+ * wrong here. */
+uint32_t block_csum(const void *block, uint64_t ino, uint64_t fblock);
 
 /* Text of the last error of this thread: what and where, "" if none. Valid until the next err_set(). */
 const char *err_last(void);

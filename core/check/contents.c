@@ -253,7 +253,7 @@ static int read_contents(struct check *c, struct check_current *cur, const struc
 		if (r < 0)
 			return r;
 		c->rep->content_blocks++;
-		if (block_csum(p) != get_le32(e->csums + 4 * i)) {
+		if (block_csum(p, cur->ino, e->fblock + i) != get_le32(e->csums + 4 * i)) {
 			if (bad.count++ == 0) {
 				bad.fblock = e->fblock + i;
 				bad.block = e->block + i;

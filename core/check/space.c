@@ -4,11 +4,6 @@
  */
 #include "core/check/check_int.h"
 
-static unsigned group_fixed(uint64_t group)
-{
-	return group == 0 ? 2 + SLOTS : SLOTS;
-}
-
 static block_t slot_block(uint64_t group, unsigned slot)
 {
 	return group * GROUP_BLOCKS + (group == 0 ? 2 : 0) + slot;

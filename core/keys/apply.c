@@ -19,8 +19,11 @@ static int apply_put(struct keys *k, const uint8_t *data, uint32_t len)
 		return err_corrupt("record puts an item of %u bytes", len);
 	key = (struct key){ get_le64(data), get_le64(data + 8) };
 	ino = key.hi >> 8;
-	if (ino >= INO_MAX || (ino == 0 && (key.hi & 0xff) != KIND_ORPHAN))
-		return err_corrupt("record puts an item of inode %llu", (unsigned long long)ino);
+	/* Extents come with MAP only, which knows whose blocks they are. */
+	if (ino >= INO_MAX - 1 || (ino == 0 ? key.hi != KIND_ORPHAN : (key.hi & 0xff) < ITEM_INODE ||
+					(key.hi & 0xff) > ITEM_DIRENT))
+		return err_corrupt("record puts an item of inode %llu, kind %u", (unsigned long long)ino,
+				   (unsigned)(key.hi & 0xff));
 	if ((key.hi & 0xff) == ITEM_INODE) {
 		r = inode_decode(data + 16, len - 16, ino, &a);
 		if (r < 0)
@@ -153,6 +156,43 @@ static int apply_contents(struct keys *k, const struct record_reader *reader, co
 		break;
 	}
 	return err_corrupt("record has a mutation of kind %u with %u bytes", m->kind, m->len);
+}
+
+/* Do the blocks that a MAP names hold the contents that it makes of them? */
+static bool map_whole(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e)
+{
+	uint32_t b;
+
+	for (b = 0; e->flags & EXT_DATA && b < e->count; b++) {
+		int unused;
+		const void *p = store_blocks(k->store, e->block + b, 1, &unused);
+
+		if (!p || block_csum(p, ino, fblock + b) != get_le32(e->csums + 4 * b))
+			return false;
+	}
+	return true;
+}
+
+int keys_whole(void *ctx, const struct record_reader *reader)
+{
+	struct keys *k = ctx;
+	struct record_reader own = *reader;
+	bool mapped[REC_EXTENTS_MAX] = { false };
+	struct mutation m;
+	int r;
+
+	while ((r = record_next(&own, &m)) > 0) {
+		uint32_t i = m.kind == MUT_MAP && m.len == 24 ? get_le32(m.data + 16) : REC_EXTENTS_MAX;
+
+		if (i >= reader->extent_count)
+			continue;               /* no MAP, or one that apply refuses */
+		if (mapped[i])
+			return err_corrupt("record maps an extent twice");
+		mapped[i] = true;
+		if (!map_whole(k, get_le64(m.data), get_le64(m.data + 8), &reader->extents[i]))
+			return 0;
+	}
+	return r < 0 ? r : 1;
 }
 
 int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec)

@@ -6,6 +6,7 @@
 
 void change_begin(struct keys *k, enum change_type type)
 {
+	k->refused = 0;
 	record_begin(store_record(k->store), type, type == CHANGE_REAP ? REC_FLAG_INTERNAL : 0, store_now_ns(k->store));
 }
 
@@ -34,17 +35,30 @@ void change_del(struct keys *k, struct key key)
 	put_le64(p + 8, key.lo);
 }
 
+/* Counters that a damaged store has at their ends must not go over them: what is in the journal has to be applied. */
+static void check_inode(struct keys *k, const uint8_t *p, uint64_t ino)
+{
+	struct keys_attr a;
+
+	if (k->refused == 0)
+		k->refused = inode_decode(p, INODE_SIZE, ino, &a);
+}
+
 void change_attr(struct keys *k, const struct keys_attr *a)
 {
 	uint8_t *p = record_mutation(store_record(k->store), MUT_ATTR, 8 + INODE_SIZE);
 
 	put_le64(p, a->ino);
 	inode_encode(p + 8, a);
+	check_inode(k, p + 8, a->ino);
 }
 
 void change_new_inode(struct keys *k, const struct keys_attr *a)
 {
-	inode_encode(change_put_place(k, item_key(a->ino, ITEM_INODE, 0), INODE_SIZE), a);
+	uint8_t *p = change_put_place(k, item_key(a->ino, ITEM_INODE, 0), INODE_SIZE);
+
+	inode_encode(p, a);
+	check_inode(k, p, a->ino);
 }
 
 void change_data(struct keys *k, uint64_t ino, uint64_t off, const void *data, uint32_t len)
@@ -67,7 +81,7 @@ void change_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to)
 
 int change_commit(struct keys *k)
 {
-	return store_commit(k->store);
+	return k->refused ? k->refused : store_commit(k->store);
 }
 
 int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees)

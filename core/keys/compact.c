@@ -40,6 +40,7 @@ static int move_extent(struct keys *k, uint64_t ino, struct extent *e, uint64_t 
 		/* The checksum goes along as it is: a damaged block stays known as damaged. */
 		memcpy(to, from, BLOCK_SIZE);
 	}
+	store_written(k->store, e->block, got);
 	e->count = (uint32_t)got;
 	e->gen = store_gen(k->store);
 	e->flags = 0;

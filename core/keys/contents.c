@@ -60,7 +60,7 @@ static int extent_block(struct keys *k, uint64_t ino, const struct extent *e, ui
 
 	if (!p)
 		return r < 0 ? r : -EUCLEAN;
-	if (block_csum(p) != get_le32(e->csums + 4 * i))
+	if (block_csum(p, ino, fblock) != get_le32(e->csums + 4 * i))
 		return err_corrupt("inode %llu: contents at byte %llu (block %llu): checksum does not match",
 				   (unsigned long long)ino, (unsigned long long)(fblock << BLOCK_SHIFT),
 				   (unsigned long long)(e->block + i));
@@ -326,7 +326,9 @@ static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblo
 		if (r == 0 && e.flags & EXTENT_UNWRITTEN && e.fblock <= fblock) {
 			got = min_u64(min_u64(count, EXT_COUNT_MAX), e.fblock + e.count - fblock);
 			t[n] = (struct target){ e.block + (fblock - e.fblock), (uint32_t)got, false };
-			store_touch(k->store, t[n].block, got);
+			r = store_touch(k->store, t[n].block, got);
+			if (r < 0)
+				break;
 		} else {
 			/* Not over the beginning of an unwritten extent. */
 			if (r == 0 && e.flags & EXTENT_UNWRITTEN)
@@ -381,9 +383,10 @@ static int fill_targets(struct keys *k, const struct keys_attr *a, uint64_t fblo
 		(void)record_extent(rec, t[i].block, t[i].count, EXT_DATA | (t[i].fresh ? EXT_FRESH : 0), &csums);
 		for (b = 0; b < t[i].count; b++, fblock++) {
 			r = fill_block(k, a, fblock, to + (size_t)b * BLOCK_SIZE, off, data, len);
+			store_written(k->store, t[i].block + b, 1);
 			if (r < 0)
 				return r;
-			put_le32(csums + 4 * b, block_csum(to + (size_t)b * BLOCK_SIZE));
+			put_le32(csums + 4 * b, block_csum(to + (size_t)b * BLOCK_SIZE, a->ino, fblock));
 		}
 		store_unsynced(k->store, t[i].block, t[i].count);
 	}
@@ -403,6 +406,35 @@ static void change_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 		put_le32(p + 20, flags);
 		fblock += t[i].count;
 	}
+}
+
+/* Can apply change this block? Asked before the change is in the journal, where it would have to stay. */
+static int check_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool all)
+{
+	const uint8_t *unused;
+	struct extent e;
+	int r = extent_find(k, a->ino, fblock, &e);
+
+	if (r < 0 || e.fblock > fblock)
+		return r == -ENOENT ? 0 : r;
+	if (e.flags & EXTENT_UNWRITTEN)
+		return store_touch(k->store, e.block + (fblock - e.fblock), 1);
+	if (all || (e.flags & EXTENT_PRIVATE && e.gen == store_gen(k->store)))
+		return 0;
+	return extent_block(k, a->ino, &e, fblock, &unused);
+}
+
+int contents_check(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to)
+{
+	uint64_t first = from >> BLOCK_SHIFT, last = (to - 1) >> BLOCK_SHIFT;
+	int r;
+
+	if (a->flags & KEYS_ATTR_INLINE || from >= to)
+		return 0;
+	r = check_block(k, a, first, from % BLOCK_SIZE == 0 && to - from >= BLOCK_SIZE);
+	if (r == 0 && last != first)
+		r = check_block(k, a, last, to % BLOCK_SIZE == 0);
+	return r;
 }
 
 static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const uint8_t *data, size_t *len, bool kill)
@@ -457,6 +489,9 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	change_begin(k, CHANGE_WRITE);
 	if (len > DATA_MAX)
 		return write_long(k, &a, off, data, ret_written, kill && a.flags & KEYS_ATTR_XATTR);
+	r = contents_check(k, &a, off, off + len);
+	if (r < 0)
+		return r;
 	a.size = max_u64(a.size, off + len);
 	change_data(k, ino, off, data, (uint32_t)len);
 	if (kill && a.flags & KEYS_ATTR_XATTR) {
@@ -587,6 +622,9 @@ static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
 
 	if (r == 0)
 		r = inode_get(k, ino, &a);
+	if (r < 0)
+		return r;
+	r = contents_check(k, &a, off, off + len);
 	if (r < 0)
 		return r;
 	attr_touch(k, &a, true);
@@ -763,8 +801,9 @@ int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64
 	return r < 0 ? r : map_blocks_at(k, ino, e);
 }
 
-/* A block of the file that may be changed in place: private to this generation. *ret_e describes its extent. */
-static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, struct extent *e, uint8_t **ret)
+/* A block of the file that may be changed in place: private to this generation. *ret_e describes its extent. all: whatever
+ * it holds, all of it will be overwritten. */
+static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool all, struct extent *e, uint8_t **ret)
 {
 	uint8_t old[BLOCK_SIZE];
 	struct extent part;
@@ -783,11 +822,13 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 		/* Reserved for just this; nobody reads its bytes before the extent says so. */
 		part.block = e->block + (fblock - e->fblock);
 		memset(old, 0, sizeof old);
-		r = unmap_blocks(k, a->ino, fblock, fblock + 1, part.block, &freed);
-		store_touch(k->store, part.block, 1);
+		r = store_touch(k->store, part.block, 1);
+		if (r == 0)
+			r = unmap_blocks(k, a->ino, fblock, fblock + 1, part.block, &freed);
 	} else {
 		/* Private bytes ride in records, so the old ones are copied: verified first. */
-		r = read_block(k, a, fblock, old);
+		memset(old, 0, sizeof old);
+		r = all ? 0 : read_block(k, a, fblock, old);
 		if (r == 0)
 			r = store_alloc(k->store, 1, &part.block, &n);
 		if (r == 0)
@@ -799,7 +840,8 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	if (!*ret)
 		return r;
 	memcpy(*ret, old, BLOCK_SIZE);
-	put_le32(part.csums, block_csum(*ret));
+	store_written(k->store, part.block, 1);
+	put_le32(part.csums, block_csum(*ret, a->ino, fblock));
 	r = map_blocks_at(k, a->ino, &part);
 	if (r == 0)
 		r = add_blocks(k, a->ino, 1 - freed);
@@ -817,7 +859,7 @@ static int private_changed(struct keys *k, uint64_t ino, const struct extent *e,
 		r = err_corrupt("inode %llu: extent at block %llu changed", (unsigned long long)ino,
 				(unsigned long long)e->fblock);
 	if (r == 0)
-		put_le32(v + EXTENT_HEADER + 4 * (fblock - e->fblock), block_csum(block));
+		put_le32(v + EXTENT_HEADER + 4 * (fblock - e->fblock), block_csum(block, ino, fblock));
 	return r;
 }
 
@@ -827,11 +869,12 @@ static int write_blocks(struct keys *k, const struct keys_attr *a, uint64_t off,
 		uint64_t fblock = off >> BLOCK_SHIFT, at = off & (BLOCK_SIZE - 1), n = min_u64(len, BLOCK_SIZE - at);
 		struct extent e;
 		uint8_t *to;
-		int r = private_block(k, a, fblock, &e, &to);
+		int r = private_block(k, a, fblock, n == BLOCK_SIZE, &e, &to);
 
 		if (r < 0)
 			return r;
 		memcpy(to + at, data, n);
+		store_written(k->store, e.block + (fblock - e.fblock), 1);
 		r = private_changed(k, a->ino, &e, fblock, to);
 		if (r < 0)
 			return r;

@@ -87,8 +87,13 @@ static int set_size(struct keys *k, const struct keys_setattr *set, struct keys_
 	if (set->size > KEYS_SIZE_MAX)
 		return -EFBIG;
 	/* Also for an unchanged size: blocks behind the end (fallocate with KEEP_SIZE) go, as on other file systems. */
-	if (set->size <= a->size)
+	if (set->size <= a->size) {
+		int r = contents_check(k, a, set->size, KEYS_SIZE_MAX);
+
+		if (r < 0)
+			return r;
 		change_punch(k, a->ino, set->size, KEYS_SIZE_MAX);
+	}
 	a->size = set->size;
 	a->mtime = keys_now(k);
 	return 0;

@@ -88,7 +88,7 @@ int extent_decode(const uint8_t *p, uint32_t len, struct key k, struct extent *e
 	e->gen = get_le64(p + X_GEN);
 	e->count = get_le16(p + X_COUNT);
 	e->flags = get_le16(p + X_FLAGS);
-	if (e->count == 0 || e->flags & ~(EXTENT_UNWRITTEN | EXTENT_PRIVATE) ||
+	if (e->count == 0 || e->flags > EXTENT_PRIVATE ||       /* never both */
 	    e->fblock > (KEYS_SIZE_MAX >> BLOCK_SHIFT) - e->count + 1 ||
 	    (!(e->flags & EXTENT_UNWRITTEN) && e->count > EXT_COUNT_MAX) ||
 	    len != extent_item_len(e->count, e->flags))

@@ -44,7 +44,7 @@ static int check_root(void *arg)
 int keys_open(const struct store_options *options, struct keys **ret_keys)
 {
 	struct keys *k = calloc(1, sizeof *k);
-	struct store_client client = { .apply = keys_apply, .format = format, .attach = attach, .ctx = k };
+	struct store_client client = { .apply = keys_apply, .whole = keys_whole, .format = format, .attach = attach, .ctx = k };
 	int r;
 
 	if (!k)

@@ -17,6 +17,8 @@ struct keys {
 	struct store *store;
 	struct tree *tree;
 	uint64_t compact_hi, compact_lo;        /* how far keys_compact() has come */
+	bool numbers_checked;                   /* no inode has a number that is still to be given out */
+	int refused;                            /* the change being built is one that apply would refuse */
 };
 
 /* inode.c */
@@ -42,11 +44,14 @@ int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees);
 
 /* apply.c */
 int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec);
+int keys_whole(void *ctx, const struct record_reader *reader);
 
 /* contents.c, applying */
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
 int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e, uint32_t flags);
 int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
+/* Can [from, to) of the file be overwritten or zeroed by DATA or PUNCH? -EUCLEAN. */
+int contents_check(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to);
 /* Unmap what e covers and map e instead; *ret_freed blocks were given back. */
 int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed);
 /* Remove up to *budget extents of the inode from its end on; 1 if there are more. */

@@ -240,6 +240,26 @@ static int inherit_acl(struct keys *k, const struct keys_attr *dir, const struct
 	return 0;
 }
 
+/* Is there a number for a new inode, and has nothing had it? An inode that came under the number of another would show
+ * that one's contents. */
+static int check_next_ino(struct keys *k)
+{
+	uint64_t next = store_counts(k->store)->next_ino;
+	struct tree_cursor c;
+	int r;
+
+	if (next >= INO_MAX - 1)
+		return -ENOSPC;
+	if (k->numbers_checked)
+		return 0;
+	r = tree_seek_le(k->tree, (struct key){ UINT64_MAX, UINT64_MAX }, &c);
+	if (r == 0 && cursor_key(&c).hi >> 8 >= next)
+		r = err_corrupt("the next inode number is %llu, but there is an item of inode %llu",
+				(unsigned long long)next, (unsigned long long)(cursor_key(&c).hi >> 8));
+	k->numbers_checked = r == 0;
+	return r;
+}
+
 static int prepare_new(struct keys *k, uint64_t dir, const char *name, size_t len, struct keys_attr *ret_dir,
 		       struct key *ret_key)
 {
@@ -249,8 +269,8 @@ static int prepare_new(struct keys *k, uint64_t dir, const char *name, size_t le
 		r = get_live_dir(k, dir, ret_dir);
 	if (r == 0)
 		r = dirent_new_key(k, dir, name, len, ret_key);
-	if (r == 0 && store_counts(k->store)->next_ino >= INO_MAX - 1)
-		r = -ENOSPC;
+	if (r == 0)
+		r = check_next_ino(k);
 	return r == 0 ? change_reserve(k, 8, 4, false) : r;
 }
 
@@ -473,6 +493,8 @@ static int rename_prepare(struct keys *k, uint64_t odir, const char *oname, size
 
 	if (r == 0)
 		r = name_check(nname, nlen);
+	if (r == 0 && flags & RENAME_WHITEOUT)
+		r = check_next_ino(k);
 	if (r != 0)
 		return r;
 	rn->od = rn->nd = &rn->odir;

@@ -173,6 +173,17 @@ int keys_listxattr(struct keys *k, uint64_t ino, char *buf, size_t size, size_t 
 
 /* Changing --------------------------------------------------------------------------------------------------------- */
 
+/* Those that are there: a damaged attribute can be removed too. */
+static void del_chunks(struct keys *k, uint64_t ino, const struct xattr_place *p, unsigned from)
+{
+	const uint8_t *v;
+	uint32_t len;
+
+	for (; from < p->chunks; from++)
+		if (tree_get(k->tree, item_key(ino, ITEM_XATTR, p->base + from), &v, &len) == 0)
+			change_del(k, item_key(ino, ITEM_XATTR, p->base + from));
+}
+
 void xattr_change_set(struct keys *k, uint64_t ino, const struct xattr_place *p, const char *name, const void *value,
 		      uint32_t size)
 {
@@ -197,16 +208,12 @@ void xattr_change_set(struct keys *k, uint64_t ino, const struct xattr_place *p,
 		from += body;
 		left -= body;
 	}
-	for (; i < p->chunks; i++)
-		change_del(k, item_key(ino, ITEM_XATTR, p->base + i));
+	del_chunks(k, ino, p, i);
 }
 
 void xattr_change_remove(struct keys *k, uint64_t ino, const struct xattr_place *p)
 {
-	unsigned i;
-
-	for (i = 0; i < p->chunks; i++)
-		change_del(k, item_key(ino, ITEM_XATTR, p->base + i));
+	del_chunks(k, ino, p, 0);
 }
 
 int xattr_change_drop(struct keys *k, uint64_t ino, const char *name)

@@ -40,6 +40,12 @@ enum { SLOT_MAGIC_OFF = 0, SLOT_CSUM = 8, SLOT_GROUP = 16, SLOT_GEN = 24, SLOT_U
 _Static_assert(SLOT_BITS + GROUP_WORDS * 8 == BLOCK_SIZE, "bitmap fills its slot");
 _Static_assert(GROUP_BLOCKS == 32256, "FORMAT.md says so");
 
+/* Blocks at the start of a group that are never given out: superblocks and slots. */
+static inline unsigned group_fixed(uint64_t group)
+{
+	return group == 0 ? 2 + SLOTS : SLOTS;
+}
+
 /* Journal */
 #define SEG_MAGIC 0x676573636e79736dull         /* "msyncseg" */
 enum { SEG_MAGIC_OFF = 0, SEG_CSUM = 8, SEG_SERIAL = 16, SEG_NONCE = 24, SEG_STORE = 32, SEG_HEADER = 64 };

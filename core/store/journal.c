@@ -86,6 +86,16 @@ int journal_add_segment(struct journal *j, block_t first)
 	return r;
 }
 
+bool journal_owns(const struct journal *j, block_t block, uint64_t count)
+{
+	unsigned i;
+
+	for (i = 0; i < j->count; i++)
+		if (block < j->segs[i] + journal_seg_blocks(j) && j->segs[i] < block + count)
+			return true;
+	return false;
+}
+
 /* Write the header of the segment that is about to be used. */
 static uint64_t begin_segment(struct journal *j, block_t first, uint64_t serial)
 {

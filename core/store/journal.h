@@ -63,6 +63,8 @@ static inline uint64_t journal_seg_blocks(const struct journal *j)
 {
 	return (uint64_t)1 << (j->shift - BLOCK_SHIFT);
 }
+/* Does one of the segments have a block of [block, block + count)? */
+bool journal_owns(const struct journal *j, block_t block, uint64_t count);
 /* Go to the start of a spare segment with a fresh nonce (after recovery; nothing leads there but the next superblock). */
 int journal_new_start(struct journal *j);
 

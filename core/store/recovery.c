@@ -37,6 +37,13 @@ static void fill_holder(struct super *sb, const struct store_options *o)
 		(void)snprintf(sb->holder_mount, sizeof sb->holder_mount, "%s", o->holder_mount);
 }
 
+static bool is_journal(const void *ctx, block_t block)
+{
+	const struct store *s = ctx;
+
+	return journal_owns(&s->journal, block, 1);
+}
+
 /* Space, tree and journal over the mapping, as the superblock says; pages are made in generation gen. */
 static int start_parts(struct store *s, gen_t gen)
 {
@@ -59,6 +66,8 @@ static int start_parts(struct store *s, gen_t gen)
 		r = journal_init(&s->journal, &s->map, s->super.seg_shift, s->store_id, seed);
 	if (r < 0)
 		return r;
+	s->tree.taken = is_journal;
+	s->tree.taken_ctx = s;
 	s->tree.tag_seed = hash64(&seed, sizeof seed, s->store_id);
 	s->tree.root = s->super.root;
 	s->tree.sealed = s->super.gen;
@@ -190,21 +199,14 @@ static void dirty_again(struct store *s, block_t block, uint64_t count)
 }
 
 /* Do the extents hold what the record says? If not, the record did not reach the disk whole: the prefix ends before it. */
-static bool extents_whole(struct store *s, const struct record_reader *reader)
+static int extents_whole(struct store *s, const struct record_reader *reader)
 {
 	unsigned i;
-	uint32_t b;
 
-	for (i = 0; i < reader->extent_count; i++) {
-		const struct record_extent *e = &reader->extents[i];
-
-		if (!space_valid_range(&s->space, e->block, e->count))
-			return false;
-		for (b = 0; e->flags & EXT_DATA && b < e->count; b++)
-			if (block_csum(map_block(&s->map, e->block + b)) != get_le32(e->csums + b * 4))
-				return false;
-	}
-	return true;
+	for (i = 0; i < reader->extent_count; i++)
+		if (!space_valid_range(&s->space, reader->extents[i].block, reader->extents[i].count))
+			return 0;
+	return reader->extent_count > 0 ? s->client.whole(s->client.ctx, reader) : 1;
 }
 
 static int walk_journal(struct store *s, struct walk *w)
@@ -217,8 +219,9 @@ static int walk_journal(struct store *s, struct walk *w)
 		r = record_open(&reader, next.rec, next.len);
 		if (r < 0)
 			return r;
-		if (!extents_whole(s, &reader))
-			break;
+		r = extents_whole(s, &reader);
+		if (r <= 0)
+			return r;
 		if (w->record) {
 			r = w->record(s, &reader, next.rec);
 			if (r < 0)
@@ -284,18 +287,41 @@ static int new_walk(struct store *s, struct walk *w)
 	return r < 0 ? r : journal_load(&w->journal, s->super.segs, s->super.seg_count, &s->super.journal);
 }
 
+/* The segments that the superblock lists must be marked as in use, or something else would be put there. (Nothing is
+ * given out of a group whose bitmap cannot be read.) */
+static int check_segments(struct store *s)
+{
+	uint64_t blocks = (uint64_t)1 << (s->super.seg_shift - BLOCK_SHIFT);
+	unsigned i;
+	int r = 0;
+
+	for (i = 0; i < s->super.seg_count && r == 0; i++)
+		r = claim_nothing(s, s->super.segs[i], blocks);
+	/* From here on no page is read there. */
+	if (r == 0)
+		r = journal_load(&s->journal, s->super.segs, s->super.seg_count, &s->super.journal);
+	for (i = 0; i < s->super.seg_count && r == 0; i++) {
+		bool all = true;
+
+		r = space_in_use(&s->space, s->super.segs[i], blocks, &all);
+		if (r == -EUCLEAN)
+			r = 0;
+		else if (r == 0 && !all)
+			r = s->read_only ? space_keep(&s->space, s->super.segs[i], blocks) :
+			    err_corrupt("journal segment at block %llu is marked as free",
+					(unsigned long long)s->super.segs[i]);
+	}
+	return r;
+}
+
 /* The first walk: what is there? Nothing is written. */
 static int survey(struct store *s, uint64_t *ret_records)
 {
 	struct walk w = { .claim = claim_nothing };
-	unsigned i;
-	int r;
+	int r = check_segments(s);
 
-	for (i = 0; i < s->super.seg_count; i++) {
-		r = claim_nothing(s, s->super.segs[i], (uint64_t)1 << (s->super.seg_shift - BLOCK_SHIFT));
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	r = new_walk(s, &w);
 	if (r == 0)
 		r = walk_journal(s, &w);
@@ -316,10 +342,11 @@ static int claim_all(struct store *s, unsigned *ret_chain)
 		r = walk_journal(s, &w);
 	for (i = 0; i < w.journal.used && r == 0; i++)
 		dirty_again(s, w.journal.segs[i], journal_seg_blocks(&w.journal));
-	/* The third walk follows the chain in the segments found here. */
-	if (r == 0) {
+	/* The third walk follows the chain in the segments found here. What the first two read may have been there. */
+	if (r == 0)
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
-	}
+	for (i = 0; i < s->journal.count && r == 0; i++)
+		tree_forget(&s->tree, s->journal.segs[i], journal_seg_blocks(&s->journal));
 	*ret_chain = w.journal.used;
 	journal_release(&w.journal);
 	return r;
@@ -392,7 +419,7 @@ static int keep_spare(struct store *s, unsigned chain)
 	if (r == -ENOSPC && map_grow(&s->map, 2 * journal_seg_blocks(&s->journal)) == 0 &&
 	    space_grown(&s->space) == 0)
 		r = space_alloc_exact(&s->space, journal_seg_blocks(&s->journal), &first);
-	return r < 0 ? err_set(-r, "no room for a journal segment") : journal_add_segment(&s->journal, first);
+	return r < 0 ? err_set(-r, "no room for a journal segment") : store_add_segment(s, first);
 }
 
 int recovery_load(struct store *s, const struct store_options *o)
@@ -452,7 +479,8 @@ int recovery_load(struct store *s, const struct store_options *o)
 	s->recovered = records;
 	if (!s->read_only && (records > 0 || !was_clean)) {
 		/* The old journal is not continued: see DESIGN.md. */
-		s->counts.next_ino += 1024;
+		if (s->counts.next_ino < (1ull << 48) - 4096)
+			s->counts.next_ino += 1024;
 		r = journal_new_start(&s->journal);
 		if (r == 0)
 			r = first_checkpoint(s);

@@ -28,12 +28,6 @@ static block_t slot_block(uint64_t group, unsigned slot)
 	return group_first(group) + (group == 0 ? 2 : 0) + slot;
 }
 
-/* Blocks at the start of a group that are never given out. */
-static unsigned group_fixed(uint64_t group)
-{
-	return group == 0 ? 2 + SLOTS : SLOTS;
-}
-
 static uint8_t *slot_page(const struct space *sp, uint64_t group, unsigned slot)
 {
 	return map_block(sp->map, slot_block(group, slot));
@@ -409,6 +403,34 @@ int space_free_data(struct space *sp, block_t block, uint64_t count, gen_t gen)
 		return err_corrupt("blocks %llu+%llu cannot be freed: outside the store or reserved",
 				   (unsigned long long)block, (unsigned long long)count);
 	return for_groups(sp, block, count, mark_free, gen);
+}
+
+static int keep_blocks(struct space *sp, uint64_t group, unsigned bit, unsigned count, gen_t gen)
+{
+	(void)gen;
+	return group_hold(sp, group, HOLD_C, bit, count);
+}
+
+int space_keep(struct space *sp, block_t block, uint64_t count)
+{
+	return for_groups(sp, block, count, keep_blocks, 0);
+}
+
+int space_in_use(struct space *sp, block_t block, uint64_t count, bool *ret_all)
+{
+	block_t end = block + count;
+
+	*ret_all = space_valid_range(sp, block, count);
+	for (; *ret_all && block < end; block++) {
+		uint64_t group = block / GROUP_BLOCKS;
+		unsigned bit = (unsigned)(block % GROUP_BLOCKS);
+		int r = group_load(sp, group);
+
+		if (r < 0)
+			return r;
+		*ret_all = current_word(sp, group, bit / 64) >> (bit % 64) & 1;
+	}
+	return 0;
 }
 
 int space_claim(struct space *sp, block_t block, uint64_t count)

@@ -86,10 +86,15 @@ int space_alloc_exact(struct space *sp, uint64_t count, block_t *ret_block);
 int space_free_data(struct space *sp, block_t block, uint64_t count, gen_t gen);
 /* Recovery: mark blocks as allocated in C that a journal record or the journal itself names. -EUCLEAN if not free. */
 int space_claim(struct space *sp, block_t block, uint64_t count);
+/* Never give these blocks out, whatever the bitmaps say of them (a store that is only read). */
+int space_keep(struct space *sp, block_t block, uint64_t count);
 /* Blocks that exist already (unwritten ones) get contents in C. */
 void space_mark_changed(struct space *sp, block_t block, uint64_t count);
 /* True if [block, block+count) lies inside the store and hits no superblock or slot. */
 bool space_valid_range(const struct space *sp, block_t block, uint64_t count);
+
+/* Does C count all of them as in use, so that nobody else will be given one? */
+int space_in_use(struct space *sp, block_t block, uint64_t count, bool *ret_all);
 
 /* A run that the provisioner may fault in; false if there is none new. */
 bool space_take_run(struct space *sp, struct space_run *ret_run);

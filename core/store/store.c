@@ -112,6 +112,12 @@ uint64_t store_disk_free_blocks(const struct store *s)
 
 /* Space ----------------------------------------------------------------------------------------------------------- */
 
+int store_add_segment(struct store *s, block_t first)
+{
+	tree_forget(&s->tree, first, journal_seg_blocks(&s->journal));
+	return journal_add_segment(&s->journal, first);
+}
+
 static int spare_segments(struct store *s)
 {
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
@@ -132,8 +138,7 @@ static int spare_segments(struct store *s)
 		}
 		if (r < 0)
 			return r;
-		tree_forget(&s->tree, first, blocks);
-		r = journal_add_segment(&s->journal, first);
+		r = store_add_segment(s, first);
 		if (r < 0)
 			return r;
 	}
@@ -239,22 +244,34 @@ int store_reserve(struct store *s, uint64_t blocks, bool frees)
 
 int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
 {
-	int r = space_alloc_data(&s->space, want, ret_block, ret_count);
-
-	/* In a damaged store the block may still be named as a tree page. */
-	if (r == 0)
-		tree_forget(&s->tree, *ret_block, *ret_count);
-	return r;
+	return space_alloc_data(&s->space, want, ret_block, ret_count);
 }
 
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
 {
+	if (journal_owns(&s->journal, block, count))
+		return err_corrupt("blocks %llu+%llu cannot be freed: the journal has them", (unsigned long long)block,
+				   (unsigned long long)count);
 	return space_free_data(&s->space, block, count, gen);
 }
 
-void store_touch(struct store *s, uint64_t block, uint64_t count)
+int store_touch(struct store *s, uint64_t block, uint64_t count)
 {
+	bool all;
+	int r = space_in_use(&s->space, block, count, &all);
+
+	if (r < 0)
+		return r;
+	/* What is free is given to others sooner or later, and would then be written to by two. */
+	if (!all || journal_owns(&s->journal, block, count))
+		return err_corrupt("blocks %llu+%llu are unwritten contents, but marked as free or the journal's",
+				   (unsigned long long)block, (unsigned long long)count);
 	space_mark_changed(&s->space, block, count);
+	return 0;
+}
+
+void store_written(struct store *s, uint64_t block, uint64_t count)
+{
 	tree_forget(&s->tree, block, count);
 }
 

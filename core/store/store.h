@@ -85,6 +85,8 @@ void store_status(const struct store *s, struct store_status *ret);
 struct store_client {
 	/* Change the tree as the record says; rec is its header. Called by store_commit() and by recovery. */
 	int (*apply)(void *ctx, struct record_reader *reader, const uint8_t *rec);
+	/* 1: the extents that the record names hold what it says; 0: they do not, so it did not reach the disk whole. */
+	int (*whole)(void *ctx, const struct record_reader *reader);
 	/* Put the first items into the tree of a new store. */
 	int (*format)(void *ctx);
 	/* The store is there (its tree can be read), recovery has not begun. */
@@ -117,8 +119,11 @@ int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *r
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen);
 /* Blocks that a record names were written: an fsync has to sync them. */
 void store_unsynced(struct store *s, uint64_t block, uint64_t count);
-/* Blocks allocated before this generation are changed in place (unwritten ones). */
-void store_touch(struct store *s, uint64_t block, uint64_t count);
+/* Blocks allocated before this generation will be changed in place (unwritten ones). -EUCLEAN: they must not be. */
+int store_touch(struct store *s, uint64_t block, uint64_t count);
+/* Bytes of contents were stored there. In a damaged store something may name the block as a tree page too, which was
+ * verified before: so this comes before the tree is looked at again. */
+void store_written(struct store *s, uint64_t block, uint64_t count);
 uint64_t store_gen(const struct store *s);
 /* Address of blocks that an item names; NULL with -EUCLEAN in *ret_error if they cannot be contents. */
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error);

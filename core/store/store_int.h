@@ -140,6 +140,9 @@ int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 bool file_is_pinned(int fd);
 uint64_t file_disk_free_blocks(int fd);
 
+/* [R] The journal gets a segment: whatever stood there is no tree page any more. */
+int store_add_segment(struct store *s, block_t first);
+
 /* provision.c */
 int store_provision(struct store *s);
 

@@ -16,7 +16,9 @@
 #include <stdlib.h>
 
 /* 8 MiB of memory, touched as it is needed: the pages of about ten million keys. A miss costs one checksum. */
+#ifndef VERIFIED_BITS
 #define VERIFIED_BITS 20u
+#endif
 #define VERIFIED_SIZE (1u << VERIFIED_BITS)
 
 struct tree_path {
@@ -112,8 +114,10 @@ static int verify_page(const struct tree *t, block_t block, gen_t gen, unsigned 
 	const uint8_t *p;
 	int r;
 
-	if (block >= map_blocks(t->map) || block < 2)
-		return err_corrupt("tree page %llu lies outside the store", (unsigned long long)block);
+	if (block >= map_blocks(t->map) || block % GROUP_BLOCKS < group_fixed(block / GROUP_BLOCKS) ||
+	    (t->taken && t->taken(t->taken_ctx, block)))
+		return err_corrupt("tree page %llu lies outside the store or on reserved blocks",
+				   (unsigned long long)block);
 	p = map_block(t->map, block);
 	if (gen <= t->sealed && get_le64(p + PAGE_CSUM) != page_csum(p, block))
 		return err_corrupt("tree page %llu (byte %llu): checksum does not match", (unsigned long long)block,
@@ -197,6 +201,8 @@ static int writable(struct tree *t, block_t *block, gen_t *gen, unsigned level, 
 	r = space_alloc_meta(t->space, &copy);
 	if (r < 0)
 		return r;
+	if (copy == *block)
+		return err_corrupt("tree page %llu is marked as free", (unsigned long long)copy);
 	r = space_free_meta(t->space, *block, *gen);
 	if (r < 0) {
 		(void)space_free_meta(t->space, copy, t->space->gen);
@@ -709,8 +715,10 @@ static int descend(struct tree_cursor *c, unsigned level, bool first)
 		r = tree_page(c->tree, block, gen, level, &child);
 		if (r < 0)
 			return r;
+		if (page_count(child) == 0)
+			return err_corrupt("tree page %llu is empty", (unsigned long long)block);
 		c->path[level].page = child;
-		c->path[level].i = first || page_count(child) == 0 ? 0 : page_count(child) - 1;
+		c->path[level].i = first ? 0 : page_count(child) - 1;
 	}
 	return 0;
 }
@@ -730,18 +738,20 @@ static int complete(struct tree_cursor *c)
 	return 0;
 }
 
-int cursor_next(struct tree_cursor *c)
+static int out_of_order(struct tree_cursor *c)
+{
+	block_t block = get_le64(c->path[0].page + PAGE_BLOCK);
+
+	c->levels = 0;
+	return err_corrupt("tree page %llu: its keys do not belong there", (unsigned long long)block);
+}
+
+/* Go on to the leaf to the right. */
+static int next_leaf(struct tree_cursor *c)
 {
 	unsigned level;
-	int r;
+	int r = complete(c);
 
-	if (c->levels == 0)
-		return -ENOENT;
-	if (c->path[0].i + 1 < page_count(c->path[0].page)) {
-		c->path[0].i++;
-		return 0;
-	}
-	r = complete(c);
 	if (r < 0)
 		return r;
 	for (level = 1; level < c->levels; level++) {
@@ -754,18 +764,27 @@ int cursor_next(struct tree_cursor *c)
 	return -ENOENT;
 }
 
-int cursor_prev(struct tree_cursor *c)
+int cursor_next(struct tree_cursor *c)
 {
-	unsigned level;
+	struct key k;
 	int r;
 
 	if (c->levels == 0)
 		return -ENOENT;
-	if (c->path[0].i > 0) {
-		c->path[0].i--;
+	if (c->path[0].i + 1 < page_count(c->path[0].page)) {
+		c->path[0].i++;
 		return 0;
 	}
-	r = complete(c);
+	k = cursor_key(c);
+	r = next_leaf(c);
+	return r == 0 && key_cmp(cursor_key(c), k) <= 0 ? out_of_order(c) : r;
+}
+
+static int prev_leaf(struct tree_cursor *c)
+{
+	unsigned level;
+	int r = complete(c);
+
 	if (r < 0)
 		return r;
 	for (level = 1; level < c->levels; level++) {
@@ -776,6 +795,23 @@ int cursor_prev(struct tree_cursor *c)
 	}
 	c->levels = 0;
 	return -ENOENT;
+}
+
+int cursor_prev(struct tree_cursor *c)
+{
+	struct key k;
+	int r;
+
+	if (c->levels == 0)
+		return -ENOENT;
+	if (c->path[0].i > 0) {
+		c->path[0].i--;
+		return 0;
+	}
+	/* The leaf may be an empty root. */
+	k = page_count(c->path[0].page) > 0 ? cursor_key(c) : (struct key){ 0, 0 };
+	r = prev_leaf(c);
+	return r == 0 && key_cmp(cursor_key(c), k) >= 0 ? out_of_order(c) : r;
 }
 
 /* The leaf that k belongs to; path[0].i is the first entry >= k, maybe behind the last. */
@@ -811,7 +847,8 @@ int tree_seek(struct tree *t, struct key k, struct tree_cursor *c)
 		return -ENOENT;
 	}
 	c->path[0].i = page_count(c->path[0].page) - 1;
-	return cursor_next(c);
+	r = cursor_next(c);
+	return r == 0 && key_cmp(cursor_key(c), k) < 0 ? out_of_order(c) : r;
 }
 
 int tree_seek_le(struct tree *t, struct key k, struct tree_cursor *c)
@@ -822,7 +859,13 @@ int tree_seek_le(struct tree *t, struct key k, struct tree_cursor *c)
 		return r;
 	if (c->path[0].i < page_count(c->path[0].page) && key_cmp(cursor_key(c), k) == 0)
 		return 0;
-	return cursor_prev(c);
+	/* All of the leaf may lie behind k: then the one before it. */
+	if (c->path[0].i > 0) {
+		c->path[0].i--;
+		return 0;
+	}
+	r = prev_leaf(c);
+	return r == 0 && key_cmp(cursor_key(c), k) >= 0 ? out_of_order(c) : r;
 }
 
 int tree_relocate(struct tree *t, struct key k, block_t limit, bool *ret_moved)

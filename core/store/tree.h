@@ -35,6 +35,9 @@ struct tree {
 	uint64_t tag_seed;              /* random, so that no store can be made to fit the cache's tags */
 	uint64_t *verified;             /* direct-mapped cache: tags of pages that were checked */
 	struct tree_finger finger[TREE_FINGERS];        /* by a hash of the key's hi */
+	/* Blocks that something else writes to (the journal): never a page, whatever stands there. NULL: none. */
+	bool (*taken)(const void *ctx, block_t block);
+	const void *taken_ctx;
 };
 
 struct tree_cursor {
@@ -63,7 +66,8 @@ int tree_del(struct tree *t, struct key k);
 /* The value, writable. -ENOENT. */
 int tree_patch(struct tree *t, struct key k, uint8_t **ret_value, uint32_t *ret_len);
 
-/* First item with a key >= k. 0, or -ENOENT if there is none (the cursor is then at the end). */
+/* Cursors go strictly up (down), so a walk ends also in a tree whose pages are named more than once: -EUCLEAN.
+ * First item with a key >= k. 0, or -ENOENT if there is none (the cursor is then at the end). */
 int tree_seek(struct tree *t, struct key k, struct tree_cursor *c);
 /* Last item with a key <= k. 0 or -ENOENT. */
 int tree_seek_le(struct tree *t, struct key k, struct tree_cursor *c);

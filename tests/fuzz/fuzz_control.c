@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fuzz_control: every file of MOUNTPOINT/.msyncfs, asked with any name, inode, offset and size, in any order.
+ */
+#include "fs/control.h"
+#include "fs/fs.h"
+#include "fs/inodes.h"
+#include "fs/ops.h"
+#include "fs/session.h"
+#include "tests/fuzz/fuzz_util.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static unsigned held;
+
+/* What control.c and status.c need of the rest of fs/. */
+int ops_hold_checkpoint(struct fs *fs)
+{
+	held++;
+	return store_checkpoint(fs->store);
+}
+
+uint64_t session_parked(const struct fs *fs)
+{
+	(void)fs;
+	return 3;
+}
+
+static struct fs *the_fs(void)
+{
+	static struct options options = { .sync_interval_s = 5 };
+	static struct fs fs;
+
+	if (!fs.keys) {
+		check(world_open_base(&fs.keys) == 0);
+		fs.store = keys_store(fs.keys);
+		fs.options = &options;
+		check(inodes_init(&fs.inodes) == 0);
+	}
+	return &fs;
+}
+
+static uint64_t in_ino(struct input *in, uint64_t last)
+{
+	uint8_t how = in_u8(in);
+
+	return how < 64 ? last : how < 192 ? CONTROL_FIRST + how % 32 : how < 224 ? in_value(in) : in_value(in) | CONTROL_FIRST;
+}
+
+static void in_text(struct input *in, char *text, size_t size)
+{
+	static const char *const known[] = { ".msyncfs", "status", "version", "checkpoint", ".", ".." };
+	uint8_t how = in_u8(in);
+
+	if (how < 200) {
+		strcpy(text, known[how % ARRAY_LEN(known)]);
+		return;
+	}
+	text[in_bytes(in, (uint8_t *)text, (uint32_t)size - 1)] = '\0';
+}
+
+static void one_call(struct fs *fs, struct input *in, uint64_t *last)
+{
+	struct fuse_entry_param entry;
+	const char *text;
+	char name[300];
+	struct stat st;
+	size_t len, i;
+	uint64_t ino = in_ino(in, *last);
+	unsigned sum = 0;
+
+	switch (in_u8(in) % 8) {
+	case 0: case 1:
+		in_text(in, name, sizeof name);
+		/* ops.c asks this first. */
+		if (!control_owns(ino) && !control_is_name(ino, name))
+			return;
+		if (control_lookup(fs, ino, name, &entry) == 0) {
+			check(control_owns(entry.ino) && entry.attr.st_size >= 0);
+			*last = entry.ino;
+		}
+		break;
+	case 2:
+		if (control_owns(ino) && control_getattr(fs, ino, &st) == 0)
+			check(st.st_ino == ino);
+		break;
+	case 3: case 4:
+		if (!control_owns(ino) || control_read(fs, ino, in_value(in), in_value(in), &text, &len) < 0)
+			break;
+		for (i = 0; i < len; i++)
+			sum += (unsigned char)text[i];
+		check(len < 1u << 20 && sum < 1u << 30);
+		break;
+	case 5:
+		if (control_owns(ino))
+			control_forget(fs, ino);
+		break;
+	case 6:
+		if (control_owns(ino))
+			(void)control_write(fs, ino);
+		break;
+	default:
+		if (control_entry(in_u8(in) % 8, &text, &st))
+			check(strlen(text) > 0);
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, data + size };
+	uint64_t last = CONTROL_FIRST;
+	char path[1200] = "/a/", mount[1200] = "/m/";
+	struct fs *fs = the_fs();
+	unsigned calls = 0;
+
+	world_seed(data, size);
+	check(control_init(fs) == 0);
+	in_text(&in, path + 3, sizeof path - 3);
+	in_text(&in, mount + 3, sizeof mount - 3);
+	fs->store_path = path;
+	fs->mountpoint = mount;
+	while (in.p < in.end && calls++ < 64)
+		one_call(fs, &in, &last);
+	control_release(fs);
+	return 0;
+}
