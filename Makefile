@@ -28,7 +28,7 @@ MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs strace
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
 DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH)
 
@@ -82,6 +82,7 @@ CORE_SRC := $(wildcard core/*.c core/*/*.c)
 FS_SRC   := $(wildcard fs/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
+CRASH_SRC := $(wildcard tests/crash/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c)
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
 MAN1     := $(wildcard fs/man/*.1)
@@ -91,6 +92,7 @@ LIB     := $(B)/libmsyncfs_core.a
 PROGRAM := $(B)/msyncfs
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
+CRASH_PROGRAM   := $(B)/tests/crash/crash
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
 
 .DEFAULT_GOAL := all
@@ -98,13 +100,13 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory -r
 
-.PHONY: all help deps mount umount unit check test test-run test-programs bench lint sanitize install uninstall \
-	dist clean distclean FORCE
+.PHONY: all help deps mount umount unit check test test-run test-programs bench lint sanitize \
+	crash crash-long crash-mutants crash-disk install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo 'MODE=release|asan|tsan  V=1  WERROR=1  PREFIX=$(PREFIX)  DESTDIR=  STORE=$(STORE)  MNT=$(MNT)'
 
 # ------------------------------------------------------------------------------------------------------- dependencies
@@ -146,6 +148,11 @@ $(B)/tests/unit/%.o: tests/unit/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/tests/crash/%.o: tests/crash/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
 # The archive is made anew, so that it never keeps a member whose source is gone. The list of members is a
 # prerequisite, so that a source that went away is noticed.
 $(B)/core.list: FORCE
@@ -166,6 +173,11 @@ $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC))
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(TEST_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+		$(CORE_LIBS) $(LDLIBS)
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -175,7 +187,7 @@ $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC))) $(HELPER_PROGRAMS:=.d)
+-include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(CRASH_SRC))) $(HELPER_PROGRAMS:=.d)
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -200,10 +212,10 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(HELPER_PROGRAMS)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(HELPER_PROGRAMS)
 
-unit: $(UNIT_PROGRAMS)  ## build and run the unit tests (no root, no packages fetched)
-	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_PROGRAMS)
+unit: $(UNIT_PROGRAMS) $(CRASH_PROGRAM)  ## build and run the unit tests (no root, no packages fetched)
+	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_PROGRAMS) $(CRASH_PROGRAM)
 
 check: unit  ## the tests that need neither root nor a mount
 
@@ -212,9 +224,27 @@ test:  ## get what is missing, build, run every test; closes with "N passed, N f
 	@$(MAKE) test-programs
 	@$(MAKE) test-run
 
-TESTS ?= $(UNIT_PROGRAMS) $(MOUNT_TESTS)
+TESTS ?= $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(MOUNT_TESTS)
 test-run: test-programs
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(TESTS)
+
+# The power-cut machine. Words as SEED= KIND= UNITS= IMAGE= SECTORS= on the command line (a failure prints them) reach it
+# through the environment; with any of them there is no other limit.
+CRASH_WORDS := SEED KIND CASES UNITS IMAGE
+crash: $(CRASH_PROGRAM)  ## cut the power in 100000 ways (IMAGES=n), on all CPUs; SEED= KIND= ... replay what a failure prints
+	@$(if $(strip $(foreach w,$(CRASH_WORDS),$($(w)))),,IMAGES=$(or $(IMAGES),100000)) $(CRASH_PROGRAM)
+
+DURATION ?= 3600
+crash-long: $(CRASH_PROGRAM)  ## the same for DURATION= seconds (3600), from SEED= on (default: the time)
+	@seed=$${SEED:-$$(date +%s)}; echo "crash-long: SEED=$$seed"; \
+	SEED=$$seed DURATION=$(DURATION) $(CRASH_PROGRAM)
+
+crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make crash` must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/crash/mutants.sh $(MUTANTS)
+
+crash-disk: test-programs  ## the store on ext4 and XFS images that are copied under load, mounted and checked (root)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(TEST_ENV) $(PROVE) tests/crash/disk.sh
 
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
