@@ -93,6 +93,7 @@ PROGRAM := $(B)/msyncfs
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
+CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
 
 .DEFAULT_GOAL := all
@@ -178,6 +179,12 @@ $(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
 
+$(CRASH_DISK): tests/crash/disk/crashdisk.c $(LIB)
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -o $@ $< $(LIB) $(OUR_LDFLAGS) $(LDFLAGS) \
+		$(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -187,7 +194,7 @@ $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(CRASH_SRC))) $(HELPER_PROGRAMS:=.d)
+-include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(CRASH_SRC))) $(HELPER_PROGRAMS:=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -242,7 +249,7 @@ crash-long: $(CRASH_PROGRAM)  ## the same for DURATION= seconds (3600), from SEE
 crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make crash` must find every one (MUTANTS='name ...')
 	@CC='$(CC)' MODE=$(MODE) tests/crash/mutants.sh $(MUTANTS)
 
-crash-disk: test-programs  ## the store on ext4 and XFS images that are copied under load, mounted and checked (root)
+crash-disk: test-programs $(CRASH_DISK)  ## the store on ext4 and XFS images that are copied under load, mounted and checked (root)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(TEST_ENV) $(PROVE) tests/crash/disk.sh
 

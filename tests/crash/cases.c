@@ -236,9 +236,25 @@ static void cut_between_calls(void)
 	try_pending();
 }
 
-/* A checkpoint in three parts, with calls between: sometimes enough of them to fill segments of the journal and the store. */
+/* Calls of the kind that fills the journal, on and on. */
+static void burst(unsigned n)
+{
+	enum work_profile usual = work.profile;
+
+	work.profile = WORK_JOURNAL;
+	for (; n > 0; n--) {
+		step(CALL_ANY, false);
+		if (n % 16 == 1)
+			cut_between_calls();
+	}
+	work.profile = usual;
+}
+
+/* A checkpoint in three parts, with calls between: sometimes enough of them to fill segments of the journal and the store,
+ * as if the disk took its time. */
 static void checkpoint_in_pieces(void)
 {
+	bool slow = (work.profile == WORK_JOURNAL || work.profile == WORK_FULL) && below(3) == 0;
 	unsigned n = (unsigned)below(below(4) == 0 ? 100 : 6);
 	int r = checkpoint_finish(store);
 
@@ -248,6 +264,12 @@ static void checkpoint_in_pieces(void)
 		return;
 	expect(r, "cut");
 	trace_round("cut");
+	if (slow) {
+		burst(50 + (unsigned)below(150));
+		protect(&live);
+		add_image(HOW_ALL, UINT32_MAX, "behind many calls beside a checkpoint");
+		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind many calls beside a checkpoint");
+	}
 	for (; n > 0; n--) {
 		step(CALL_ANY, false);
 		if (n % 8 == 1)
@@ -293,18 +315,25 @@ static void checkpoint_now(void)
 	trace_round("checkpoint");
 }
 
-/* Somebody removes other files of the disk that the store is on. */
-static void give_room(void)
+/* Somebody removes other files of the disk that the store is on; then so much is written, with no msync but that of the
+ * growth itself, that the journal goes on in segments that were not there before. */
+static void grow(void)
 {
-	if (work.profile == WORK_GROW && below(16) == 0 && live.limit < 40u << 20)
-		live.limit = max_u64(live.size, live.limit) + ((1 + below(3)) << 20) + below(2) * (BLOCK_SIZE * below(512));
+	live.limit = max_u64(live.size, live.limit) + ((1 + below(3)) << 20) + below(2) * (BLOCK_SIZE * below(2048));
+	if (below(2))
+		return;
+	burst(40 + (unsigned)below(120));
+	protect(&live);
+	add_image(HOW_SHORT, UINT32_MAX, "behind growth");
+	add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind growth");
 }
 
 static void one_round(void)
 {
 	uint64_t what = below(1000);
 
-	give_room();
+	if (work.profile == WORK_GROW && below(16) == 0 && live.limit < 40u << 20)
+		grow();
 	if (what < rate.sync)
 		sync_now();
 	else if ((what -= rate.sync) < rate.checkpoint)
@@ -358,6 +387,12 @@ static void set_rates(void)
 	rate.crash = 15;
 	rate.reopen = 5;
 	rate.cut = 300;
+	/* What matters is growth that nothing but its own msync has made durable. */
+	if (work.profile == WORK_GROW) {
+		rate.sync = (unsigned)below(40);
+		rate.checkpoint = rate.pieces = 8;
+		rate.poll = (unsigned)below(60);
+	}
 	/* Programs say themselves when they sync. */
 	if (work.profile == WORK_PROGRAMS)
 		rate.sync = 10;

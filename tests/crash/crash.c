@@ -125,6 +125,7 @@ static bool job_run(struct job *j, bool quiet)
 /* Making a failure short -------------------------------------------------------------------------------------------- */
 
 static double reduce_until;
+static volatile sig_atomic_t interrupted;
 
 /* Take from `list` (which is in j's orders) what is not needed for the failure: ever smaller parts are left out (ddmin). */
 static void reduce(struct job *j, struct list *list)
@@ -132,10 +133,10 @@ static void reduce(struct job *j, struct list *list)
 	static struct list before;
 	unsigned part = list->count / 2, at;
 
-	while (part > 0 && seconds_now() < reduce_until) {
+	while (part > 0 && seconds_now() < reduce_until && !interrupted) {
 		bool any = false;
 
-		for (at = 0; at < list->count && seconds_now() < reduce_until; ) {
+		for (at = 0; at < list->count && seconds_now() < reduce_until && !interrupted; ) {
 			unsigned n = (unsigned)min_u64(part, list->count - at);
 
 			before = *list;
@@ -247,7 +248,6 @@ static void tell_failure(struct job *j, const char *mark)
 
 static struct job jobs[JOBS_MAX];
 static struct counts total;
-static volatile sig_atomic_t interrupted;
 
 static void on_signal(int sig)
 {

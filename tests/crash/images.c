@@ -246,6 +246,9 @@ void add_image(enum how how, unsigned from, const char *where)
 {
 	struct image *im = &pending[pending_count];
 
+	/* A file that has grown is the rarer state: look at it more often. */
+	if (how != HOW_KILL && live.size > live.disk_size && below(3) == 0)
+		how = HOW_SHORT;
 	if (pending_count == PENDING_MAX || !image_new(im))
 		return;
 	observe(&live);

@@ -1642,8 +1642,9 @@ static int op_setxattr(struct work *w)
 	uint64_t ino = pick(w, S_IFREG, true);
 	static uint8_t value[KEYS_XATTR_MAX];
 	/* The longest fill the journal fast: four records are a segment. */
-	unsigned big = w->profile == WORK_JOURNAL ? 50 : w->profile == WORK_GROW ? 15 : 5;
-	size_t size = (size_t)work_random(w, chance(w, big) ? KEYS_XATTR_MAX + 1 : chance(w, 20) ? 5000 : 50);
+	unsigned big = w->profile == WORK_JOURNAL ? 50 : w->profile == WORK_GROW ? 30 : 5;
+	size_t size = chance(w, big) ? KEYS_XATTR_MAX - (size_t)work_random(w, chance(w, 50) ? 20000 : KEYS_XATTR_MAX) :
+		      (size_t)work_random(w, chance(w, 20) ? 5000 : 50);
 	const struct model_node *f = node_get(w, ino);
 	int flags = chance(w, 20) ? XATTR_CREATE : chance(w, 20) ? XATTR_REPLACE : 0, r;
 	struct model_node *n;
@@ -1795,7 +1796,7 @@ static const unsigned char weights[WORK_PROFILES][ARRAY_LEN(calls)] = {
 	[WORK_NAMES] = { 30, 6, 10, 15, 25, 6, 2, 8, 1, 1, 10, 6, 3, 12 },
 	[WORK_FULL]  = { 6, 1, 1, 3, 2, 1, 3, 60, 10, 20, 4, 1, 1, 4 },
 	[WORK_JOURNAL] = { 6, 1, 2, 4, 4, 2, 2, 30, 1, 2, 60, 1, 1, 4 },
-	[WORK_GROW]  = { 6, 1, 1, 2, 2, 1, 2, 60, 6, 10, 30, 1, 1, 3 },
+	[WORK_GROW]  = { 6, 1, 1, 2, 2, 1, 2, 50, 6, 6, 60, 1, 1, 3 },
 	[WORK_TAIL]  = { 8, 1, 1, 14, 2, 1, 6, 20, 2, 14, 3, 1, 1, 14 },
 	[WORK_PROGRAMS] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5 },
 };
