@@ -28,7 +28,7 @@ MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs strace
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
 DEPS_LINT  := shellcheck mandoc cppcheck clang-tidy
@@ -90,6 +90,7 @@ CORE_SRC := $(wildcard core/*.c core/*/*.c)
 FS_SRC   := $(wildcard fs/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
+CRASH_SRC := $(wildcard tests/crash/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
@@ -105,6 +106,8 @@ PROGRAM := $(B)/msyncfs
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
+CRASH_PROGRAM   := $(B)/tests/crash/crash
+CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
 
 .DEFAULT_GOAL := all
@@ -112,13 +115,13 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory -r
 
-.PHONY: all help deps mount umount unit check fault fuzz fuzz-run test test-run test-programs bench lint sanitize install uninstall \
-	dist clean distclean FORCE
+.PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
+	crash-disk bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo 'MODE=release|asan|tsan  V=1  WERROR=1  PREFIX=$(PREFIX)  DESTDIR=  STORE=$(STORE)  MNT=$(MNT)'
 
 # ------------------------------------------------------------------------------------------------------- dependencies
@@ -156,6 +159,11 @@ $(B)/fs/%.o: fs/%.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -DMSYNCFS_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
 
 $(B)/tests/unit/%.o: tests/unit/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/tests/crash/%.o: tests/crash/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
@@ -200,6 +208,17 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
 		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
 
+$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+		$(CORE_LIBS) $(LDLIBS)
+
+$(CRASH_DISK): tests/crash/disk/crashdisk.c $(LIB)
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -o $@ $< $(LIB) $(OUR_LDFLAGS) $(LDFLAGS) \
+		$(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 $(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -217,7 +236,7 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	tests/fuzz/main.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d)
+	$(CRASH_SRC) tests/fuzz/main.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -242,10 +261,11 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
 
-unit: $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS)  ## build and run the unit tests and the fuzz corpus (no root, no packages fetched)
-	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS)
+UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS)
+unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, the fuzz corpus (no root, no packages fetched)
+	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_RUN)
 
 check: unit  ## the tests that need neither root nor a mount
 
@@ -254,7 +274,7 @@ test:  ## get what is missing, build, run every test; closes with "N passed, N f
 	@$(MAKE) test-programs
 	@$(MAKE) test-run
 
-TESTS ?= $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(MOUNT_TESTS) $(FAULT_TESTS)
+TESTS ?= $(UNIT_RUN) $(MOUNT_TESTS) $(FAULT_TESTS)
 test-run: test-programs
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(TESTS)
 
@@ -274,6 +294,24 @@ fuzz:  ## libFuzzer with ASan and UBSan on whatever reads bytes (FUZZ_TIME= seco
 
 fuzz-run: $(FUZZ_PROGRAMS)
 	@tests/fuzz/run.sh $(B)/tests/fuzz '$(FUZZ_TIME)' $(FUZZ_TARGETS)
+
+# The power-cut machine. Words as SEED= KIND= UNITS= IMAGE= SECTORS= on the command line (a failure prints them) reach it
+# through the environment; with any of them there is no other limit.
+CRASH_WORDS := SEED KIND CASES UNITS IMAGE
+crash: $(CRASH_PROGRAM)  ## cut the power in 100000 ways (IMAGES=n), on all CPUs; SEED= KIND= ... replay what a failure prints
+	@$(if $(strip $(foreach w,$(CRASH_WORDS),$($(w)))),,IMAGES=$(or $(IMAGES),100000)) $(CRASH_PROGRAM)
+
+DURATION ?= 3600
+crash-long: $(CRASH_PROGRAM)  ## the same for DURATION= seconds (3600), from SEED= on (default: the time)
+	@seed=$${SEED:-$$(date +%s)}; echo "crash-long: SEED=$$seed"; \
+	SEED=$$seed DURATION=$(DURATION) $(CRASH_PROGRAM)
+
+crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make crash` must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/crash/mutants.sh $(MUTANTS)
+
+crash-disk: test-programs $(CRASH_DISK)  ## the store on ext4 and XFS images that are copied under load, mounted and checked (root)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(TEST_ENV) $(PROVE) tests/crash/disk.sh
 
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

@@ -997,7 +997,7 @@ static void new_name(struct work *w, char name[24])
 		name[0] = '\xff';
 }
 
-static void fill(struct work *w, uint8_t *p, size_t len)
+void work_bytes(struct work *w, uint8_t *p, size_t len)
 {
 	uint64_t how = work_random(w, 8), x = work_random(w, 0);
 	size_t i;
@@ -1034,20 +1034,13 @@ static struct model_node *new_node(struct work *w, uint64_t dir, uint64_t ino, u
 	return node_add(w, &a);
 }
 
-static int op_make(struct work *w)
+int work_make(struct work *w, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev)
 {
-	static const uint32_t types[] = { S_IFREG, S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFBLK };
-	uint32_t mode = types[work_random(w, ARRAY_LEN(types))] | (uint32_t)work_random(w, 01000);
-	uint64_t dir = pick_dir(w), rdev = makedev(work_random(w, 200), work_random(w, 200));
 	struct model_node *n;
 	struct keys_attr a = { 0 };
 	uint64_t ino;
-	char name[24];
 	int r;
 
-	if (chance(w, 10))
-		mode |= S_ISGID;
-	new_name(w, name);
 	say(w, "make %o %s in %llu", mode, name, (unsigned long long)dir);
 	w->expected = name_find(node_get(w, dir), name) ? -EEXIST : 0;
 	ino = next_ino(w);
@@ -1071,19 +1064,26 @@ static int op_make(struct work *w)
 	return r;
 }
 
-static int op_symlink(struct work *w)
+static int op_make(struct work *w)
 {
-	size_t len = 1 + (size_t)work_random(w, chance(w, 20) ? KEYS_SYMLINK_MAX : 60);
-	uint8_t target[KEYS_SYMLINK_MAX];
-	uint64_t dir = pick_dir(w);
+	static const uint32_t types[] = { S_IFREG, S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFBLK };
+	uint32_t mode = types[work_random(w, ARRAY_LEN(types))] | (uint32_t)work_random(w, 01000);
+	uint64_t dir = pick_dir(w), rdev = makedev(work_random(w, 200), work_random(w, 200));
+	char name[24];
+
+	if (chance(w, 10))
+		mode |= S_ISGID;
+	new_name(w, name);
+	return work_make(w, dir, name, mode, rdev);
+}
+
+int work_symlink(struct work *w, uint64_t dir, const char *name, const uint8_t *target, size_t len)
+{
 	struct keys_attr a = { 0 };
 	struct model_node *n;
 	uint64_t ino;
-	char name[24];
 	int r;
 
-	fill(w, target, len);
-	new_name(w, name);
 	say(w, "symlink of %zu bytes, %s in %llu", len, name, (unsigned long long)dir);
 	w->expected = name_find(node_get(w, dir), name) ? -EEXIST : 0;
 	ino = next_ino(w);
@@ -1102,18 +1102,25 @@ static int op_symlink(struct work *w)
 	return r;
 }
 
-static int op_link(struct work *w)
+static int op_symlink(struct work *w)
 {
-	uint64_t ino = pick(w, S_IFREG, chance(w, 30)), dir = pick_dir(w);
+	size_t len = 1 + (size_t)work_random(w, chance(w, 20) ? KEYS_SYMLINK_MAX : 60);
+	uint8_t target[KEYS_SYMLINK_MAX];
+	uint64_t dir = pick_dir(w);
+	char name[24];
+
+	work_bytes(w, target, len);
+	new_name(w, name);
+	return work_symlink(w, dir, name, target, len);
+}
+
+int work_link(struct work *w, uint64_t ino, uint64_t dir, const char *name)
+{
 	const struct model_node *f = node_get(w, ino);
 	struct keys_attr a;
 	struct model_node *n;
-	char name[24];
 	int r;
 
-	if (!f)
-		return 0;
-	new_name(w, name);
 	say(w, "link %llu as %s in %llu", (unsigned long long)ino, name, (unsigned long long)dir);
 	w->expected = S_ISDIR(f->a.mode) ? -EPERM : f->a.nlink == 0 ? -ENOENT : name_find(node_get(w, dir), name) ? -EEXIST : 0;
 	r = keys_link(w->k, ino, dir, name, strlen(name), &a);
@@ -1130,6 +1137,17 @@ static int op_link(struct work *w)
 	return r;
 }
 
+static int op_link(struct work *w)
+{
+	uint64_t ino = pick(w, S_IFREG, chance(w, 30)), dir = pick_dir(w);
+	char name[24];
+
+	if (!node_get(w, ino))
+		return 0;
+	new_name(w, name);
+	return work_link(w, ino, dir, name);
+}
+
 static void lose_name(struct work *w, uint64_t ino)
 {
 	struct model_node *n = node_edit(w, ino);
@@ -1138,16 +1156,14 @@ static void lose_name(struct work *w, uint64_t ino)
 	touch(w, n, false);
 }
 
-static int op_unlink(struct work *w)
+int work_unlink(struct work *w, uint64_t dir, const char *name)
 {
-	struct model_name e;
+	const struct model_name e = *name_find(node_get(w, dir), name);
 	struct model_node *n;
-	uint64_t dir, ino = 0;
+	uint64_t ino = 0;
 	uint32_t nlink;
 	int r;
 
-	if (!pick_name(w, &dir, &e))
-		return 0;
 	if (S_ISDIR(e.type)) {
 		say(w, "rmdir %s in %llu", e.name, (unsigned long long)dir);
 		w->expected = node_get(w, e.ino)->a.size > 0 ? -ENOTEMPTY : 0;
@@ -1167,6 +1183,14 @@ static int op_unlink(struct work *w)
 	touch(w, n, true);
 	step_state(w);
 	return r;
+}
+
+static int op_unlink(struct work *w)
+{
+	struct model_name e;
+	uint64_t dir;
+
+	return pick_name(w, &dir, &e) ? work_unlink(w, dir, e.name) : 0;
 }
 
 static bool is_below(const struct work *w, uint64_t dir, uint64_t top)
@@ -1235,25 +1259,15 @@ static void model_rename(struct work *w, uint64_t od, const struct model_name *e
 	touch(w, node_edit(w, nd), true);
 }
 
-static int op_rename(struct work *w)
+int work_rename(struct work *w, uint64_t od, const char *oname, uint64_t nd, const char *name, unsigned flags)
 {
-	static const unsigned all[] = { 0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_EXCHANGE, RENAME_WHITEOUT };
-	unsigned flags = all[work_random(w, ARRAY_LEN(all))];
-	uint64_t od, nd, orphan = 0, whiteout = 0;
-	struct model_name e, over;
+	const struct model_name e = *name_find(node_get(w, od), oname);
+	uint64_t orphan = 0, whiteout = 0;
+	struct model_name over;
 	const struct model_name *o;
 	struct keys_attr a;
-	char name[24];
 	int r;
 
-	if (!pick_name(w, &od, &e))
-		return 0;
-	if (chance(w, 60) && pick_name(w, &nd, &over)) {
-		memcpy(name, over.name, sizeof name);
-	} else {
-		nd = pick_dir(w);
-		new_name(w, name);
-	}
 	o = name_find(node_get(w, nd), name);
 	if (o && o->ino == e.ino && S_ISDIR(e.type))
 		return 0;               /* the kernel answers that */
@@ -1277,6 +1291,25 @@ static int op_rename(struct work *w)
 	model_rename(w, od, &e, nd, name, o, flags, whiteout);
 	step_state(w);
 	return r;
+}
+
+static int op_rename(struct work *w)
+{
+	static const unsigned all[] = { 0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_EXCHANGE, RENAME_WHITEOUT };
+	unsigned flags = all[work_random(w, ARRAY_LEN(all))];
+	struct model_name e, over;
+	uint64_t od, nd;
+	char name[24];
+
+	if (!pick_name(w, &od, &e))
+		return 0;
+	if (chance(w, 60) && pick_name(w, &nd, &over)) {
+		memcpy(name, over.name, sizeof name);
+	} else {
+		nd = pick_dir(w);
+		new_name(w, name);
+	}
+	return work_rename(w, od, e.name, nd, name, flags);
 }
 
 static uint64_t some_offset(struct work *w, const struct model_node *n)
@@ -1340,18 +1373,14 @@ static int op_setattr(struct work *w)
 	return r;
 }
 
-static int op_truncate(struct work *w)
+int work_truncate(struct work *w, uint64_t ino, uint64_t to)
 {
-	uint64_t ino = pick_file(w);
 	const struct model_node *f = node_get(w, ino);
-	struct keys_setattr set = { .mask = KEYS_SET_SIZE };
+	struct keys_setattr set = { .mask = KEYS_SET_SIZE, .size = to };
 	struct model_node *n;
 	struct keys_attr a;
 	int r;
 
-	if (!f)
-		return 0;
-	set.size = chance(w, 20) ? 0 : chance(w, 20) ? f->a.size : some_offset(w, f);
 	say(w, "truncate %llu from %llu to %llu", (unsigned long long)ino, (unsigned long long)f->a.size,
 	    (unsigned long long)set.size);
 	w->expected = 0;
@@ -1365,6 +1394,16 @@ static int op_truncate(struct work *w)
 	touch(w, n, true);
 	step_state(w);
 	return r;
+}
+
+static int op_truncate(struct work *w)
+{
+	uint64_t ino = pick_file(w);
+	const struct model_node *f = node_get(w, ino);
+
+	if (!f)
+		return 0;
+	return work_truncate(w, ino, chance(w, 20) ? 0 : chance(w, 20) ? f->a.size : some_offset(w, f));
 }
 
 static void model_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill)
@@ -1384,11 +1423,56 @@ static void model_write(struct work *w, uint64_t ino, uint64_t off, const uint8_
 
 static size_t some_length(struct work *w)
 {
-	static const unsigned big[WORK_PROFILES] = { 25, 3, 70, 40, 5, 60 };
+	static const unsigned big[WORK_PROFILES] = { 25, 3, 70, 40, 5, 60, 10, 40, 30, 25 };
+	bool fills = w->profile == WORK_FULL || w->profile == WORK_GROW;
 
 	if (chance(w, big[w->profile]))
-		return 4097 + (size_t)work_random(w, chance(w, 10) ? 400000 : w->profile == WORK_FULL ? 150000 : 40000);
+		return 4097 + (size_t)work_random(w, chance(w, 10) ? 400000 : fills ? 150000 : 40000);
 	return 1 + (size_t)work_random(w, chance(w, 50) ? 100 : 4096);
+}
+
+int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill)
+{
+	const struct model_node *f = node_get(w, ino);
+	size_t done = 0;
+	int r;
+
+	say(w, "write %zu bytes at %llu of %llu (size %llu)%s", len, (unsigned long long)off, (unsigned long long)ino,
+	    (unsigned long long)f->a.size, kill ? ", kill" : "");
+	w->expected = 0;
+	r = keys_write(w->k, ino, off, data, len, kill, &done);
+	if (r == 0 && done != len)
+		disagree(w, "a short write");
+	if (!was_committed(w, r))
+		return r;
+	model_write(w, ino, off, data, len, kill);
+	if (len > BLOCK_SIZE) {
+		struct work_lost *l = &w->big[w->big_next++ % WORK_LOST];
+		uint8_t *copy = keep(w, len);
+
+		memcpy(copy, data, len);
+		*l = (struct work_lost){ w->states[work_now(w)].seq, ino, off, len, copy };
+	}
+	return r;
+}
+
+int work_retry(struct work *w)
+{
+	seq_t now_at = w->states[work_now(w)].seq;
+	struct work_lost *first = NULL;
+	unsigned i;
+
+	for (i = 0; i < WORK_LOST; i++)
+		if (w->big[i].seq > now_at && (!first || w->big[i].seq < first->seq))
+			first = &w->big[i];
+	/* What comes behind it is not done again, and not lost twice. */
+	for (i = 0; i < WORK_LOST; i++)
+		if (w->big[i].seq > now_at)
+			w->big[i].seq = 0;
+	if (!first || !node_get(w, first->ino) || !S_ISREG(node_get(w, first->ino)->a.mode))
+		return 0;
+	work_begin(w);
+	return work_write(w, first->ino, first->off, first->data, first->len, false);
 }
 
 static int op_write(struct work *w)
@@ -1397,8 +1481,7 @@ static int op_write(struct work *w)
 	uint64_t ino = pick_file(w), off;
 	const struct model_node *f = node_get(w, ino);
 	bool kill = chance(w, 20);
-	size_t len, done = 0;
-	int r;
+	size_t len;
 
 	if (!f)
 		return 0;
@@ -1408,16 +1491,8 @@ static int op_write(struct work *w)
 		off &= ~(uint64_t)(BLOCK_SIZE - 1);
 		len = (size_t)align_up(len, BLOCK_SIZE);
 	}
-	fill(w, data, len);
-	say(w, "write %zu bytes at %llu of %llu (size %llu)%s", len, (unsigned long long)off, (unsigned long long)ino,
-	    (unsigned long long)f->a.size, kill ? ", kill" : "");
-	w->expected = 0;
-	r = keys_write(w->k, ino, off, data, len, kill, &done);
-	if (r == 0 && done != len)
-		disagree(w, "a short write");
-	if (was_committed(w, r))
-		model_write(w, ino, off, data, len, kill);
-	return r;
+	work_bytes(w, data, len);
+	return work_write(w, ino, off, data, len, kill);
 }
 
 void work_fill(struct work *w)
@@ -1435,7 +1510,7 @@ void work_fill(struct work *w)
 			r = op_make(w);
 			continue;
 		}
-		fill(w, data, sizeof data);
+		work_bytes(w, data, sizeof data);
 		say(w, "fill %llu", (unsigned long long)ino);
 		w->expected = 0;
 		r = keys_write(w->k, ino, node_get(w, ino)->a.size, data, sizeof data, false, &done);
@@ -1540,7 +1615,7 @@ static int op_fallocate(struct work *w)
 	if (!f)
 		return 0;
 	off = work_random(w, 4) ? work_random(w, f->a.size < 1000000 ? f->a.size + 10000 : 300000) : work_random(w, 30) << BLOCK_SHIFT;
-	len = 1 + work_random(w, chance(w, 50) ? 5000 : 120000);
+	len = 1 + work_random(w, chance(w, 50) ? 5000 : w->profile == WORK_TAIL ? 16000000 : 120000);
 	if (chance(w, 30))
 		len = align_up(len, BLOCK_SIZE);
 	say(w, "fallocate %x, %llu bytes at %llu of %llu (size %llu, %llu blocks)", mode, (unsigned long long)len,
@@ -1566,7 +1641,10 @@ static int op_setxattr(struct work *w)
 {
 	uint64_t ino = pick(w, S_IFREG, true);
 	static uint8_t value[KEYS_XATTR_MAX];
-	size_t size = (size_t)work_random(w, chance(w, 5) ? KEYS_XATTR_MAX + 1 : chance(w, 20) ? 5000 : 50);
+	/* The longest fill the journal fast: four records are a segment. */
+	unsigned big = w->profile == WORK_JOURNAL ? 50 : w->profile == WORK_GROW ? 30 : 5;
+	size_t size = chance(w, big) ? KEYS_XATTR_MAX - (size_t)work_random(w, chance(w, 50) ? 20000 : KEYS_XATTR_MAX) :
+		      (size_t)work_random(w, chance(w, 20) ? 5000 : 50);
 	const struct model_node *f = node_get(w, ino);
 	int flags = chance(w, 20) ? XATTR_CREATE : chance(w, 20) ? XATTR_REPLACE : 0, r;
 	struct model_node *n;
@@ -1575,7 +1653,7 @@ static int op_setxattr(struct work *w)
 	unsigned i;
 
 	(void)snprintf(name, sizeof name, "user.%c", "uvwxyz"[work_random(w, XATTR_NAMES)]);
-	fill(w, value, size);
+	work_bytes(w, value, size);
 	say(w, "setxattr %s of %llu, %zu bytes, flags %d", name, (unsigned long long)ino, size, flags);
 	for (i = 0; i < f->xattr_count && strcmp(f->xattr[i].name, name) != 0; i++)
 		;
@@ -1641,17 +1719,11 @@ static int op_atime(struct work *w)
 	return r;
 }
 
-static int op_reap(struct work *w)
+static int reap(struct work *w, uint64_t ino)
 {
-	uint64_t ino = 0;
-	unsigned i, n = 0;
+	unsigned i;
 	int r = 0;
 
-	for (i = 0; i < w->count; i++)
-		if (w->nodes[i]->a.nlink == 0 && work_random(w, ++n) == 0)
-			ino = w->nodes[i]->a.ino;
-	if (ino == 0)
-		return 0;
 	say(w, "reap %llu", (unsigned long long)ino);
 	w->reaping = ino;
 	w->expected = 0;
@@ -1665,6 +1737,17 @@ static int op_reap(struct work *w)
 	if (settle(w, r) != 0)
 		disagree(w, "reaping moved the sequence number");
 	return r;
+}
+
+static int op_reap(struct work *w)
+{
+	uint64_t ino = 0;
+	unsigned i, n = 0;
+
+	for (i = 0; i < w->count; i++)
+		if (w->nodes[i]->a.nlink == 0 && work_random(w, ++n) == 0)
+			ino = w->nodes[i]->a.ino;
+	return ino == 0 ? 0 : reap(w, ino);
 }
 
 /* Orphans that the store has no more leave the model: also if the call that removed them went wrong at its end. */
@@ -1691,6 +1774,14 @@ static void follow_reap(struct work *w)
 	}
 }
 
+int work_reap(struct work *w, uint64_t ino)
+{
+	int r = reap(w, ino);
+
+	follow_reap(w);
+	return r;
+}
+
 static int (*const calls[])(struct work *w) = {
 	op_make, op_symlink, op_link, op_unlink, op_rename, op_setattr, op_truncate, op_write, op_copy, op_fallocate,
 	op_setxattr, op_removexattr, op_atime, op_reap,
@@ -1704,16 +1795,48 @@ static const unsigned char weights[WORK_PROFILES][ARRAY_LEN(calls)] = {
 	[WORK_SPACE] = { 6, 1, 1, 3, 1, 1, 15, 40, 4, 40, 1, 1, 1, 4 },
 	[WORK_NAMES] = { 30, 6, 10, 15, 25, 6, 2, 8, 1, 1, 10, 6, 3, 12 },
 	[WORK_FULL]  = { 6, 1, 1, 3, 2, 1, 3, 60, 10, 20, 4, 1, 1, 4 },
+	[WORK_JOURNAL] = { 6, 1, 2, 4, 4, 2, 2, 30, 1, 2, 60, 1, 1, 4 },
+	[WORK_GROW]  = { 6, 1, 1, 2, 2, 1, 2, 50, 6, 6, 60, 1, 1, 3 },
+	[WORK_TAIL]  = { 8, 1, 1, 14, 2, 1, 6, 20, 2, 14, 3, 1, 1, 14 },
+	[WORK_PROGRAMS] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5 },
 };
+
+void work_begin(struct work *w)
+{
+	w->ops++;
+	w->real_ns += 1 + work_random(w, 2000000000);
+	w->mono_ns += 1 + work_random(w, 300000000);
+	w->text[0] = '\0';
+}
+
+uint64_t work_lookup(const struct work *w, uint64_t dir, const char *name, uint32_t type)
+{
+	const struct model_node *d = node_get(w, dir);
+	const struct model_name *e = d ? name_find(d, name) : NULL;
+
+	return e && (type == 0 || e->type == type) ? e->ino : 0;
+}
+
+uint64_t work_size(const struct work *w, uint64_t ino)
+{
+	return node_get(w, ino)->a.size;
+}
+
+uint64_t work_orphan(const struct work *w)
+{
+	unsigned i;
+
+	for (i = 0; i < w->count && w->nodes[i]->a.nlink > 0; i++)
+		;
+	return i < w->count ? w->nodes[i]->a.ino : 0;
+}
 
 int work_step(struct work *w)
 {
 	unsigned sum = 0, i, at;
 	int r;
 
-	w->ops++;
-	w->real_ns += 1 + work_random(w, 2000000000);
-	w->mono_ns += 1 + work_random(w, 300000000);
+	work_begin(w);
 	for (i = 0; i < ARRAY_LEN(calls); i++)
 		sum += weights[w->profile][i];
 	at = (unsigned)work_random(w, sum);
@@ -1721,7 +1844,6 @@ int work_step(struct work *w)
 		at -= weights[w->profile][i];
 	if (w->count >= w->max_nodes && (calls[i] == op_make || calls[i] == op_symlink))
 		i = chance(w, 50) ? 3 : 13;
-	w->text[0] = '\0';
 	r = calls[i](w);
 	if (calls[i] == op_reap)
 		follow_reap(w);

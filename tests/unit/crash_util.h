@@ -26,8 +26,21 @@ struct model_state {
 	const struct model_node **nodes;        /* by inode number */
 };
 
-/* What a workload likes to do. */
-enum work_profile { WORK_MIXED, WORK_SMALL, WORK_BIG, WORK_SPACE, WORK_NAMES, WORK_FULL, WORK_PROFILES };
+/* What a workload likes to do. WORK_JOURNAL fills segment after segment, WORK_GROW a disk that always has a little more
+ * room, WORK_TAIL a large file that is mostly given back; WORK_PROGRAMS is for tests/crash, whose programs make the calls. */
+enum work_profile {
+	WORK_MIXED, WORK_SMALL, WORK_BIG, WORK_SPACE, WORK_NAMES, WORK_FULL, WORK_JOURNAL, WORK_GROW, WORK_TAIL, WORK_PROGRAMS,
+	WORK_PROFILES
+};
+
+/* A long write, kept so that it can be made again if it is lost. */
+#define WORK_LOST 4u
+struct work_lost {
+	seq_t seq;
+	uint64_t ino, off;
+	size_t len;
+	const uint8_t *data;
+};
 
 struct work {
 	struct keys *k;
@@ -49,6 +62,8 @@ struct work {
 	size_t chunk_left;
 	uint64_t reaping;               /* the orphan that the last call was about */
 	unsigned refused;               /* calls that met -ENOSPC or -EAGAIN */
+	struct work_lost big[WORK_LOST];
+	unsigned big_next;
 };
 
 /* True while the model itself asks for memory: those who make malloc() fail must not mean it. */
@@ -63,6 +78,24 @@ void work_attach(struct work *w, struct keys *k);
 /* One random call. Its result; the model has followed. Aborts the test if store and model disagree on the result, unless
  * the store has failed or the call met -ENOSPC, -EAGAIN, -ENOMEM. */
 int work_step(struct work *w);
+/* One certain call, as work_step() makes: names must exist where the call needs one, and so must inodes. */
+void work_begin(struct work *w);
+int work_make(struct work *w, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev);
+int work_symlink(struct work *w, uint64_t dir, const char *name, const uint8_t *target, size_t len);
+int work_link(struct work *w, uint64_t ino, uint64_t dir, const char *name);
+int work_unlink(struct work *w, uint64_t dir, const char *name);       /* or rmdir */
+int work_rename(struct work *w, uint64_t od, const char *oname, uint64_t nd, const char *name, unsigned flags);
+int work_truncate(struct work *w, uint64_t ino, uint64_t to);
+int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill);
+int work_reap(struct work *w, uint64_t ino);
+/* After work_rewind(): the first long write that was lost is made again, as a program does that was not told of success. */
+int work_retry(struct work *w);
+/* Random bytes; now and then all alike. */
+void work_bytes(struct work *w, uint8_t *p, size_t len);
+/* The inode of a name, or 0 (also if it is not of that type; 0 = any); the size of an inode; an inode without names, or 0. */
+uint64_t work_lookup(const struct work *w, uint64_t dir, const char *name, uint32_t type);
+uint64_t work_size(const struct work *w, uint64_t ino);
+uint64_t work_orphan(const struct work *w);
 /* Write files until the store is full. */
 void work_fill(struct work *w);
 /* Read everything that k shows and look for the state of k's seq, not older than states[from]: its number, or -1 with what

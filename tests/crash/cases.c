@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cases: a store, a workload on it, and where power is cut. See crash.h.
+ */
+#include "tests/crash/crash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+const char *const kind_names[WORK_PROFILES] = {
+	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs",
+};
+
+static struct {
+	unsigned sync, checkpoint, poll, pieces, crash, reopen, cut;
+} rate;
+static uint32_t round_now, calls_in_round;
+
+/* Units ------------------------------------------------------------------------------------------------------------- */
+
+struct unit {
+	uint64_t rng, work_rng;
+	uint32_t unit, images;
+};
+
+static bool is_wanted(uint32_t unit)
+{
+	unsigned i;
+
+	if (!orders->use_units)
+		return true;
+	for (i = 0; i < orders->units.count; i++)
+		if (orders->units.at[i] == unit)
+			return true;
+	return false;
+}
+
+static bool unit_enter(uint32_t unit, struct unit *outer)
+{
+	const uint64_t words[] = { orders->seed, orders->kind, unit };
+
+	if (!is_wanted(unit))
+		return false;
+	*outer = (struct unit){ rng, work.rng, unit_now, unit_images };
+	rng = hash64(words, sizeof words, 3);
+	work.rng = hash64(words, sizeof words, 4);
+	report->unit = unit_now = unit;
+	unit_images = 0;
+	if (report->units.count < LIST_MAX)
+		report->units.at[report->units.count++] = unit;
+	return true;
+}
+
+static void unit_leave(const struct unit *outer)
+{
+	rng = outer->rng;
+	work.rng = outer->work_rng;
+	report->unit = unit_now = outer->unit;
+	unit_images = outer->images;
+}
+
+/* Calls ------------------------------------------------------------------------------------------------------------- */
+
+static void expect(int r, const char *what)
+{
+	if (r < 0)
+		broken("%s: %d: %s", what, r, err_last());
+}
+
+static void trace(int r)
+{
+	char text[1024] = "";
+
+	if (!getenv("TRACE"))
+		return;
+	(void)work_compare(&work, work.k, work_now(&work), text, sizeof text);
+	fprintf(stderr, "%u.%u: %s: %d, seq %llu%s%s\n", unit_now >> 8, unit_now & 0xff, work.text, r,
+		(unsigned long long)store_seq(store), text[0] ? ": " : "", text);
+}
+
+static void trace_round(const char *what)
+{
+	if (getenv("TRACE"))
+		fprintf(stderr, "%u: %s, seq %llu, durable %llu\n", unit_now >> 8, what, (unsigned long long)store_seq(store),
+			(unsigned long long)store_durable_seq(store));
+}
+
+static void sync_now(void)
+{
+	seq_t seq = store_seq(store);
+
+	protect(&live);
+	helper_runs = below(2);
+	expect(store_sync(store), "sync");
+	helper_runs = false;
+	if (store_durable_seq(store) < seq)
+		broken("a sync that was not one");
+	trace_round("synced");
+}
+
+enum call { CALL_ANY, CALL_RETRY };
+
+/* One call, and what can be cut within. */
+static void step(enum call call, bool beside)
+{
+	struct unit outer;
+	bool waits = false;
+	int r = 0;
+
+	if (++calls_in_round > 0xff || !unit_enter(round_now << 8 | calls_in_round, &outer))
+		return;
+	protect(&live);
+	call_from = work_now(&work);
+	capture_in = below(4) == 0 ? 4 + (int)below(40) : 0;
+	in_call = true;
+	if (call == CALL_RETRY)
+		r = work_retry(&work);
+	else if (work.profile == WORK_PROGRAMS && below(100) < 90)
+		waits = programs_step(&work);
+	else
+		r = work_step(&work);
+	in_call = false;
+	capture_in = 0;
+	report->counts.calls++;
+	report->counts.full += r == -ENOSPC;
+	report->counts.retried += call == CALL_RETRY;
+	trace(r);
+	if (store_failed(store))
+		broken("the store failed: %d: %s", store_failed(store), err_last());
+	if (waits && !beside)
+		sync_now();
+	unit_leave(&outer);
+}
+
+/* Beside the helpers the store goes on. Calls that would wait for a helper must not start its work here, within it: as if it
+ * were busy. */
+void step_beside(void)
+{
+	bool refused = atomic_load(&store->grow_refused);
+	int state = CKPT_IDLE;
+
+	if (atomic_load(&store->ckpt_state) == CKPT_DONE)
+		return;
+	helper_runs = false;
+	atomic_store(&store->grow_refused, true);
+	atomic_store(&store->grow_refused_ns, work.mono_ns);
+	(void)atomic_compare_exchange_strong(&store->ckpt_state, &state, CKPT_WRITING);
+	step(CALL_ANY, true);
+	report->counts.beside++;
+	if (state == CKPT_IDLE)
+		atomic_store(&store->ckpt_state, CKPT_IDLE);
+	atomic_store(&store->grow_refused, refused);
+	helper_runs = true;
+}
+
+/* Rounds ------------------------------------------------------------------------------------------------------------ */
+
+static void open_live(void)
+{
+	struct keys *k;
+
+	store = NULL;
+	expect(machine_open(&live, false, 0, &k), "open");
+	work.k = k;
+	store = keys_store(k);
+}
+
+/* Power is cut here, and the work goes on with what is found. */
+static void crash_live(void)
+{
+	static struct patches p;
+	char text[1024];
+	unsigned from;
+	int found;
+
+	protect(&live);
+	from = cut_live(&p);
+	/* What the old process still does, neither disk nor file see. */
+	store = NULL;
+	live.watched = false;
+	check(mmap(live.engine, live.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, live.fd, 0) ==
+	      live.engine);
+	(void)keys_close(work.k);
+	live.watched = true;
+	live_load(&p);
+	open_live();
+	found = work_compare(&work, work.k, from, text, sizeof text);
+	if (found < 0)
+		broken("the store after a power cut: not a state: %s", text);
+	work_rewind(&work, (unsigned)found, work.k);
+	programs_reset();
+	try_pending();
+	report->counts.adopted++;
+	trace_round("power was cut");
+	/* Who was not told that it is done does it again. */
+	if (below(2)) {
+		step(CALL_RETRY, false);
+		try_pending();
+		if (below(2))
+			sync_now();
+	}
+}
+
+static void reopen_live(void)
+{
+	char text[1024];
+
+	open_from = work_now(&work);
+	helper_runs = false;
+	expect(keys_close(work.k), "close");
+	live.engine = NULL;
+	protect(&live);
+	/* A close that succeeds is a sync. */
+	store = NULL;
+	add_image((enum how)below(HOW_COUNT), open_from, "closed");
+	try_pending();
+	open_live();
+	try_pending();
+	trace_round("closed and opened");
+	if (work_compare(&work, work.k, work_now(&work), text, sizeof text) < 0)
+		broken("closed and opened: %s", text);
+}
+
+static void cut_between_calls(void)
+{
+	protect(&live);
+	try_pending();
+	if (below(1000) >= rate.cut)
+		return;
+	add_image((enum how)below(HOW_COUNT), UINT32_MAX, "between calls");
+	if (below(5) == 0)
+		kill_and_cut("between calls");
+	if (below(3) == 0)
+		add_image(HOW_KILL, work_now(&work), "between calls");
+	try_pending();
+}
+
+/* Calls of the kind that fills the journal, on and on. */
+static void burst(unsigned n)
+{
+	enum work_profile usual = work.profile;
+
+	work.profile = WORK_JOURNAL;
+	for (; n > 0; n--) {
+		step(CALL_ANY, false);
+		if (n % 16 == 1)
+			cut_between_calls();
+	}
+	work.profile = usual;
+}
+
+/* A checkpoint in three parts, with calls between: sometimes enough of them to fill segments of the journal and the store,
+ * as if the disk took its time. */
+static void checkpoint_in_pieces(void)
+{
+	bool slow = (work.profile == WORK_JOURNAL || work.profile == WORK_FULL) && below(3) == 0;
+	unsigned n = (unsigned)below(below(4) == 0 ? 100 : 6);
+	int r = checkpoint_finish(store);
+
+	if (r == 0)
+		r = checkpoint_cut(store, false);
+	if (r == -ENOSPC)
+		return;
+	expect(r, "cut");
+	trace_round("cut");
+	if (slow) {
+		burst(50 + (unsigned)below(150));
+		protect(&live);
+		add_image(HOW_ALL, UINT32_MAX, "behind many calls beside a checkpoint");
+		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind many calls beside a checkpoint");
+	}
+	for (; n > 0; n--) {
+		step(CALL_ANY, false);
+		if (n % 8 == 1)
+			cut_between_calls();
+	}
+	if (atomic_load(&store->ckpt_state) != CKPT_WRITING)
+		return;
+	protect(&live);
+	helper_runs = true;
+	expect(checkpoint_write(store), "checkpoint");
+	helper_runs = false;
+	trace_round("checkpoint written");
+	cut_between_calls();
+	for (n = (unsigned)below(4); n > 0; n--)
+		step(CALL_ANY, false);
+	expect(checkpoint_finish(store), "finish");
+	trace_round("checkpoint finished");
+}
+
+static void poll_now(void)
+{
+	int r;
+
+	protect(&live);
+	expect(store_poll(store), "poll");
+	while (keys_compact_due(work.k) && below(8) != 0) {
+		protect(&live);
+		r = keys_compact(work.k);
+		if (r != -EAGAIN)
+			expect(r, "compaction");
+	}
+	trace_round("polled");
+}
+
+static void checkpoint_now(void)
+{
+	int r;
+
+	protect(&live);
+	r = store_checkpoint(store);
+	if (r != -ENOSPC && r != -EAGAIN && r != -EBUSY)
+		expect(r, "checkpoint");
+	trace_round("checkpoint");
+}
+
+/* Somebody removes other files of the disk that the store is on; then so much is written, with no msync but that of the
+ * growth itself, that the journal goes on in segments that were not there before. */
+static void grow(void)
+{
+	live.limit = max_u64(live.size, live.limit) + ((1 + below(3)) << 20) + below(2) * (BLOCK_SIZE * below(2048));
+	if (below(2))
+		return;
+	burst(40 + (unsigned)below(120));
+	protect(&live);
+	add_image(HOW_SHORT, UINT32_MAX, "behind growth");
+	add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind growth");
+}
+
+static void one_round(void)
+{
+	uint64_t what = below(1000);
+
+	if (work.profile == WORK_GROW && below(16) == 0 && live.limit < 40u << 20)
+		grow();
+	if (what < rate.sync)
+		sync_now();
+	else if ((what -= rate.sync) < rate.checkpoint)
+		checkpoint_now();
+	else if ((what -= rate.checkpoint) < rate.pieces)
+		checkpoint_in_pieces();
+	else if ((what -= rate.pieces) < rate.poll)
+		poll_now();
+	else if ((what -= rate.poll) < rate.crash)
+		crash_live();
+	else if ((what -= rate.crash) < rate.reopen)
+		reopen_live();
+	else
+		step(CALL_ANY, false);
+	cut_between_calls();
+}
+
+/* Making it is not watched: until it has a name nobody can find it. */
+static void make_store(uint64_t max)
+{
+	struct keys *k;
+
+	/* A disk with little room: the store begins small and grows. */
+	live.limit = work.profile == WORK_GROW || below(2) ? 8u << 20 : FILE_MAX;
+	expect(machine_open(&live, true, max, &k), "create");
+	expect(keys_close(k), "close");
+	live_settle_all();
+	/* Full stores are mostly on disks that are full too: recovery cannot grow either. */
+	if (work.profile == WORK_FULL && below(4) != 0)
+		live.limit = live.size;
+	else if (work.profile != WORK_GROW)
+		live.limit = FILE_MAX;
+	live.watched = true;
+	open_from = 0;
+	drop_pending();
+	open_live();
+	work_attach(&work, work.k);
+	if (work.profile == WORK_FULL || work.profile == WORK_GROW)
+		work_fill(&work);
+	try_pending();
+}
+
+static void set_rates(void)
+{
+	bool tail = work.profile == WORK_TAIL, journal = work.profile == WORK_JOURNAL;
+
+	rate.sync = 20 + (unsigned)below(100);
+	rate.checkpoint = (unsigned)below(tail ? 200 : 40);
+	rate.pieces = (unsigned)below(journal ? 100 : 50);
+	rate.poll = (unsigned)below(200);
+	rate.crash = 15;
+	rate.reopen = 5;
+	rate.cut = 300;
+	/* What matters is growth that nothing but its own msync has made durable. */
+	if (work.profile == WORK_GROW) {
+		rate.sync = (unsigned)below(40);
+		rate.checkpoint = rate.pieces = 8;
+		rate.poll = (unsigned)below(60);
+	}
+	/* Programs say themselves when they sync. */
+	if (work.profile == WORK_PROGRAMS)
+		rate.sync = 10;
+}
+
+static uint64_t choose_size_max(void)
+{
+	static const uint64_t sizes[] = { 8, 8, 8, 9, 10, 12, 16, 16, 40 };
+	uint64_t size = sizes[below(ARRAY_LEN(sizes))];
+
+	if (work.profile == WORK_TAIL)
+		size = 150;
+	if (work.profile == WORK_GROW)
+		size = 40;
+	return size << 20;
+}
+
+void case_run(void)
+{
+	const uint64_t words[] = { orders->seed, orders->kind };
+	char text[1024];
+	struct unit outer;
+	uint64_t max;
+
+	rng = hash64(words, sizeof words, 5);
+	unit_now = unit_images = round_now = 0;
+	work_init(&work, below(0));
+	work.profile = orders->kind;
+	work.max_nodes = 10 + (unsigned)below(60);
+	max = choose_size_max();
+	set_rates();
+	machine_init(&live, true);
+	machine_init(&again[0], false);
+	machine_init(&again[1], false);
+	live.random = below(0);
+	programs_reset();
+	make_store(max);
+	for (round_now = 1; round_now <= orders->rounds; round_now++) {
+		calls_in_round = 0;
+		if (!unit_enter(round_now << 8, &outer))
+			continue;
+		one_round();
+		unit_leave(&outer);
+	}
+	if (work_compare(&work, work.k, work_now(&work), text, sizeof text) < 0)
+		broken("the live store: %s", text);
+	open_from = work_now(&work);
+	expect(keys_close(work.k), "close");
+	store = NULL;
+	live.engine = NULL;
+	protect(&live);
+	try_pending();
+	work_release(&work);
+	machine_release(&live);
+	machine_release(&again[0]);
+	machine_release(&again[1]);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * crash: what the parts of the power-cut machine share.
+ *
+ * A store works on a file whose every page is write-protected between calls, so that the machine knows which pages
+ * changed, and whose msyncs it sees. It keeps what is on disk for sure (all that was synced), and for each page changed
+ * since then the values it had. From these it builds what a power cut could leave: what is on disk plus any choice of newer
+ * 512-byte sectors, each with any value it had, or a mix of old and new words. Each such image is opened, and must show
+ * exactly one state of the model, not older than what was reported durable; so must the images of a power cut while the
+ * first one is recovered. A kill is the same with everything that was stored, and loses nothing.
+ *
+ *   machine.c    the file, its disk, what changed           (watching, msync, growth)
+ *   images.c     what a power cut leaves, and the verdict
+ *   cases.c      a case: a workload from a seed, in units that can be left out one by one
+ *   programs.c   units that are calls of real programs
+ *   crash.c      many cases side by side; a failure is replayed and made short
+ *
+ * One case runs in one process with one thread. All randomness of a unit comes from (seed, kind, unit), all of an image from
+ * (seed, kind, unit, number), so that units and images can be left out and the others stay the same.
+ */
+#ifndef MSYNCFS_TESTS_CRASH_H
+#define MSYNCFS_TESTS_CRASH_H
+
+#include "tests/unit/crash_util.h"
+
+#include "core/store/store_int.h"
+
+#include <signal.h>
+
+#define FILE_MAX    (160u << 20)
+#define FILE_PAGES  (FILE_MAX / BLOCK_SIZE)
+#define SECTOR      512u
+#define PER_PAGE    (BLOCK_SIZE / SECTOR)
+#define VALUES      4u                  /* older values kept of a page */
+#define SIZES_MAX   8u
+#define LIST_MAX    8192u
+
+/* What a run is told, and what it tells: shared with the process that started it. ------------------------------------ */
+
+struct list {
+	unsigned count;
+	uint32_t at[LIST_MAX];
+};
+
+enum try { TRY_ALL, TRY_NONE, TRY_UNIT, TRY_ONE };
+
+/* A unit is round << 8 | call within (0 = the round itself). */
+struct orders {
+	uint64_t seed;
+	enum work_profile kind;
+	unsigned rounds;
+	bool use_units, use_sectors;
+	struct list units;              /* only these */
+	struct list sectors;            /* of the image that is tried: page << 3 | sector */
+	enum try try;                   /* which images are opened */
+	uint32_t unit, image, second;   /* that one; second: which one of its recovery, 0 = itself */
+};
+
+struct counts {
+	uint64_t calls, syncs, images, kills, kills_cut, at_sync, recoveries, checked, reopened, adopted, beside, full,
+		 exhaustive, exhausted, retried;
+};
+
+struct report {
+	bool failed;
+	uint32_t unit, image, second;   /* where it is */
+	char text[2048];
+	struct list units;              /* that were begun */
+	struct list sectors;            /* that the image tried took from newer than the disk */
+	struct counts counts;
+};
+
+extern struct orders *orders;
+extern struct report *report;
+
+/* The case is over: it failed. */
+_Noreturn void broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* machine.c ---------------------------------------------------------------------------------------------------------- */
+
+struct page {
+	bool touched, dirty;
+	uint8_t count;
+	uint8_t *old[VALUES];           /* what it held since it was last synced; the last of them is what it holds now */
+};
+
+/* A file as the pages in which it differs from what the live machine has on disk. */
+struct patches {
+	uint64_t size;                  /* of the file */
+	unsigned count, room;
+	uint32_t *page;
+	uint8_t *bytes;
+};
+
+/* A store file and what of it is on disk. The live one is a file, its disk another. Those that are opened again exist only
+ * as a private mapping of the live one's disk, with patches: making one costs no more than what differs. */
+struct machine {
+	int fd, disk_fd;
+	char path[40];
+	bool is_live;
+	bool watched;                   /* live: writes to it are seen */
+	bool keeps;                     /* not live: what is synced stays, it is opened once more */
+	uint64_t size, limit;
+	uint8_t *engine;                /* where the store has it mapped */
+	uint64_t mapped;
+	uint8_t *file;                  /* live: what the page cache has */
+	uint8_t *disk;                  /* live: what is on disk for sure */
+	uint64_t disk_size, sizes[SIZES_MAX];
+	uint64_t low_size;              /* live: the smallest size since the last msync */
+	unsigned size_count;
+	struct patches base;            /* not live: what is on disk */
+	const struct patches *cache;    /* not live: what the page cache has beyond it, NULL = nothing */
+	int32_t *patch_of;              /* not live: by page, -1 = none */
+	uint64_t random;
+	struct page *page;              /* live */
+	uint32_t *touched, *dirty;
+	unsigned touched_count, dirty_count;
+};
+
+extern struct machine live, again[2];
+extern struct work work;
+extern struct store *store;             /* of the live machine, NULL while it opens */
+extern uint64_t rng;
+extern bool helper_runs, in_call;
+extern int capture_in;                  /* take a kill image at this page fault of the call */
+
+uint64_t below(uint64_t n);
+uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes);
+void patches_copy(struct patches *to, const struct patches *from);
+/* The whole file, as bytes. */
+void flatten(const struct patches *p, uint8_t *bytes);
+uint8_t *big_buffer(void);
+/* Page n as the disk has it for sure; as the page cache has it. */
+const uint8_t *on_disk(const struct machine *m, uint32_t n);
+const uint8_t *in_cache(const struct machine *m, uint32_t n);
+void machine_init(struct machine *m, bool is_live);
+void machine_release(struct machine *m);
+/* m becomes a file that holds p; unsynced: p is in the page cache only. */
+void machine_load(struct machine *m, const struct patches *p, bool unsynced);
+int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret);
+/* The live file becomes p, all of it on disk. */
+void live_load(const struct patches *p);
+/* All that the live file holds is on disk (it was made out of sight). */
+void live_settle_all(void);
+/* Note what pages hold that were touched; and watch them all again. */
+void observe(struct machine *m);
+void protect(struct machine *m);
+/* Pages of a machine that is not watched that differ from its disk. */
+void find_dirty(struct machine *m);
+/* Part of the file is on disk now. */
+void settle_live(uint64_t off, uint64_t len);
+void settle_again(struct machine *m, uint64_t off, uint64_t len);
+void on_fault(int sig, siginfo_t *info, void *ctx);
+
+/* images.c ----------------------------------------------------------------------------------------------------------- */
+
+enum how {
+	HOW_NONE, HOW_ALL, HOW_RANDOM, HOW_FEW, HOW_MOST, HOW_ONE_PAGE, HOW_BUT_ONE_PAGE, HOW_SUPER, HOW_BUT_SUPER, HOW_JOURNAL,
+	HOW_BUT_JOURNAL, HOW_FRONT, HOW_BACK, HOW_OLD, HOW_FIRST, HOW_WORDS, HOW_ONE_SECTOR, HOW_JOURNAL_HOLE, HOW_SHORT,
+	HOW_COUNT, HOW_KILL, HOW_CHOSEN,
+};
+
+struct image {
+	struct patches p;
+	enum how how;
+	unsigned from;                  /* oldest state allowed */
+	bool unsynced;                  /* a kill: the page cache has it, but on disk is what the live disk has */
+	unsigned durable;               /* then the oldest state that a power cut may still lead back to */
+	const char *where;
+	uint64_t op;
+	uint32_t unit, number, second;
+	uint64_t rng;
+};
+
+extern unsigned open_from;              /* oldest state allowed while the live store opens */
+extern unsigned call_from;              /* the state before the call that is being made */
+
+extern uint32_t unit_now, unit_images;  /* images are numbered within the unit */
+
+/* An image of the live machine now. UINT32_MAX: from what is durable. It is tried by try_pending(): when the call that is
+ * being made has returned. */
+void add_image(enum how how, unsigned from, const char *where);
+void try_pending(void);
+void drop_pending(void);
+/* The process dies here, and then, while the store is recovered from the page cache, power is cut. */
+void kill_and_cut(const char *where);
+/* Power is cut: build one image for good, try it, and leave it in p. Its oldest state allowed. */
+unsigned cut_live(struct patches *p);
+/* Before a msync of [off, off + len): all subsets of what changed, where that is few sectors. */
+void try_exhaustively(uint64_t off, uint64_t len);
+/* Calls of msync on m, a machine that an image was opened on. */
+void image_synced(struct machine *m, uint64_t off, uint64_t len);
+/* The live disk is about to get other pages: images that wait keep those that they have from it. */
+void keep_pending(uint64_t off, uint64_t len);
+unsigned durable_state(void);
+/* No file of m's shows what the model has. */
+_Noreturn void bad_image(const struct image *im, const char *what, const char *text);
+
+/* cases.c ------------------------------------------------------------------------------------------------------------ */
+
+extern const char *const kind_names[WORK_PROFILES];
+
+void case_run(void);
+/* A call beside a msync. */
+void step_beside(void);
+
+/* programs.c --------------------------------------------------------------------------------------------------------- */
+
+void programs_reset(void);
+/* The next call of one of the programs; true: the program now waits for an fsync. */
+bool programs_step(struct work *w);
+
+#endif

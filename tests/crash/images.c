@@ -1,0 +1,717 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * images: what a power cut can leave, and whether it is good. See crash.h.
+ */
+#include "tests/crash/crash.h"
+
+#include "core/check/check.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PENDING_MAX  12u
+#define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
+
+static const char *const how_names[] = {
+	"nothing", "all", "random half", "few sectors", "most sectors", "one page", "all but one page", "only superblocks",
+	"all but superblocks", "only journal", "all but journal", "the front", "the back", "older values", "first values",
+	"mixed words", "one sector", "all but one sector of the journal", "all, but not what the file grew by", "", "kill",
+	"chosen",
+};
+_Static_assert(ARRAY_LEN(how_names) == HOW_CHOSEN + 1, "a name for each");
+
+unsigned open_from, call_from;
+static struct image pending[PENDING_MAX];
+static unsigned pending_count;
+uint32_t unit_now, unit_images;
+static uint32_t seconds;                /* images of the recovery of the one that is tried */
+
+/* Its number and its randomness. False: nobody wants to try it. */
+static bool image_new(struct image *im)
+{
+	const uint64_t words[] = { orders->seed, orders->kind, unit_now, ++unit_images };
+
+	im->unit = unit_now;
+	im->number = unit_images;
+	im->second = 0;
+	im->rng = hash64(words, sizeof words, 1);
+	im->op = work.ops;
+	return orders->try == TRY_ALL || (orders->try != TRY_NONE && unit_now == orders->unit &&
+					  (orders->try == TRY_UNIT || orders->image == unit_images));
+}
+
+static bool is_ordered(const struct image *im)
+{
+	return orders->try == TRY_ONE && im->unit == orders->unit && im->number == orders->image &&
+	       im->second == orders->second;
+}
+
+/* Building ---------------------------------------------------------------------------------------------------------- */
+
+static bool is_journal(uint32_t page)
+{
+	unsigned i;
+
+	if (!store)
+		return false;
+	for (i = 0; i < store->journal.count; i++)
+		if (page >= store->journal.segs[i] && page < store->journal.segs[i] + journal_seg_blocks(&store->journal))
+			return true;
+	return false;
+}
+
+/* Does a sector of this page reach the disk, and which percentage of them? */
+static unsigned page_share(enum how how, uint32_t page, uint32_t chosen)
+{
+	switch (how) {
+	case HOW_NONE:
+		return 0;
+	case HOW_RANDOM: case HOW_WORDS:
+		return 50;
+	case HOW_FEW:
+		return 6;
+	case HOW_MOST:
+		return 96;
+	case HOW_ONE_PAGE:
+		return page == chosen ? 100 : 0;
+	case HOW_ONE_SECTOR:
+		return page == chosen ? 20 : 0;
+	case HOW_BUT_ONE_PAGE:
+		return page == chosen ? 0 : 100;
+	case HOW_JOURNAL_HOLE:
+		return page == chosen ? 88 : 100;
+	case HOW_SUPER:
+		return page < 2 ? 100 : 0;
+	case HOW_BUT_SUPER:
+		return page < 2 ? 0 : 100;
+	case HOW_JOURNAL:
+		return is_journal(page) ? 100 : 0;
+	case HOW_BUT_JOURNAL:
+		return is_journal(page) ? 0 : 100;
+	case HOW_FRONT:
+		return page <= chosen ? 100 : 0;
+	case HOW_BACK:
+		return page >= chosen ? 100 : 0;
+	default:
+		return 100;
+	}
+}
+
+/* Old and new words side by side: the disk was given a sector while it was being stored to. */
+static void mix_words(uint8_t *to, const uint8_t *from)
+{
+	uint64_t pick = below(0);
+	unsigned i;
+
+	for (i = 0; i < SECTOR / 8; i++)
+		if (pick >> i & 1)
+			memcpy(to + i * 8, from + i * 8, 8);
+}
+
+static void put_page(const struct machine *m, uint32_t n, enum how how, uint32_t chosen, uint8_t *to)
+{
+	const struct page *p = m->is_live ? &m->page[n] : NULL;
+	unsigned share = page_share(how, n, chosen), s;
+
+	for (s = 0; s < BLOCK_SIZE; s += SECTOR) {
+		const uint8_t *from = in_cache(m, n);
+
+		if (below(100) >= share)
+			continue;
+		/* Any value that it had. */
+		if (how == HOW_FIRST && p && p->count > 0)
+			from = p->old[0];
+		else if (how != HOW_ALL && how != HOW_KILL && how != HOW_SHORT && p && p->count > 0 &&
+			 below(100) < (how == HOW_OLD ? 80 : 25))
+			from = p->old[below(p->count)];
+		if (how == HOW_WORDS && below(4) == 0)
+			mix_words(to + s, from + s);
+		else
+			memcpy(to + s, from + s, SECTOR);
+	}
+}
+
+/* Which of the sectors differ from the disk? Noted; and those that are not among the ordered ones are taken back. */
+static void choose_sectors(const struct image *im, uint32_t n, const uint8_t *disk, uint8_t *page)
+{
+	unsigned s, i;
+
+	if (!is_ordered(im))
+		return;
+	for (s = 0; s < PER_PAGE; s++) {
+		uint32_t at = n << 3 | s;
+
+		if (memcmp(page + s * SECTOR, disk + s * SECTOR, SECTOR) == 0)
+			continue;
+		for (i = 0; i < orders->sectors.count && orders->sectors.at[i] != at; i++)
+			;
+		if (orders->use_sectors && i == orders->sectors.count)
+			memcpy(page + s * SECTOR, disk + s * SECTOR, SECTOR);
+		else if (report->sectors.count < LIST_MAX)
+			report->sectors.at[report->sectors.count++] = at;
+	}
+}
+
+static uint64_t choose_size(const struct machine *m, enum how how)
+{
+	uint64_t size = m->disk_size;
+
+	if (how == HOW_KILL || how == HOW_ALL || how == HOW_CHOSEN)
+		size = m->size;
+	else if (how != HOW_SHORT && m->size_count > 0 && below(2))
+		size = m->sizes[below(m->size_count)];
+	return size & ~(uint64_t)(BLOCK_SIZE - 1);
+}
+
+static uint32_t choose_page(const struct machine *m, enum how how)
+{
+	unsigned tries;
+	uint32_t n = 0;
+
+	for (tries = 0; m->dirty_count > 0 && tries < 20; tries++) {
+		n = m->dirty[below(m->dirty_count)];
+		if (how != HOW_JOURNAL_HOLE || is_journal(n))
+			break;
+	}
+	return n;
+}
+
+/* A page of the image, if it differs from what the live disk has. */
+static void put_built(struct image *im, const struct machine *m, uint32_t n, uint8_t *page)
+{
+	choose_sectors(im, n, on_disk(m, n), page);
+	if (memcmp(page, on_disk(&live, n), BLOCK_SIZE) != 0)
+		(void)patch_add(&im->p, n, page);
+}
+
+/* What this file has on disk and the live one has not. */
+static void put_base(struct patches *p, const struct machine *m)
+{
+	static uint8_t has[FILE_PAGES];
+	unsigned i;
+
+	if (m->is_live)
+		return;
+	for (i = 0; i < m->dirty_count; i++)
+		has[m->dirty[i]] = 1;
+	for (i = 0; i < m->base.count; i++)
+		if (!has[m->base.page[i]])
+			(void)patch_add(p, m->base.page[i], on_disk(m, m->base.page[i]));
+	for (i = 0; i < m->dirty_count; i++)
+		has[m->dirty[i]] = 0;
+}
+
+/* What a power cut now could leave. */
+static void build(struct machine *m, enum how how, struct image *im)
+{
+	uint32_t chosen = choose_page(m, how);
+	uint8_t page[BLOCK_SIZE];
+	unsigned i;
+
+	im->how = how;
+	im->p.count = 0;
+	im->p.size = choose_size(m, how);
+	if (is_ordered(im))
+		report->sectors.count = 0;
+	for (i = 0; i < m->dirty_count; i++) {
+		uint32_t n = m->dirty[i];
+
+		memcpy(page, on_disk(m, n), BLOCK_SIZE);
+		if (((uint64_t)n + 1) * BLOCK_SIZE <= min_u64(im->p.size, m->size))
+			put_page(m, n, how, chosen, page);
+		put_built(im, m, n, page);
+	}
+	put_base(&im->p, m);
+}
+
+unsigned durable_state(void)
+{
+	return store ? work_state_of(&work, store_durable_seq(store)) : open_from;
+}
+
+static void build_with_own_luck(struct machine *m, enum how how, struct image *im)
+{
+	uint64_t saved = rng;
+
+	rng = im->rng;
+	build(m, how, im);
+	im->rng = rng;
+	rng = saved;
+}
+
+void add_image(enum how how, unsigned from, const char *where)
+{
+	struct image *im = &pending[pending_count];
+
+	/* A file that has grown is the rarer state: look at it more often. */
+	if (how != HOW_KILL && live.size > live.disk_size && below(3) == 0)
+		how = HOW_SHORT;
+	if (pending_count == PENDING_MAX || !image_new(im))
+		return;
+	observe(&live);
+	build_with_own_luck(&live, how, im);
+	im->from = from == UINT32_MAX ? durable_state() : from;
+	im->unsynced = false;
+	im->where = where;
+	pending_count++;
+}
+
+static void keep_page(struct patches *p, const uint8_t *has, uint32_t n)
+{
+	if (!has[n] && ((uint64_t)n + 1) * BLOCK_SIZE <= p->size)
+		(void)patch_add(p, n, on_disk(&live, n));
+}
+
+void keep_pending(uint64_t off, uint64_t len)
+{
+	static uint8_t has[FILE_PAGES];
+	unsigned i, j;
+	uint64_t n;
+
+	for (i = 0; i < pending_count; i++) {
+		struct patches *p = &pending[i].p;
+		unsigned count = p->count;
+
+		for (j = 0; j < count; j++)
+			has[p->page[j]] = 1;
+		for (j = 0; j < live.dirty_count; j++)
+			if (live.dirty[j] >= off / BLOCK_SIZE && live.dirty[j] < (off + len) / BLOCK_SIZE)
+				keep_page(p, has, live.dirty[j]);
+		for (n = live.low_size / BLOCK_SIZE; n < live.disk_size / BLOCK_SIZE; n++)
+			if (!live.page[n].dirty || n < off / BLOCK_SIZE || n >= (off + len) / BLOCK_SIZE)
+				keep_page(p, has, (uint32_t)n);
+		for (j = 0; j < count; j++)
+			has[p->page[j]] = 0;
+	}
+}
+
+/* The verdict ------------------------------------------------------------------------------------------------------- */
+
+static char finding[512];
+
+static void note_finding(void *ctx, const char *text)
+{
+	(void)ctx;
+	if (finding[0] == '\0')
+		(void)snprintf(finding, sizeof finding, "%s", text);
+}
+
+static void keep_image(const struct patches *p)
+{
+	const char *path = getenv("KEEP");
+	int fd = path && *path && orders->try == TRY_ONE ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+	uint8_t *bytes;
+
+	if (fd < 0)
+		return;
+	bytes = big_buffer();
+	flatten(p, bytes);
+	(void)!write(fd, bytes, p->size);
+	(void)close(fd);
+	fprintf(stderr, "image kept in %s\n", path);
+}
+
+_Noreturn void bad_image(const struct image *im, const char *what, const char *text)
+{
+	keep_image(&im->p);
+	report->unit = im->unit;
+	report->image = im->number;
+	report->second = im->second;
+	broken("%s of call %llu (%s, %s): %s: %s", im->second ? "image within the recovery of an image" : "image",
+	       (unsigned long long)im->op, im->where, how_names[im->how], what, text);
+}
+
+static void check_store(struct keys *k, const struct image *im)
+{
+	const struct check_options o = { .problem = note_finding };
+	struct check_report found;
+	char text[640];
+	int r;
+
+	finding[0] = '\0';
+	r = check_run(k, &o, &found);
+	if (r < 0 || found.problems > 0) {
+		(void)snprintf(text, sizeof text, "%d, %llu problems: %s", r, (unsigned long long)found.problems, finding);
+		bad_image(im, "check", text);
+	}
+	report->counts.checked++;
+}
+
+static void close_image(struct keys *k, const struct image *im)
+{
+	int r = keys_close(k);
+
+	if (r < 0)
+		bad_image(im, "close", strerror(-r));
+}
+
+/* Read-only it shows the same, and changes nothing. This one is a real file. */
+static void try_read_only(const struct image *im, int found)
+{
+	static uint8_t *bytes;
+	char text[1024], path[40];
+	struct store_options o = { .path = path, .read_only = true };
+	int fd = memfd_create("read-only", MFD_CLOEXEC);
+	uint8_t *file;
+	struct keys *k;
+
+	if (!bytes)
+		bytes = big_buffer();
+	check(fd >= 0);
+	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	flatten(&im->p, bytes);
+	check(ftruncate(fd, (off_t)im->p.size) == 0);
+	file = mmap(NULL, im->p.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check(file != MAP_FAILED);
+	memcpy(file, bytes, im->p.size);
+	if (keys_open(&o, &k) < 0)
+		bad_image(im, "opened read-only", err_last());
+	if (work_compare(&work, k, im->from, text, sizeof text) != found)
+		bad_image(im, "read-only", text);
+	close_image(k, im);
+	if (memcmp(file, bytes, im->p.size) != 0)
+		bad_image(im, "read-only", "the file was changed");
+	(void)munmap(file, im->p.size);
+	(void)close(fd);
+}
+
+static void try_image(const struct image *im);
+static const struct image *recovering;  /* of again[0], if its recovery is cut too */
+
+/* One image of the recovery of another. */
+static void second_image(struct machine *m, const struct image *of, enum how how, const char *where,
+			 void (*builder)(struct machine *m, enum how how, struct image *im))
+{
+	static struct patches p;
+	const uint64_t words[] = { of->rng, ++seconds };
+	struct image im = *of;
+	uint64_t saved = rng;
+
+	im.p = p;
+	im.second = seconds;
+	im.where = where;
+	im.unsynced = false;
+	if (of->unsynced)
+		im.from = of->durable;
+	rng = im.rng = hash64(words, sizeof words, 2);
+	builder(m, how, &im);
+	im.rng = rng;
+	rng = saved;
+	p = im.p;
+	if (orders->try == TRY_ONE && orders->second != 0 && orders->second != seconds)
+		return;
+	report->counts.recoveries++;
+	try_image(&im);
+}
+
+static void cut_recovery(struct machine *m, const struct image *of, const char *where)
+{
+	unsigned n = (unsigned)below(3);
+
+	find_dirty(m);
+	while (n-- > 0)
+		second_image(m, of, (enum how)below(HOW_COUNT), where, build);
+}
+
+/* Open the image: which state is it? */
+static void try_opened(struct machine *m, const struct image *im)
+{
+	bool first = im->second == 0, recut = first && (im->unsynced || below(14) == 0);
+	char text[1024];
+	struct keys *k;
+	int found;
+
+	m->keeps = below(16) == 0;
+	machine_load(m, &im->p, im->unsynced);
+	m->random = below(0);
+	recovering = recut ? im : NULL;
+	if (machine_open(m, false, 0, &k) < 0)
+		bad_image(im, "cannot be opened", err_last());
+	if (first)
+		recovering = NULL;
+	found = work_compare(&work, k, im->from, text, sizeof text);
+	if (found < 0)
+		bad_image(im, "not a state", text);
+	if (im->unsynced) {
+		/* Open, so all of it is durable. */
+		struct image now = *im;
+
+		now.durable = (unsigned)found;
+		cut_recovery(m, &now, "behind a recovery");
+	}
+	if (below(8) == 0)
+		check_store(k, im);
+	close_image(k, im);
+	if (m->keeps) {
+		/* Once recovered and closed it stays so: what was synced is all there is. */
+		m->cache = NULL;
+		if (machine_open(m, false, 0, &k) < 0)
+			bad_image(im, "cannot be opened again", err_last());
+		if (work_compare(&work, k, (unsigned)found, text, sizeof text) != found)
+			bad_image(im, "opened again", text);
+		close_image(k, im);
+		report->counts.reopened++;
+	}
+	if (below(200) == 0)
+		try_read_only(im, found);
+}
+
+static void try_image(const struct image *im)
+{
+	const uint32_t before[] = { report->unit, report->image, report->second };
+	uint64_t saved = rng;
+
+	report->unit = im->unit;
+	report->image = im->number;
+	report->second = im->second;
+	report->counts.images++;
+	report->counts.kills += im->how == HOW_KILL;
+	rng = im->rng;
+	if (im->second == 0) {
+		seconds = 0;
+		try_opened(&again[0], im);
+	} else {
+		const struct image *of = recovering;
+
+		recovering = NULL;
+		try_opened(&again[1], im);
+		recovering = of;
+	}
+	rng = saved;
+	report->unit = before[0];
+	report->image = before[1];
+	report->second = before[2];
+}
+
+void try_pending(void)
+{
+	unsigned i;
+
+	for (i = 0; i < pending_count; i++)
+		try_image(&pending[i]);
+	pending_count = 0;
+}
+
+void drop_pending(void)
+{
+	pending_count = 0;
+}
+
+void kill_and_cut(const char *where)
+{
+	static struct image im;
+
+	im = (struct image){ .p = im.p };
+	if (!image_new(&im))
+		return;
+	observe(&live);
+	build_with_own_luck(&live, HOW_KILL, &im);
+	im.unsynced = true;
+	im.durable = durable_state();
+	im.from = work_now(&work);
+	im.where = where;
+	report->counts.kills_cut++;
+	try_image(&im);
+}
+
+unsigned cut_live(struct patches *p)
+{
+	static struct image im;
+	enum how how = below(3) == 0 ? HOW_KILL : (enum how)below(HOW_COUNT);
+	bool wanted;
+
+	im = (struct image){ .p = im.p };
+	wanted = image_new(&im);
+	build_with_own_luck(&live, how, &im);
+	im.from = open_from = how == HOW_KILL ? work_now(&work) : durable_state();
+	im.where = "the live store";
+	if (wanted)
+		try_image(&im);
+	*p = im.p;
+	return im.from;
+}
+
+/* All subsets ------------------------------------------------------------------------------------------------------- */
+
+static struct {
+	bool busy;                              /* there is one set at a time */
+	unsigned count;
+	uint32_t page[EXHAUST_BITS], sector[EXHAUST_BITS];
+	unsigned values[EXHAUST_BITS];          /* besides what the disk has */
+	const uint8_t *value[EXHAUST_BITS][VALUES + 1];
+	unsigned pick[EXHAUST_BITS];            /* of this image: 0 = as on disk */
+	uint64_t combinations;
+	enum how rest;                          /* what becomes of all other sectors */
+	uint64_t off, len;
+} all;
+
+static void note_value(unsigned i, const uint8_t *value, const uint8_t *disk)
+{
+	unsigned j;
+
+	if (memcmp(value, disk, SECTOR) == 0)
+		return;
+	for (j = 0; j < all.values[i]; j++)
+		if (memcmp(value, all.value[i][j], SECTOR) == 0)
+			return;
+	all.value[i][all.values[i]++] = value;
+}
+
+/* The sectors of [off, off+len) that have changed, with the values they had. False: too many. */
+static bool collect(const struct machine *m, uint64_t off, uint64_t len, uint64_t max)
+{
+	unsigned i, s, j;
+
+	all.count = 0;
+	all.combinations = 1;
+	all.off = off;
+	all.len = len;
+	for (i = 0; i < m->dirty_count; i++) {
+		uint32_t n = m->dirty[i];
+		const struct page *p = m->is_live ? &m->page[n] : NULL;
+
+		if ((uint64_t)n * BLOCK_SIZE < off || ((uint64_t)n + 1) * BLOCK_SIZE > min_u64(off + len, m->size))
+			continue;
+		for (s = 0; s < PER_PAGE; s++) {
+			const uint8_t *disk = on_disk(m, n) + s * SECTOR;
+			unsigned at = all.count;
+
+			if (at == EXHAUST_BITS)
+				return false;
+			all.values[at] = 0;
+			for (j = 0; p && j < p->count; j++)
+				note_value(at, p->old[j] + s * SECTOR, disk);
+			note_value(at, in_cache(m, n) + s * SECTOR, disk);
+			if (all.values[at] == 0)
+				continue;
+			all.page[at] = n;
+			all.sector[at] = s;
+			all.combinations *= all.values[at] + 1;
+			if (all.combinations > max)
+				return false;
+			all.count++;
+		}
+	}
+	return all.count > 0;
+}
+
+static void put_picks(uint32_t n, uint8_t *page)
+{
+	unsigned i;
+
+	for (i = 0; i < all.count; i++)
+		if (all.page[i] == n && all.pick[i] > 0)
+			memcpy(page + all.sector[i] * SECTOR, all.value[i][all.pick[i] - 1], SECTOR);
+}
+
+static void build_picked(struct machine *m, enum how how, struct image *im)
+{
+	uint32_t chosen = choose_page(m, all.rest);
+	uint8_t page[BLOCK_SIZE];
+	unsigned i;
+
+	im->how = how;
+	im->p.count = 0;
+	im->p.size = m->size & ~(uint64_t)(BLOCK_SIZE - 1);
+	if (is_ordered(im))
+		report->sectors.count = 0;
+	for (i = 0; i < m->dirty_count; i++) {
+		uint32_t n = m->dirty[i];
+		uint64_t at = (uint64_t)n * BLOCK_SIZE;
+
+		memcpy(page, on_disk(m, n), BLOCK_SIZE);
+		if (at >= all.off && at < all.off + all.len)
+			put_picks(n, page);
+		else if (at + BLOCK_SIZE <= m->size)
+			put_page(m, n, all.rest, chosen, page);
+		put_built(im, m, n, page);
+	}
+	put_base(&im->p, m);
+}
+
+/* The next combination; false behind the last one. */
+static bool next_pick(void)
+{
+	unsigned i;
+
+	for (i = 0; i < all.count; i++) {
+		if (++all.pick[i] <= all.values[i])
+			return true;
+		all.pick[i] = 0;
+	}
+	return false;
+}
+
+/* All that is not synced, if that is little; else what this msync is about, with all, nothing or some of the rest. */
+static bool collect_some(const struct machine *m, uint64_t off, uint64_t len)
+{
+	static const enum how rests[] = { HOW_NONE, HOW_ALL, HOW_RANDOM };
+	uint64_t max = below(48) == 0 ? 1u << EXHAUST_BITS : below(4) == 0 ? 64 : 12;
+
+	all.rest = rests[below(ARRAY_LEN(rests))];
+	memset(all.pick, 0, sizeof all.pick);
+	return collect(m, 0, FILE_MAX, max) || collect(m, off, len, max);
+}
+
+void try_exhaustively(uint64_t off, uint64_t len)
+{
+	static struct image im;
+
+	if (!collect_some(&live, off, len))
+		return;
+	report->counts.exhaustive++;
+	all.busy = true;
+	do {
+		uint64_t saved = rng;
+
+		im = (struct image){ .p = im.p };
+		if (!image_new(&im))
+			continue;
+		rng = im.rng;
+		build_picked(&live, HOW_CHOSEN, &im);
+		im.rng = rng;
+		rng = saved;
+		im.from = durable_state();
+		im.where = "before a msync, one of all subsets";
+		report->counts.exhausted++;
+		try_image(&im);
+	} while (next_pick());
+	all.busy = false;
+}
+
+static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t off, uint64_t len)
+{
+	if (all.busy || below(4) != 0)
+		return;
+	all.rest = below(2) ? HOW_NONE : HOW_ALL;
+	memset(all.pick, 0, sizeof all.pick);
+	find_dirty(m);
+	if (!collect(m, off, len, 32))
+		return;
+	report->counts.exhaustive++;
+	all.busy = true;
+	do {
+		report->counts.exhausted++;
+		second_image(m, of, HOW_CHOSEN, "before a msync of recovery, one of all subsets", build_picked);
+	} while (next_pick());
+	all.busy = false;
+}
+
+void image_synced(struct machine *m, uint64_t off, uint64_t len)
+{
+	const struct image *of = recovering;
+
+	if (m == &again[0] && of) {
+		recovering = NULL;
+		cut_recovery(m, of, "before a msync of recovery");
+		exhaust_recovery(m, of, off, len);
+		settle_again(m, off, len);
+		cut_recovery(m, of, "behind a msync of recovery");
+		recovering = of;
+	} else if (m->keeps) {
+		settle_again(m, off, len);
+	}
+}

@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * machine: the file, its disk, and what changed between. See crash.h.
+ */
+#include "tests/crash/crash.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct machine live, again[2];
+struct work work;
+struct store *store;
+uint64_t rng;
+bool helper_runs, in_call;
+int capture_in;
+
+static const uint8_t zeros[BLOCK_SIZE];
+
+uint64_t below(uint64_t n)
+{
+	uint64_t x;
+
+	rng += 0x9e3779b97f4a7c15ull;
+	x = rng;
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	x ^= x >> 31;
+	return n ? x % n : x;
+}
+
+/* Files as patches --------------------------------------------------------------------------------------------------- */
+
+uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes)
+{
+	if (p->count == p->room) {
+		p->room = p->room ? p->room * 2 : 16;
+		p->page = realloc(p->page, p->room * sizeof *p->page);
+		p->bytes = realloc(p->bytes, (size_t)p->room * BLOCK_SIZE);
+		check(p->page && p->bytes);
+	}
+	p->page[p->count] = page;
+	return memcpy(p->bytes + (size_t)p->count++ * BLOCK_SIZE, bytes, BLOCK_SIZE);
+}
+
+void patches_copy(struct patches *to, const struct patches *from)
+{
+	unsigned i;
+
+	to->size = from->size;
+	to->count = 0;
+	for (i = 0; i < from->count; i++)
+		(void)patch_add(to, from->page[i], from->bytes + (size_t)i * BLOCK_SIZE);
+}
+
+static void patches_release(struct patches *p)
+{
+	free(p->page);
+	free(p->bytes);
+	memset(p, 0, sizeof *p);
+}
+
+const uint8_t *on_disk(const struct machine *m, uint32_t n)
+{
+	if (!m->is_live && m->patch_of[n] >= 0)
+		return m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE;
+	return ((uint64_t)n + 1) * BLOCK_SIZE <= live.disk_size ? live.disk + (uint64_t)n * BLOCK_SIZE : zeros;
+}
+
+const uint8_t *in_cache(const struct machine *m, uint32_t n)
+{
+	return (m->is_live ? m->file : m->engine) + (uint64_t)n * BLOCK_SIZE;
+}
+
+void flatten(const struct patches *p, uint8_t *bytes)
+{
+	unsigned i;
+
+	memset(bytes, 0, p->size);
+	memcpy(bytes, live.disk, min_u64(p->size, live.disk_size));
+	for (i = 0; i < p->count; i++)
+		memcpy(bytes + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+}
+
+uint8_t *big_buffer(void)
+{
+	void *p = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	check(p != MAP_FAILED);
+	return p;
+}
+
+/* The machine as a system ------------------------------------------------------------------------------------------- */
+
+static void note_size(struct machine *m)
+{
+	if (m->size_count < SIZES_MAX)
+		m->sizes[m->size_count++] = m->size;
+	else
+		m->sizes[below(SIZES_MAX)] = m->size;
+}
+
+static int set_size(struct machine *m, uint64_t size)
+{
+	if (ftruncate(m->fd, (off_t)size) < 0)
+		return -errno;
+	m->size = size;
+	m->low_size = min_u64(m->low_size, size);
+	note_size(m);
+	return 0;
+}
+
+static int m_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
+{
+	struct machine *m = ctx;
+
+	check(fd >= 0);
+	if (off + len > m->limit && off + len > m->size)
+		return -ENOSPC;
+	return off + len > m->size ? set_size(m, off + len) : 0;
+}
+
+static int m_truncate(void *ctx, int fd, uint64_t size)
+{
+	struct machine *m = ctx;
+	uint64_t p;
+
+	check(fd >= 0);
+	for (p = size / BLOCK_SIZE; m->is_live && p < FILE_PAGES; p++)
+		m->page[p].touched = false;
+	return set_size(m, size);
+}
+
+static int map_at(uint8_t *addr, size_t len, int prot, int flags, int fd, uint64_t off)
+{
+	return mmap(addr, len, prot, MAP_FIXED | flags, fd, (off_t)off) == MAP_FAILED ? -errno : 0;
+}
+
+static void put_patches(const struct patches *p, uint8_t *addr, size_t len, uint64_t off)
+{
+	unsigned i;
+
+	for (i = 0; i < p->count; i++) {
+		uint64_t at = (uint64_t)p->page[i] * BLOCK_SIZE;
+
+		if (at >= off && at < off + len)
+			memcpy(addr + (at - off), p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+	}
+}
+
+/* A private mapping of the live machine's disk, and over it what differs. Behind the end of this file there is nothing,
+ * whatever the live one has. */
+static int map_patched(struct machine *m, uint8_t *addr, size_t len, uint64_t off)
+{
+	const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_NORESERVE;
+	uint64_t there = off < m->disk_size ? min_u64(len, m->disk_size - off) : 0;
+	int r = 0;
+
+	if (there > 0)
+		r = map_at(addr, there, prot, flags, live.disk_fd, off);
+	if (r == 0 && there < len)
+		r = map_at(addr + there, len - there, prot, flags | MAP_ANONYMOUS, -1, 0);
+	if (r < 0)
+		return r;
+	put_patches(&m->base, addr, len, off);
+	if (m->cache)
+		put_patches(m->cache, addr, len, off);
+	return 0;
+}
+
+static int m_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy)
+{
+	struct machine *m = ctx;
+
+	m->engine = (uint8_t *)addr - off;
+	m->mapped = off + len;
+	if (!m->is_live)
+		return map_patched(m, addr, len, off);
+	return map_at(addr, len, PROT_READ | (m->watched && !private_copy ? 0 : PROT_WRITE),
+		      private_copy ? MAP_PRIVATE : MAP_SHARED, fd, off);
+}
+
+static int m_unmap(void *ctx, void *addr, size_t len)
+{
+	struct machine *m = ctx;
+
+	m->mapped = (uint64_t)((uint8_t *)addr - m->engine);
+	return map_at(addr, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static int m_populate(void *ctx, void *addr, size_t len)
+{
+	(void)ctx;
+	(void)addr;
+	(void)len;
+	return 0;
+}
+
+static uint64_t m_real(void *ctx)
+{
+	(void)ctx;
+	return work.real_ns;
+}
+
+static uint64_t m_mono(void *ctx)
+{
+	(void)ctx;
+	return work.mono_ns;
+}
+
+static int m_random(void *ctx, void *buf, size_t len)
+{
+	struct machine *m = ctx;
+	uint8_t *p = buf;
+
+	for (; len > 0; len--)
+		*p++ = (uint8_t)((m->random = m->random * 6364136223846793005ull + 1442695040888963407ull) >> 56);
+	return 0;
+}
+
+/* Every msync: images before, while and behind it. */
+static int m_sync(void *ctx, void *addr, size_t len)
+{
+	struct machine *m = ctx;
+	uint64_t off = (uint64_t)((uint8_t *)addr - m->engine);
+	unsigned n;
+
+	if (off % BLOCK_SIZE != 0 || len % BLOCK_SIZE != 0 || off + len > m->mapped)
+		broken("msync of %zu bytes at %llu, %llu are mapped", len, (unsigned long long)off, (unsigned long long)m->mapped);
+	if (!m->is_live) {
+		image_synced(m, off, len);
+		return 0;
+	}
+	if (!m->watched)
+		return 0;
+	report->counts.syncs++;
+	protect(m);
+	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
+		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "before a msync");
+	if (store && !in_call && (off < 2 * BLOCK_SIZE || below(6) == 0))
+		kill_and_cut("before a msync");
+	if (store && !in_call)
+		try_exhaustively(off, len);
+	settle_live(off, len);
+	if (helper_runs && store && below(3) == 0)
+		step_beside();
+	protect(m);
+	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
+		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind a msync");
+	return 0;
+}
+
+static struct sys_ops m_sys(struct machine *m)
+{
+	return (struct sys_ops){ m_allocate, m_truncate, m_map, m_unmap, m_sync, m_populate, m_real, m_mono, m_random, m };
+}
+
+int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret)
+{
+	const struct sys_ops sys = m_sys(m);
+	const struct store_options o = { .path = m->path, .create = create, .max_bytes = max, .sys = &sys };
+
+	m->engine = NULL;
+	return keys_open(&o, ret);
+}
+
+static int new_file(const char *name)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC);
+
+	check(fd >= 0);
+	return fd;
+}
+
+static void *map_file(int fd)
+{
+	void *p = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	check(p != MAP_FAILED);
+	return p;
+}
+
+void machine_init(struct machine *m, bool is_live)
+{
+	memset(m, 0, sizeof *m);
+	m->fd = new_file("crash");
+	(void)snprintf(m->path, sizeof m->path, "/proc/self/fd/%d", m->fd);
+	m->is_live = is_live;
+	m->dirty = calloc(FILE_PAGES, sizeof *m->dirty);
+	check(m->dirty);
+	m->limit = FILE_MAX;
+	m->disk_fd = -1;
+	if (!is_live) {
+		m->patch_of = malloc(FILE_PAGES * sizeof *m->patch_of);
+		check(m->patch_of);
+		memset(m->patch_of, 0xff, FILE_PAGES * sizeof *m->patch_of);
+		return;
+	}
+	m->disk_fd = new_file("disk");
+	check(ftruncate(m->disk_fd, FILE_MAX) == 0);
+	m->disk = map_file(m->disk_fd);
+	m->file = map_file(m->fd);
+	m->page = calloc(FILE_PAGES, sizeof *m->page);
+	m->touched = calloc(FILE_PAGES, sizeof *m->touched);
+	check(m->page && m->touched);
+}
+
+static void forget_page(struct page *p)
+{
+	while (p->count > 0)
+		free(p->old[--p->count]);
+	p->dirty = false;
+}
+
+static void forget_changes(struct machine *m)
+{
+	unsigned i;
+
+	for (i = 0; i < m->dirty_count; i++)
+		forget_page(&m->page[m->dirty[i]]);
+	for (i = 0; i < m->touched_count; i++)
+		m->page[m->touched[i]].touched = false;
+	m->dirty_count = m->touched_count = m->size_count = 0;
+}
+
+void machine_release(struct machine *m)
+{
+	if (m->is_live) {
+		forget_changes(m);
+		(void)munmap(m->file, FILE_MAX);
+		(void)munmap(m->disk, FILE_MAX);
+		(void)close(m->disk_fd);
+	}
+	(void)close(m->fd);
+	patches_release(&m->base);
+	free(m->patch_of);
+	free(m->page);
+	free(m->touched);
+	free(m->dirty);
+	memset(m, 0, sizeof *m);
+}
+
+void machine_load(struct machine *m, const struct patches *p, bool unsynced)
+{
+	const struct patches nothing = { .size = live.disk_size }, *base = unsynced ? &nothing : p;
+	unsigned i;
+
+	for (i = 0; i < m->base.count; i++)
+		m->patch_of[m->base.page[i]] = -1;
+	patches_copy(&m->base, base);
+	for (i = 0; i < base->count; i++)
+		m->patch_of[base->page[i]] = (int32_t)i;
+	m->engine = NULL;
+	m->mapped = 0;
+	check(ftruncate(m->fd, (off_t)p->size) == 0);
+	m->cache = unsynced ? p : NULL;
+	/* A disk that was full is full. */
+	m->limit = live.limit;
+	m->size = p->size;
+	m->disk_size = base->size;
+	m->size_count = 0;
+	if (m->size != m->disk_size)
+		note_size(m);
+}
+
+void live_load(const struct patches *p)
+{
+	uint64_t n, from = min_u64(live.low_size, live.disk_size) / BLOCK_SIZE;
+	unsigned i;
+
+	check(ftruncate(live.fd, (off_t)p->size) == 0);
+	if (p->size < live.disk_size)
+		check(fallocate(live.disk_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)p->size,
+				(off_t)(FILE_MAX - p->size)) == 0);
+	/* The cache is the disk again: where it had changed, and where the file had been cut. */
+	for (i = 0; i < live.dirty_count; i++)
+		if (((uint64_t)live.dirty[i] + 1) * BLOCK_SIZE <= p->size)
+			memcpy(live.file + (uint64_t)live.dirty[i] * BLOCK_SIZE, on_disk(&live, live.dirty[i]), BLOCK_SIZE);
+	for (n = from; (n + 1) * BLOCK_SIZE <= p->size; n++)
+		if (memcmp(live.file + n * BLOCK_SIZE, on_disk(&live, (uint32_t)n), BLOCK_SIZE) != 0)
+			memcpy(live.file + n * BLOCK_SIZE, on_disk(&live, (uint32_t)n), BLOCK_SIZE);
+	forget_changes(&live);
+	for (i = 0; i < p->count; i++) {
+		memcpy(live.disk + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+		memcpy(live.file + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+	}
+	live.size = live.disk_size = live.low_size = p->size;
+	live.engine = NULL;
+	live.mapped = 0;
+}
+
+void live_settle_all(void)
+{
+	memcpy(live.disk, live.file, live.size);
+	live.disk_size = live.low_size = live.size;
+	live.size_count = 0;
+}
+
+/* Watching changes -------------------------------------------------------------------------------------------------- */
+
+void observe(struct machine *m)
+{
+	unsigned i;
+
+	for (i = 0; i < m->touched_count; i++) {
+		uint32_t n = m->touched[i];
+		struct page *p = &m->page[n];
+		unsigned slot = p->count;
+
+		if (((uint64_t)n + 1) * BLOCK_SIZE > m->size)
+			continue;
+		if (memcmp(p->count > 0 ? p->old[p->count - 1] : on_disk(m, n), in_cache(m, n), BLOCK_SIZE) == 0)
+			continue;
+		if (!p->dirty) {
+			p->dirty = true;
+			m->dirty[m->dirty_count++] = n;
+		}
+		if (slot == VALUES) {
+			uint8_t *recycled;
+
+			slot = (unsigned)below(VALUES);
+			recycled = p->old[slot];
+			memmove(p->old + slot, p->old + slot + 1, (VALUES - slot - 1) * sizeof *p->old);
+			p->old[slot = VALUES - 1] = recycled;
+		} else {
+			p->old[p->count++] = malloc(BLOCK_SIZE);
+			check(p->old[slot]);
+		}
+		memcpy(p->old[slot], in_cache(m, n), BLOCK_SIZE);
+	}
+}
+
+void protect(struct machine *m)
+{
+	unsigned i;
+
+	observe(m);
+	for (i = 0; i < m->touched_count; i++)
+		m->page[m->touched[i]].touched = false;
+	m->touched_count = 0;
+	if (m->engine && m->watched)
+		check(mprotect(m->engine, m->mapped, PROT_READ) == 0);
+}
+
+/* The store writes to a page for the first time since protect(). */
+void on_fault(int sig, siginfo_t *info, void *ctx)
+{
+	struct machine *m = &live;
+	uint8_t *at = info->si_addr;
+	uint32_t n;
+
+	(void)ctx;
+	if (!m->watched || !m->engine || at < m->engine || at >= m->engine + m->mapped || m->page[(at - m->engine) / BLOCK_SIZE].touched)
+		broken("signal %d at %p", sig, (void *)at);
+	n = (uint32_t)((at - m->engine) / BLOCK_SIZE);
+	if (--capture_in == 0)
+		add_image(HOW_KILL, call_from, "within a call");
+	else if (capture_in == 3)
+		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "within a call");
+	m->page[n].touched = true;
+	m->touched[m->touched_count++] = n;
+	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
+}
+
+static void dirty_if_changed(struct machine *m, uint32_t n)
+{
+	if (memcmp(in_cache(m, n), on_disk(m, n), BLOCK_SIZE) != 0)
+		m->dirty[m->dirty_count++] = n;
+}
+
+/* Only pages that this process has copies of can differ: the kernel knows which are still the file's (bit 61), and which
+ * are there at all (bits 62 and 63). */
+void find_dirty(struct machine *m)
+{
+	static uint64_t entry[8192];
+	static int fd = -1;
+	uint32_t n, i, count = (uint32_t)(m->mapped / BLOCK_SIZE);
+
+	if (fd < 0)
+		fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	check(fd >= 0);
+	m->dirty_count = 0;
+	for (n = 0; n < count; n += i) {
+		uint32_t part = (uint32_t)min_u64(count - n, ARRAY_LEN(entry));
+
+		check(pread(fd, entry, part * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + n) * 8) == (ssize_t)part * 8);
+		for (i = 0; i < part; i++)
+			if (entry[i] >> 62 && !(entry[i] >> 61 & 1))
+				dirty_if_changed(m, n + i);
+	}
+}
+
+void settle_live(uint64_t off, uint64_t len)
+{
+	struct machine *m = &live;
+	unsigned i, left = 0;
+	uint64_t n;
+
+	keep_pending(off, len);
+	/* What was cut off is gone, also where the file has grown again. */
+	if (m->low_size < m->disk_size)
+		memset(m->disk + m->low_size, 0, m->disk_size - m->low_size);
+	m->disk_size = m->low_size = m->size;
+	m->size_count = 0;
+	for (i = 0; i < m->dirty_count; i++) {
+		n = m->dirty[i];
+		if (n * BLOCK_SIZE >= off && n * BLOCK_SIZE < off + len) {
+			memcpy(m->disk + n * BLOCK_SIZE, m->file + n * BLOCK_SIZE, BLOCK_SIZE);
+			forget_page(&m->page[n]);
+		} else {
+			m->dirty[left++] = (uint32_t)n;
+		}
+	}
+	m->dirty_count = left;
+}
+
+void settle_again(struct machine *m, uint64_t off, uint64_t len)
+{
+	uint32_t n;
+
+	for (n = (uint32_t)(off / BLOCK_SIZE); n < (off + len) / BLOCK_SIZE; n++) {
+		if (memcmp(on_disk(m, n), in_cache(m, n), BLOCK_SIZE) == 0)
+			continue;
+		if (m->patch_of[n] >= 0) {
+			memcpy(m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE, in_cache(m, n), BLOCK_SIZE);
+		} else {
+			m->patch_of[n] = (int32_t)m->base.count;
+			(void)patch_add(&m->base, n, in_cache(m, n));
+		}
+	}
+	m->disk_size = m->base.size = m->size;
+	m->size_count = 0;
+}

@@ -1,0 +1,315 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# make crash-mutants: each ordering point (O1-O9) and each rule of generations (G1-G6) of core/DESIGN.md broken on purpose,
+# one at a time, in a copy of the sources. The power-cut machine must find each one; how many images it took is printed. A
+# mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
+#   tests/crash/mutants.sh [NAME...]      LIMIT_S=150: longest run for one mutant; KEEP=1: leave the copies
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+MODE=${MODE:-release}
+CC=${CC:-gcc}
+LIMIT_S=${LIMIT_S:-150}
+SEED=${SEED:-1}
+T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
+job=
+clean_up() { [ -z "$job" ] || kill "$job" 2>/dev/null; [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+wanted=("$@")
+found=0 missed=0 errors=0
+
+is_wanted() {
+	local w
+	((${#wanted[@]} == 0)) && return 0
+	for w in "${wanted[@]}"; do [ "$w" = "$name" ] && return 0; done
+	return 1
+}
+
+# begin NAME GUARDS WHAT: a fresh copy. What make has built comes along, with its times: only what changes is built again.
+begin() {
+	name=$1 rule=$2 what=$3 active=0 ok=1
+	is_wanted || return 0
+	active=1
+	rm -rf "${T:?}/src" && mkdir -p "$T/src/build/$MODE/tests" || exit 2
+	cp -a Makefile core tests "$T/src/" && cp -a "build/$MODE/core" "build/$MODE/flags" "build/$MODE/core.list" "$T/src/build/$MODE/" &&
+		cp -a "build/$MODE/tests/crash" "build/$MODE/tests/unit" "$T/src/build/$MODE/tests/" || exit 2
+	[ ! -f "build/$MODE/libmsyncfs_core.a" ] || cp -a "build/$MODE/libmsyncfs_core.a" "$T/src/build/$MODE/"
+}
+
+# change FILE OLD NEW: OLD is there exactly once.
+change() {
+	((active && ok)) || return 0
+	OLD=$2 NEW=$3 perl -0777 -pi -e '
+		my $n = () = /\Q$ENV{OLD}\E/g;
+		if ($n != 1) { print STDERR "$ARGV: the text to change is there $n times\n"; $bad = 1 } else { s/\Q$ENV{OLD}\E/$ENV{NEW}/ }
+		END { $? = 1 if $bad }' "$T/src/$1" || ok=0
+}
+
+# run [WORD...]: build it and run the machine until it finds something.
+run() {
+	local out status images
+	((active)) || return 0
+	if ((ok)) && ! make -C "$T/src" MODE="$MODE" CC="$CC" "build/$MODE/tests/crash/crash" >"$T/make.out" 2>&1; then
+		tail -n 5 "$T/make.out" >&2
+		ok=0
+	fi
+	if ((!ok)); then
+		printf 'error      %-22s %s\n' "$name" 'cannot be made'
+		errors=$((errors + 1))
+		return
+	fi
+	env SEED="$SEED" DURATION="$LIMIT_S" "$@" "$T/src/build/$MODE/tests/crash/crash" >"$T/out" 2>/dev/null &
+	job=$!
+	wait "$job"
+	status=$?
+	job=
+	out=$(sed -n 's/^crash: image //p' "$T/out")
+	if [ "$status" = 1 ] && [ -n "$out" ]; then
+		printf 'found      %-22s %-5s image %-7s %s\n' "$name" "$rule" "$out" "$what"
+		[ -z "${V:-}" ] || sed 's/^/           | /' "$T/out"
+		found=$((found + 1))
+	else
+		images=$(sed -n 's/^crash: \([0-9]*\) images.*/\1/p' "$T/out")
+		printf 'NOT FOUND  %-22s %-5s in %s images: %s\n' "$name" "$rule" "${images:-no}" "$what"
+		missed=$((missed + 1))
+	fi
+}
+
+# ----------------------------------------------------------------------------------------------------- ordering points
+begin record-check O1 'the check of a record does not depend on its bytes'
+change core/store/journal.c 'get_le64(p + REC_CHECK) != hash64(p + 16, len - 16, j->nonce ^ pos))
+		return false;
+	*ret =' 'get_le64(p + REC_CHECK) == 0)
+		return false;
+	*ret ='
+run
+
+begin record-chain O1 'records are not chained'
+change core/store/journal.c 'if (get_le64(p + REC_CHAIN) != j->chain || get_le64(p + REC_SEQ)' 'if (get_le64(p + REC_SEQ)'
+run
+
+begin no-extent-sync O2 'fsync does not write the extents'
+change core/store/store.c '		r = map_sync(&s->map, ext[i].block, ext[i].count);' '		r = 0;'
+run
+
+begin no-journal-sync O2 'fsync does not write the journal'
+change core/store/store.c '	if (r == 0 && from < tail)
+		r = journal_sync(&s->journal, from, tail);' '	if (r == 0 && from < tail)
+		s->journal.sync_mark = tail;'
+run
+
+begin early-answer O2 'an fsync is answered before its msync'
+change core/store/store.c '	r = sync_extents(s);
+	if (r == 0 && from < tail)' '	atomic_store(&s->durable_seq, seq);
+	r = sync_extents(s);
+	if (r == 0 && from < tail)'
+run
+
+begin extents-unchecked O2 'recovery believes a record without looking at its extents'
+change core/store/recovery.c '		if (!extents_whole(s, &reader))
+			break;' '		(void)extents_whole;'
+run
+
+begin no-growth-sync O3 'growth is used before it is durable'
+change core/store/map.c '	r = sync_piece(m, old >> BLOCK_SHIFT, 1);
+	if (r < 0)
+		return r;
+	atomic_store' '	atomic_store'
+run KIND=grow
+
+begin next-first O4 'the segment that NEXT leads to is begun with another nonce'
+change core/store/journal.c '	put_le64(rec + REC_HEADER + MUT_HEADER + 16, nonce);' '	put_le64(rec + REC_HEADER + MUT_HEADER + 16, nonce ^ (serial % 3 == 0));'
+run KIND=journal
+
+begin next-unsynced O4 'fsync does not write the segments before the last'
+change core/store/journal.c '	return journal_ranges(j, from & ~(jpos_t)(BLOCK_SIZE - 1), to, sync_range, j->map);' \
+	'	from = max_u64(from, (to - 1) >> j->shift << j->shift);
+	return journal_ranges(j, from & ~(jpos_t)(BLOCK_SIZE - 1), to, sync_range, j->map);'
+run KIND=journal
+
+begin kept-none O4 'appends may take the last spare segment'
+change core/store/journal.h '#define JOURNAL_KEPT 1u' '#define JOURNAL_KEPT 0u'
+run
+
+begin no-checkpoint-sync O5 'a checkpoint flips before its pages are written'
+change core/store/checkpoint.c '	r = space_sync_frozen(&s->space);' '	r = 0;'
+run
+
+begin sync-behind-flip O5 'a checkpoint writes its pages behind the flip'
+change core/store/checkpoint.c '	r = space_sync_frozen(&s->space);' '	r = 0;'
+change core/store/checkpoint.c '		r = write_super(s, &s->next);
+	if (r < 0) {' '		r = write_super(s, &s->next);
+	if (r == 0)
+		r = space_sync_frozen(&s->space);
+	if (r < 0) {'
+run
+
+begin sync-one-chunk-less O5 'a checkpoint leaves out the last chunk'
+change core/store/space.c '		end = min_u64(c * CHUNK_BLOCKS, blocks);
+' '		end = min_u64(c * CHUNK_BLOCKS, blocks);
+		if (c - first > 1)
+			end = (c - 1) * CHUNK_BLOCKS;
+'
+run
+
+begin same-slot O6 'the superblock in force is overwritten'
+change core/store/checkpoint.c '	s->next.flip = s->super.flip + 1;' '	s->next.flip = s->super.flip + 2;'
+run
+
+begin super-unchecked O6 'the checksum of a superblock is not looked at'
+change core/store/super.c '	if (get_le64(p + SB_CSUM) != hash64(p + 16, BLOCK_SIZE - 16, block))' '	if (0)'
+run
+
+begin no-flip-sync O7 'the flip is not written before the old blocks are released'
+change core/store/checkpoint.c '	super_encode(map_block(&s->map, slot), slot, sb);
+	return map_sync(&s->map, slot, 1);' '	super_encode(map_block(&s->map, slot), slot, sb);
+	return s->live ? 0 : map_sync(&s->map, slot, 1);'
+run
+
+begin release-at-cut O7 'what waited for the checkpoint is released at its cut'
+change core/store/checkpoint.c '	s->named_blocks = 0;
+	atomic_store' '	s->named_blocks = 0;
+	if (s->live)
+		for (uint64_t g = 0; g < s->space.group_count; g++)
+			s->space.groups[g].slot[0] = s->space.groups[g].slot[1] != 3 ? s->space.groups[g].slot[1] : s->space.groups[g].slot[0];
+	atomic_store'
+run
+
+begin no-limit O8 'opening does not raise the limit of generations'
+change core/store/recovery.c '	s->super.clean = false;
+	return checkpoint_flip(s, &s->super);' '	s->super.clean = false;
+	return 0;'
+change core/store/recovery.c 'start_parts(s, s->super.gen_limit + skip);' 'start_parts(s, s->super.gen + 1);'
+run
+
+begin no-close-sync O9 'a close that can cut no checkpoint does not write the journal'
+change core/store/store.c '		r = store_sync(s);
+		if (r == 0)
+			r = checkpoint_cut(s, true);' '		r = checkpoint_cut(s, true);'
+run
+
+begin close-without O9 'a close writes nothing'
+change core/store/store.c '		if (r == 0)
+			r = checkpoint_write(s);
+		if (r == -ENOSPC)' '		if (r == -ENOSPC)'
+change core/store/store.c '		r = store_sync(s);
+		if (r == 0)
+			r = checkpoint_cut(s, true);' '		r = checkpoint_cut(s, true);'
+run
+
+begin clean-trusted O9 'a store that says clean is not walked'
+change core/store/checkpoint.c '	sb->clean = clean;' '	sb->clean = true;'
+change core/store/recovery.c '	while (journal_peek(&w->journal, &next) > 0) {' '	while (!s->super.clean && journal_peek(&w->journal, &next) > 0) {'
+run
+
+# -------------------------------------------------------------------------------------------------------------- recovery
+begin no-claim G2 'recovery applies before it claims what records name'
+change core/store/recovery.c '		if (e->flags & EXT_FRESH)
+			r = space_claim(&s->space, e->block, e->count);
+		else' ''
+run
+
+begin journal-continued rec 'the old journal is continued after a crash'
+change core/store/recovery.c '		r = journal_new_start(&s->journal);
+		if (r == 0)
+			r = first_checkpoint(s);' '		r = first_checkpoint(s);'
+run
+
+begin no-recovery-checkpoint rec 'recovery does not end with a checkpoint'
+change core/store/recovery.c '		if (r == 0)
+			r = first_checkpoint(s);
+	}
+	publish' '	}
+	publish'
+run
+
+begin no-dirty-extents G6 'recovery does not write extents that it found in the page cache'
+change core/store/recovery.c '		dirty_again(s, e->block, e->flags & EXT_DATA ? e->count : 0);
+		if (e->flags & EXT_FRESH)
+			r = space_claim(&s->space, e->block, e->count);
+		else
+			space_mark_changed(&s->space, e->block, e->count);' '		if (e->flags & EXT_FRESH) {
+			struct space_changes ch = s->space.changes[1];
+			uint64_t c = e->block / CHUNK_BLOCKS, was = ch.chunks[c / 64];
+
+			r = space_claim(&s->space, e->block, e->count);
+			ch.chunks[c / 64] = was;
+		}'
+run
+
+# ----------------------------------------------------------------------------------------------------------- generations
+begin change-in-place G1 'tree pages of older generations are changed in place'
+change core/store/tree.c '	if (*gen == t->space->gen) {' '	if (*gen + 1 >= t->space->gen) {'
+run
+
+begin reuse-old-blocks G2 'blocks that D uses are given out as soon as C has freed them'
+change core/store/space.c '	for (i = 0; i < 3; i++) {
+		bits |= view_word(sp, group, i, w);
+		if (g->hold[i])
+			bits |= g->hold[i][w];
+	}
+	if ((w' '	bits |= current_word(sp, group, w);
+	for (i = 0; i < 3; i++)
+		if (g->hold[i])
+			bits |= g->hold[i][w];
+	if ((w'
+run
+
+begin no-quarantine G3 'blocks that a record names are given out again in the same generation'
+change core/store/space.c '	if (gen == sp->gen) {
+		/* (G3)' '	if (false && gen == sp->gen) {
+		/* (G3)'
+run
+
+begin hold-only-c G3 'quarantine ends when the checkpoint is cut'
+change core/store/space.c '		sp->groups[g].hold[HOLD_F] = sp->groups[g].hold[HOLD_C];
+		sp->groups[g].hold[HOLD_C] = NULL;' '		free(sp->groups[g].hold[HOLD_C]);
+		sp->groups[g].hold[HOLD_C] = NULL;'
+run
+
+begin segment-at-cut G4 'segments are used again when the checkpoint is cut, before it is on disk'
+change core/store/checkpoint.c '	s->named_blocks = 0;
+	atomic_store' '	s->named_blocks = 0;
+	if (s->live && s->gone_segments == 0)
+		(void)journal_trim(&s->journal, s->next.journal.pos, 0, 256, free_segment, s);
+	atomic_store'
+change core/store/checkpoint.c 'static int free_segment(void *ctx, block_t first, uint64_t blocks)
+{' 'static int free_segment(void *ctx, block_t first, uint64_t blocks);
+static int free_segment(void *ctx, block_t first, uint64_t blocks)
+{'
+change core/store/checkpoint.c '#include "core/store/store_int.h"
+' '#include "core/store/store_int.h"
+
+static int free_segment(void *ctx, block_t first, uint64_t blocks);
+'
+run
+
+begin segment-freed G4 'the blocks of segments that a checkpoint gives back are free at its cut'
+change core/store/checkpoint.c '		r = space_free_data(&s->space, s->journal.segs[i], journal_seg_blocks(&s->journal), s->space.gen);' \
+	'		r = space_free_data(&s->space, s->journal.segs[i], journal_seg_blocks(&s->journal), 0);'
+run
+
+begin super-not-again G6 'a superblock found in the page cache is not written again'
+change core/store/recovery.c '	dirty_again(s, slot, 1);
+	r = map_sync(&s->map, slot, 1);
+	return' '	return'
+run
+
+# ------------------------------------------------------------------------------------------------------------- the end
+begin cut-early end 'the end of the file is given back before its checkpoint is on disk'
+change core/store/tail.c '	s->changed = true;
+	return store_checkpoint(s);' '	s->changed = true;
+	atomic_store_explicit(&s->shrink_wanted, s->tail_total, memory_order_release);
+	(void)store_provision(s);
+	return store_checkpoint(s);'
+run KIND=tail
+
+begin compact-in-place end 'compaction forgets where the contents are now'
+change core/keys/compact.c '		memcpy(to, from, BLOCK_SIZE);' '		if (i > 0)
+			memcpy(to, from, BLOCK_SIZE);'
+run KIND=tail
+
+printf 'crash-mutants: %d found, %d not found, %d errors\n' "$found" "$missed" "$errors"
+[ $((missed + errors)) = 0 ]
