@@ -41,6 +41,7 @@ static int ready_fd = -1;
 static bool fuse_log_keep;
 static char fuse_log_text[512];
 
+__attribute__((format(printf, 2, 0)))
 static void fuse_log_cb(enum fuse_log_level level, const char *format, va_list ap)
 {
 	char text[512];
