@@ -46,7 +46,7 @@ end() {
 }
 
 seq 30000 >"$T/data"
-for to in 0 1M 12M; do
+for to in 0 12M ${LONG:+4K 1M 3M 5M 8M 20M}; do
 	new_store
 	truncate -s "$to" "$STORE"
 	probe "cut to $to"
@@ -68,7 +68,7 @@ end 'a page less'
 # Under load, at a random moment.
 diag "SEED=$SEED"
 RANDOM=$((SEED % 32768))
-for round in $(seq "$([ -n "$LONG" ] && echo 20 || echo 2)"); do
+for round in $(seq "$([ -n "$LONG" ] && echo 20 || echo 1)"); do
 	new_store
 	for w in 1 2 3; do
 		(cd "$MNT" && i=0; while [ $((i++)) -lt 100000 ] && timeout 40 cp "$T/data" "w$w" && timeout 40 cat "w$w" >/dev/null &&
