@@ -6,9 +6,11 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/log.h"
+#include "fs/lost.h"
 #include "fs/mnt.h"
 #include "fs/progress.h"
 
+#include "core/store/map.h"
 #include "core/store/store.h"
 #include "core/store/super.h"
 #include "core/stream/outfile.h"
@@ -210,23 +212,40 @@ static int look_at_file(const char *file, int *ret_fd)
 	return EXIT_FAILED;
 }
 
+struct dumping {
+	struct keys *k;
+	int fd;
+	struct stream_watch watch;
+	struct stream_counts counts;
+};
+
+static int do_dump(void *arg)
+{
+	struct dumping *d = arg;
+
+	return stream_dump(d->k, d->fd, &d->watch, &d->counts);
+}
+
 static int dump_to(struct keys *k, const struct dump_args *a, int fd, const char *name)
 {
-	struct stream_counts counts;
-	struct stream_watch watch;
+	struct dumping d = { .k = k, .fd = fd };
 	struct progress progress;
 	struct store_status st;
 	const char *text;
+	uint64_t byte;
 	int r;
 
 	store_status(keys_store(k), &st);
-	progress_start(&progress, &watch, "dump", a->quiet, st.inodes);
-	r = stream_dump(k, fd, &watch, &counts);
-	progress_end(&progress, r == 0 ? &counts : NULL);
+	progress_start(&progress, &d.watch, "dump", a->quiet, st.inodes);
+	/* The file may be cut short meanwhile, or the disk fail to read it. */
+	r = map_guard(do_dump, &d);
+	progress_end(&progress, r == 0 ? &d.counts : NULL);
 	if (r == 0)
 		return 0;
 	text = *err_last() != '\0' ? err_last() : strerror(-r);
-	if (r == -EUCLEAN)
+	if (r == -EIO && store_lost(keys_store(k), &byte))
+		log_error("%s: byte %llu: %s", a->store, (unsigned long long)byte, text);
+	else if (r == -EUCLEAN)
 		log_error("%s: damaged: %s: run msyncfs check on it", a->store, text);
 	else
 		log_error("%s: %s", name, r == -EINTR ? "interrupted" : text);
@@ -279,11 +298,12 @@ int cmd_dump(int argc, char **argv)
 	if (a.file == NULL && isatty(STDOUT_FILENO))
 		return usage("standard output", "is a terminal: give FILE, or redirect it");
 	r = a.file != NULL ? look_at_file(a.file, &fd) : 0;
+	signal(SIGPIPE, SIG_IGN);
+	lost_catch();
 	if (r == 0)
 		r = open_store(a.store, &k);
 	if (r != 0)
 		return r;
-	signal(SIGPIPE, SIG_IGN);
 	r = fd < 0 ? dump_file(k, &a) : dump_fd(k, &a, fd);
 	keys_close(k);
 	return r;

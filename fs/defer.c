@@ -111,13 +111,14 @@ void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count
 static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
 {
 	bool due = false;
+	uint64_t byte;
 
 	pthread_mutex_lock(&d->lock);
 	if (d->count > 0) {
 		/* In this order: a store that failed after it reached seq is no reason to say
 		 * EIO. */
 		bool failed = store_failed(d->store) != 0;
-		bool reached = d->ring[d->head].seq <= d->reached(d->store);
+		bool reached = d->ring[d->head].seq <= d->reached(d->store) && !store_lost(d->store, &byte);
 
 		due = failed || reached;
 		if (due) {

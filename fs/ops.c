@@ -51,9 +51,12 @@ void ops_error(struct fs *fs, fuse_req_t req, int error)
 
 int ops_hold_durable(struct fs *fs)
 {
-	uint64_t seq = store_seq(fs->store);
+	uint64_t seq = store_seq(fs->store), byte;
 
-	/* In this order: a store that failed behind seq has not failed those who wait for seq. */
+	/* In this order: a store that failed behind seq has not failed those who wait for seq. But a file
+	 * that lost a part holds nothing of what was promised. */
+	if (store_lost(fs->store, &byte))
+		return EIO;
 	if (store_durable_seq(fs->store) >= seq)
 		return 0;
 	if (store_failed(fs->store) != 0)

@@ -4,6 +4,18 @@
  */
 #include "core/store/page.h"
 
+#include "core/store/map.h"
+
+/* What was found right a moment ago. If it is not, somebody writes to the file beside us (cut it and made it long again):
+ * the page is as good as gone, and is not touched any more. In the hands of anybody but a store: our mistake. */
+static void still(const uint8_t *p, bool right)
+{
+	if (right)
+		return;
+	map_fault(p);
+	check(right);
+}
+
 static void set_count(uint8_t *p, unsigned n)
 {
 	put_le16(p + PAGE_COUNT, (uint16_t)n);
@@ -166,13 +178,15 @@ static void leaf_compact(uint8_t *p)
 
 uint8_t *leaf_insert(uint8_t *p, unsigned i, struct key k, uint32_t len)
 {
-	unsigned n = page_count(p), at;
+	unsigned n = page_count(p), at = low(p), need = PAGE_ENTRIES + (n + 1) * LEAF_ENTRY + len;
 	uint8_t *e;
 
-	check(leaf_room(p) >= LEAF_ENTRY + len);
-	if (low(p) - PAGE_ENTRIES - n * LEAF_ENTRY < LEAF_ENTRY + len)
+	if (at < need) {
 		leaf_compact(p);
-	at = low(p) - len;
+		at = low(p);
+	}
+	still(p, at >= need && at <= BLOCK_SIZE && i <= n);
+	at -= len;
 	e = entry(p, i);
 	memmove(e + LEAF_ENTRY, e, (n - i) * LEAF_ENTRY);
 	put_le64(e, k.hi);
@@ -190,6 +204,7 @@ void leaf_remove(uint8_t *p, unsigned i)
 	uint8_t *e = entry(p, i);
 	unsigned off = get_le16(e + 16), len = get_le16(e + 18);
 
+	still(p, i < n);
 	if (len > 0 && off == low(p))
 		put_le16(p + PAGE_LOW, (uint16_t)(off + len));
 	else
@@ -216,6 +231,7 @@ void leaf_move_tail(uint8_t *p, unsigned from, uint8_t *to)
 {
 	unsigned n = page_count(p), i, gone = 0;
 
+	still(p, from <= n);
 	leaf_copy_range(to, p, from, n);
 	for (i = from; i < n; i++)
 		gone += get_le16(entry(p, i) + 18);
@@ -242,7 +258,7 @@ void inner_insert(uint8_t *p, unsigned i, struct key k, block_t block, gen_t gen
 	unsigned n = page_count(p);
 	uint8_t *e = entry(p, i);
 
-	check(n < INNER_MAX);
+	still(p, n < INNER_MAX && i <= n);
 	memmove(e + INNER_ENTRY, e, (n - i) * INNER_ENTRY);
 	put_le64(e, k.hi);
 	put_le64(e + 8, k.lo);
@@ -255,6 +271,7 @@ void inner_remove(uint8_t *p, unsigned i)
 	unsigned n = page_count(p);
 	uint8_t *e = entry(p, i);
 
+	still(p, i < n);
 	/* The first key stays the lower bound of the page, so that a split of the new first child gives a greater one. */
 	if (i == 0 && n > 1)
 		memcpy(e + INNER_ENTRY, e, 16);
@@ -266,6 +283,7 @@ void inner_move_tail(uint8_t *p, unsigned from, uint8_t *to)
 {
 	unsigned n = page_count(p);
 
+	still(p, from <= n);
 	memcpy(entry(to, 0), entry(p, from), (n - from) * INNER_ENTRY);
 	set_count(to, n - from);
 	set_count(p, from);
@@ -276,7 +294,7 @@ void inner_append(uint8_t *p, const uint8_t *from, struct key k)
 	unsigned n = page_count(p), add = page_count(from);
 	uint8_t *e = entry(p, n);
 
-	check(n + add <= INNER_MAX);
+	still(p, n + add <= INNER_MAX);
 	memcpy(e, page_entry(from, 0), add * INNER_ENTRY);
 	put_le64(e, k.hi);
 	put_le64(e + 8, k.lo);
