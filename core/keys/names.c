@@ -147,6 +147,9 @@ int keys_readdir(struct keys *k, uint64_t dir, uint64_t cookie, int (*fn)(void *
 
 		if (key.hi != item_key(dir, ITEM_DIRENT, 0).hi)
 			return 0;
+		/* Its cookie would lead back to the beginning, or be no offset: a listing would not end. */
+		if (key.lo >> 8 < HASH_FIRST || key.lo >> 62)
+			return err_corrupt("directory %llu: an entry is out of its place", (unsigned long long)dir);
 		v = cursor_value(&c, &n);
 		r = dirent_decode(v, n, key, &d);
 		if (r != 0)

@@ -18,7 +18,8 @@
 struct edit {
 	uint8_t *image;
 	const struct world_index *ix;
-	uint8_t dirty[WORLD_BYTES / BLOCK_SIZE / 8];    /* tree pages to be sealed */
+	uint64_t blocks;
+	uint8_t dirty[WORLD_LARGE / BLOCK_SIZE / 8];    /* tree pages to be sealed */
 	bool super_dirty[2], slot_dirty[3];
 	/* The records behind the checkpoint, as they will be written. */
 	uint8_t *rec[RECORDS_MAX];
@@ -34,12 +35,12 @@ static struct record building;
 
 static uint8_t *block_at(const struct edit *e, block_t b)
 {
-	return e->image + (b % (WORLD_BYTES / BLOCK_SIZE)) * BLOCK_SIZE;
+	return e->image + (b % e->blocks) * BLOCK_SIZE;
 }
 
 static void touch_page(struct edit *e, block_t b)
 {
-	b %= WORLD_BYTES / BLOCK_SIZE;
+	b %= e->blocks;
 	e->dirty[b / 8] |= (uint8_t)(1u << b % 8);
 }
 
@@ -82,7 +83,7 @@ void image_learn(void)
 {
 	unsigned w, i;
 
-	for (w = 0; w < 2; w++) {
+	for (w = 0; w < WORLDS; w++) {
 		struct world_index *ix = &world.index[w];
 
 		check(super_pick(world.bytes[w], &ix->sb, &ix->slot) == 0);
@@ -103,7 +104,7 @@ void image_learn(void)
 	}
 	for (i = 0; i < 8; i++)
 		know_block(i);
-	know_block(WORLD_BYTES / BLOCK_SIZE - 1);
+	know_block(WORLD_SMALL / BLOCK_SIZE - 1);
 	check(record_init(&building) == 0);
 }
 
@@ -354,7 +355,7 @@ static void edit_fan(struct edit *e, struct input *in)
 
 	for (; levels > 0; levels--, at++) {
 		unsigned level = page_level(block_at(e, child)) + 1;
-		block_t b = at % (WORLD_BYTES / BLOCK_SIZE);
+		block_t b = at % e->blocks;
 		uint8_t *p = block_at(e, b);
 
 		if (b < 5 || level >= TREE_LEVELS || b == child)
@@ -510,7 +511,7 @@ static void write_records(struct edit *e)
 		if (internal && get_le16(to + REC_TYPE) == REC_TYPE_NEXT && len == REC_NEXT_LEN) {
 			const uint8_t *next = to + REC_HEADER + MUT_HEADER;
 
-			if (get_le64(next) + size / BLOCK_SIZE > WORLD_BYTES / BLOCK_SIZE)
+			if (get_le64(next) >= e->blocks || size / BLOCK_SIZE > e->blocks - get_le64(next))
 				return;
 			seg = block_at(e, get_le64(next));
 			pos = get_le64(next + 8) << sb->seg_shift | SEG_HEADER;
@@ -666,7 +667,7 @@ static void seal(struct edit *e)
 
 	if (e->journal_dirty)
 		write_records(e);
-	for (b = 0; b < WORLD_BYTES / BLOCK_SIZE; b++) {
+	for (b = 0; b < e->blocks; b++) {
 		uint8_t *p = block_at(e, b);
 
 		if (e->dirty[b / 8] == 0)
@@ -715,6 +716,7 @@ void image_edit(uint8_t *image, struct input *in, unsigned may)
 	memset(&e, 0, sizeof e);
 	e.image = image;
 	e.ix = &world.index[world.which];
+	e.blocks = world.size[world.which] / BLOCK_SIZE;
 	if (may & WORLD_JOURNAL)
 		read_records(&e);
 	while (in->p < in->end && edits++ < EDITS_MAX) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * main: runs a target's corpus without libFuzzer, as a test: each file named, each file in the folders named; without an
- * argument that of the target, tests/fuzz/corpus/NAME for fuzz_NAME. What an input once broke aborts again if it is broken
+ * argument those of the target: tests/fuzz/corpus/NAME, for fuzz_NAME, and tests/fuzz/found/NAME. What an input once broke aborts again if it is broken
  * again; an input that takes longer than LIMIT_S ends by SIGALRM.
  */
 #include <stddef.h>
@@ -88,12 +88,15 @@ int main(int argc, char **argv)
 	for (i = 1; i < argc; i++)
 		r |= run_path(argv[i]);
 	if (argc == 1) {
-		const char *name = strstr(argv[0], "fuzz_");
+		const char *name = strrchr(argv[0], '/');
 
-		while (name && strstr(name + 1, "fuzz_"))
-			name = strstr(name + 1, "fuzz_");
-		(void)snprintf(folder, sizeof folder, "tests/fuzz/corpus/%s", name ? name + 5 : "");
-		r = run_path(folder);
+		name = name ? name + 1 : argv[0];
+		for (i = 0; i < 2; i++) {
+			(void)snprintf(folder, sizeof folder, "tests/fuzz/%s/%s", i ? "found" : "corpus",
+				       strncmp(name, "fuzz_", 5) == 0 ? name + 5 : name);
+			if (i == 0 || access(folder, F_OK) == 0)
+				r |= run_path(folder);
+		}
 	}
 	(void)printf("%s 1 - %u inputs\n1..1\n", r ? "not ok" : "ok", done);
 	return r;

@@ -4,6 +4,8 @@
  */
 #include "tests/fuzz/world_util.h"
 
+#include "core/store/store_int.h"
+
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdio.h>
@@ -229,17 +231,55 @@ static void second_half(struct keys *k)
 	write_tagged(k, f, 42, 2);
 }
 
-static void keep_image(unsigned which)
+static void keep_image(unsigned which, uint64_t size)
 {
+	uint64_t at;
 	int fd = memfd_create("msyncfs-fuzz", MFD_CLOEXEC);
 
-	check(fd >= 0 && pwrite(fd, world.image, WORLD_BYTES, 0) == (ssize_t)WORLD_BYTES);
+	check(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+	for (at = 0; at < size; at += BLOCK_SIZE) {
+		const uint8_t *p = world.image + at;
+
+		/* What holds zeros stays a hole. */
+		if (p[0] || memcmp(p, p + 1, BLOCK_SIZE - 1) != 0)
+			check(pwrite(fd, p, BLOCK_SIZE, (off_t)at) == (ssize_t)BLOCK_SIZE);
+	}
 	world.base_fd[which] = fd;
+	world.size[which] = size;
+	world.bytes[which] = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	check(world.bytes[which] != MAP_FAILED);
+	(void)snprintf(world.path[which], sizeof world.path[which], "/proc/self/fd/%d", fd);
+}
+
+/* A large file that is mostly free, since what filled it is gone; and some contents, and pages, behind that. */
+static void init_large(void)
+{
+	const struct store_options o = { .path = ":memory:", .create = true, .max_bytes = WORLD_LARGE, .sys = world_sys() };
+	struct keys *k;
+	uint64_t f, unused, count = world.ino_count;
+	uint32_t nlink;
+	unsigned i;
+
+	check(keys_open(&o, &k) == 0);
+	f = make(k, KEYS_ROOT_INO, "filler", S_IFREG | 0644);
+	for (i = 0; i < 11; i++) {
+		check(keys_fallocate(k, f, 0, i * (4ull << 20), 4u << 20) == 0);
+		check(store_poll(keys_store(k)) == 0);
+	}
+	first_half(k);
+	check(keys_unlink(k, KEYS_ROOT_INO, "filler", 6, &unused, &nlink) == 0);
+	while (keys_reap(k, f) > 0)
+		;
+	check(store_checkpoint(keys_store(k)) == 0);
+	world.ino_count = (unsigned)count;      /* the same numbers, but for one more */
+	check(map_blocks(&keys_store(k)->map) << BLOCK_SHIFT <= WORLD_LARGE);
+	keep_image(2, map_blocks(&keys_store(k)->map) << BLOCK_SHIFT);
+	check(keys_close(k) == 0);
 }
 
 static void init(void)
 {
-	const struct store_options o = { .path = ":memory:", .create = true, .max_bytes = WORLD_BYTES,
+	const struct store_options o = { .path = ":memory:", .create = true, .max_bytes = WORLD_SMALL,
 					 .sys = world_sys() };
 	struct keys *k;
 
@@ -247,14 +287,11 @@ static void init(void)
 	check(keys_open(&o, &k) == 0);
 	first_half(k);
 	check(store_checkpoint(keys_store(k)) == 0);
-	keep_image(0);
+	keep_image(0, WORLD_SMALL);
 	second_half(k);
-	keep_image(1);
+	keep_image(1, WORLD_SMALL);
 	check(keys_close(k) == 0);
-	(void)snprintf(world.path, sizeof world.path, "/proc/self/fd/%d", world.base_fd[0]);
-	world.bytes[0] = mmap(NULL, WORLD_BYTES, PROT_READ, MAP_SHARED, world.base_fd[0], 0);
-	world.bytes[1] = mmap(NULL, WORLD_BYTES, PROT_READ, MAP_SHARED, world.base_fd[1], 0);
-	check(world.bytes[0] != MAP_FAILED && world.bytes[1] != MAP_FAILED);
+	init_large();
 	image_learn();
 	world.ready = true;
 }
@@ -291,8 +328,13 @@ int world_open(struct input *in, unsigned may, bool read_only, struct keys **ret
 		world.random = random;
 		world.clock = 1700000000ull * 1000000000u;
 	}
-	o.path = world.path;
-	world.which = in && in->p < in->end && in_u8(in) & 1;
+	world.which = 0;
+	if (in && in->p < in->end) {
+		uint8_t which = in_u8(in);
+
+		world.which = which % 4 == 2 ? 2 : which & 1;
+	}
+	o.path = world.path[world.which];
 	world.in = in;
 	world.may = may;
 	world.honest = true;

@@ -7,8 +7,10 @@
 
 #include "tests/fuzz/fuzz_util.h"
 
-#define WORLD_BYTES (8ull << 20)
-#define WORLD_MAX   (24ull << 20)       /* what it may grow to */
+#define WORLDS      3u          /* as a checkpoint left it; with records after it; mostly free, with something far back */
+#define WORLD_SMALL (8ull << 20)
+#define WORLD_LARGE (80ull << 20)
+#define WORLD_MAX   (112ull << 20)      /* what it may grow to */
 #define WORLD_PAGES_MAX 256u
 #define WORLD_ITEMS_MAX 2048u
 
@@ -29,11 +31,12 @@ struct world_index {
 
 extern struct world {
 	bool ready, honest;
-	int base_fd[2];                 /* as a checkpoint left it; with records after it */
-	const uint8_t *bytes[2];
-	unsigned which;                 /* of the two: this execution's */
+	int base_fd[WORLDS];
+	uint64_t size[WORLDS];
+	const uint8_t *bytes[WORLDS];
+	char path[WORLDS][64];
+	unsigned which;                 /* this execution's */
 	uint8_t *image;                 /* where it is mapped */
-	char path[64];
 	struct input *in;               /* to be applied when it is mapped */
 	unsigned may;
 	uint64_t random, clock;
@@ -41,12 +44,12 @@ extern struct world {
 	unsigned ino_count;
 	block_t blocks[256];
 	unsigned block_count;
-	struct world_index index[2];
+	struct world_index index[WORLDS];
 } world;
 
 /* edit_util.c */
 void image_learn(void);
-/* Interpret the input up to opcode OPEN, on the image of WORLD_BYTES at `image`. */
+/* Interpret the input up to opcode OPEN, on the image at `image`. */
 void image_edit(uint8_t *image, struct input *in, unsigned may);
 
 #endif

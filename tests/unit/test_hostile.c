@@ -326,6 +326,27 @@ static void test_hostile__pages_named_many_times_end_a_walk(void **state)
 	(void)alarm(0);
 }
 
+static int take_all(void *ctx, const struct keys_dirent *e)
+{
+	(void)ctx;
+	(void)e;
+	return 0;
+}
+
+/* A listing that goes on behind the cookie 1 would meet it again and again. */
+static void test_hostile__entry_with_the_cookie_of_a_dot_ends_a_listing(void **state)
+{
+	uint8_t item[DIRENT_HEADER + 1];
+
+	(void)state;
+	dirent_encode(item, a_ino, S_IFREG, "x", 1);
+	image_add(&im, item_key(sub, ITEM_DIRENT, 1), item, sizeof item);
+	go();
+	assert_int_equal(keys_readdir(k, sub, 0, take_all, NULL), -EUCLEAN);
+	assert_int_equal(keys_readdir(k, KEYS_ROOT_INO, 0, take_all, NULL), 0);
+	close_store();
+}
+
 static void test_hostile__number_of_an_inode_is_not_given_again(void **state)
 {
 	struct keys_attr a;
@@ -491,6 +512,7 @@ int main(void)
 		T(test_hostile__root_in_the_journal_is_refused),
 		T(test_hostile__root_on_a_bitmap_is_refused),
 		T(test_hostile__pages_named_many_times_end_a_walk),
+		T(test_hostile__entry_with_the_cookie_of_a_dot_ends_a_listing),
 		T(test_hostile__number_of_an_inode_is_not_given_again),
 		T(test_hostile__rotten_block_written_in_part),
 		T(test_hostile__full_counters_refuse_a_change),
