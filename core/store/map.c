@@ -7,7 +7,6 @@
 
 #include <setjmp.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #define RESERVE_MAX (16ull << 40)       /* address space asked for: 16 TiB */
 #define RESERVE_MIN (64ull << 20)
@@ -62,14 +61,14 @@ static uint8_t *reserve(size_t *len)
 int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const struct sys_ops *sys)
 {
 	size_t len = RESERVE_MAX;
-	struct stat st;
 	uint64_t bytes;
 	uint8_t *base;
 	int r;
 
-	if (fstat(fd, &st) < 0)
-		return err_set(errno, "cannot stat the store: %s", strerror(errno));
-	bytes = (uint64_t)st.st_size & ~(uint64_t)(BLOCK_SIZE - 1);
+	r = sys->size(sys->ctx, fd, &bytes);
+	if (r < 0)
+		return err_set(-r, "cannot stat the store: %s", strerror(-r));
+	bytes &= ~(uint64_t)(BLOCK_SIZE - 1);
 	if (max_bytes > 0) {
 		uint64_t want = align_up(max_u64(max_u64(max_bytes, bytes), RESERVE_MIN), 1u << 21);
 
@@ -159,17 +158,18 @@ int map_guard(int (*fn)(void *arg), void *arg)
  * lesser of two looks at the size is one that the file had at least when we asked. */
 static int check_size(struct map *m)
 {
-	uint64_t blocks = map_blocks(m);
-	struct stat st;
+	uint64_t blocks = map_blocks(m), size;
+	int r;
 
 	if (m->private_copy)
 		return 0;
-	if (fstat(m->fd, &st) < 0) {
-		int well = 0, error = -errno;
+	r = m->sys->size(m->sys->ctx, m->fd, &size);
+	if (r < 0) {
+		int well = 0;
 
-		(void)atomic_compare_exchange_strong(&m->failed, &well, error);
-	} else if ((uint64_t)st.st_size >> BLOCK_SHIFT < min_u64(blocks, map_blocks(m))) {
-		mark_lost(m, (uint64_t)st.st_size);
+		(void)atomic_compare_exchange_strong(&m->failed, &well, r);
+	} else if (size >> BLOCK_SHIFT < min_u64(blocks, map_blocks(m))) {
+		mark_lost(m, size);
 	}
 	return map_failed(m);
 }

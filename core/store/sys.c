@@ -66,6 +66,17 @@ static int linux_truncate(void *ctx, int fd, uint64_t size)
 	return 0;
 }
 
+static int linux_size(void *ctx, int fd, uint64_t *ret_size)
+{
+	struct stat st;
+
+	(void)ctx;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*ret_size = (uint64_t)st.st_size;
+	return 0;
+}
+
 static int linux_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy)
 {
 	int flags = MAP_FIXED | (private_copy ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
@@ -131,6 +142,7 @@ static int linux_random(void *ctx, void *buf, size_t len)
 const struct sys_ops sys_linux = {
 	.allocate = linux_allocate,
 	.truncate = linux_truncate,
+	.size = linux_size,
 	.map = linux_map,
 	.unmap = linux_unmap,
 	.sync = linux_sync,

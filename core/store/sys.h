@@ -14,6 +14,7 @@ struct sys_ops {
 	/* Blocks for [off, off + len) exist afterwards and read as zeros where they are new; the file grows if need be. */
 	int (*allocate)(void *ctx, int fd, uint64_t off, uint64_t len);
 	int (*truncate)(void *ctx, int fd, uint64_t size);
+	int (*size)(void *ctx, int fd, uint64_t *ret_size);     /* of the file, in bytes */
 	/* Map [off, off+len) of the file at exactly addr. private_copy: changes stay in this process. */
 	int (*map)(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy);
 	/* Make [addr, addr+len) reserved address space again. */

@@ -11,17 +11,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct world world;
 
 /* The system ------------------------------------------------------------------------------------------------------ */
 
+/* The file that is open is as long as it says, until it grows: then it is as long as it would be. */
+static uint64_t grown;
+
+static int w_size(void *ctx, int fd, uint64_t *ret_size)
+{
+	struct stat st;
+
+	(void)ctx;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*ret_size = max_u64(grown, (uint64_t)st.st_size);
+	return 0;
+}
+
 static int w_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 {
 	(void)ctx;
 	(void)fd;
-	return off + len > WORLD_MAX ? -ENOSPC : 0;
+	if (off + len > WORLD_MAX)
+		return -ENOSPC;
+	grown = max_u64(grown, off + len);
+	return 0;
 }
 
 static int w_truncate(void *ctx, int fd, uint64_t size)
@@ -89,10 +107,11 @@ static int w_random(void *ctx, void *buf, size_t len)
 const struct sys_ops *world_sys(void)
 {
 	static const struct sys_ops sys = {
-		.allocate = w_allocate, .truncate = w_truncate, .map = w_map, .unmap = w_unmap, .sync = w_sync,
+		.allocate = w_allocate, .truncate = w_truncate, .size = w_size, .map = w_map, .unmap = w_unmap, .sync = w_sync,
 		.populate = w_sync, .now_real_ns = w_clock, .now_mono_ns = w_clock, .random = w_random,
 	};
 
+	grown = 0;
 	return &sys;
 }
 

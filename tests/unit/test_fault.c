@@ -310,8 +310,15 @@ static int f_random(void *ctx, void *buf, size_t len)
 	return r;
 }
 
+/* Its fstat() is wrapped. */
+static int f_size(void *ctx, int fd, uint64_t *ret_size)
+{
+	(void)ctx;
+	return sys_linux.size(NULL, fd, ret_size);
+}
+
 static const struct sys_ops faulty = {
-	f_allocate, f_truncate, f_map, f_unmap, f_sync, f_populate, f_real, f_mono, f_random, NULL,
+	f_allocate, f_truncate, f_size, f_map, f_unmap, f_sync, f_populate, f_real, f_mono, f_random, NULL,
 };
 
 static int open_store(bool create, struct keys **ret)
