@@ -30,6 +30,7 @@ MNT   ?= ./mnt
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
 DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
+DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
 DEPS_LINT  := shellcheck mandoc cppcheck clang-tidy
 DEPS       ?= $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_BENCH) $(DEPS_FUZZ)
@@ -116,7 +117,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -317,6 +318,15 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) MODE=asan test-run TEST_TIMEOUT=900
 	@$(MAKE) MODE=tsan test-run TEST_TIMEOUT=900
+
+salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(MAKE) $(B)/tests/unit/test_salvage
+	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
+
+compat-cross:  ## build for big-endian and 32-bit machines, open the same stores there (qemu-user; minutes)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST) $(DEPS_CROSS)'
+	@tests/compat/cross.sh s390x i386
 
 # Who is not root lints with the tools that are there; lint.sh names the others.
 lint:  ## get what is missing, static checks, include directions, paths in documents

@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * cmd_check: `msyncfs check STORE`: verify all of a store, mounted or not. Findings go to standard
- * error, the verdict to standard output; the exit status is that of fsck(8).
+ * cmd_check: `msyncfs check STORE`: verify all of a store, mounted or not; `msyncfs check --salvage
+ * STORE NEWSTORE`: take out of a damaged one what is whole. Findings go to standard error, the
+ * verdict to standard output; the exit status is that of fsck(8).
  */
 #include "fs/cmd.h"
 
 #include "core/base.h"
 #include "core/check/check.h"
 #include "core/keys/keys.h"
+#include "core/salvage/salvage.h"
 #include "core/store/store.h"
 #include "fs/log.h"
+#include "fs/progress.h"
 
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 /* fsck(8) */
+#define EXIT_ALL_SAVED   1      /* salvage: there was damage, but nothing is lost */
 #define EXIT_DAMAGED     4
 #define EXIT_UNCHECKED   8
 #define EXIT_CHECK_USAGE 16
@@ -28,12 +33,14 @@
 #define FINDINGS_MAX   10000    /* lines; the rest is counted only */
 
 struct check_cmd {
-	const char *store;
-	bool help, verbose, progress;
+	const char *store, *new_store;
+	bool help, verbose, progress, salvage;
 	bool terminal;
 	uint64_t findings;
 	int64_t shown_ns;       /* when progress was last shown */
 	int percent;
+	struct progress copying;        /* salvage: the second half; .what is NULL before */
+	struct stream_watch watch;
 };
 
 static const struct {
@@ -43,6 +50,7 @@ static const struct {
 } options[] = {
 	{ 'v', "verbose", "say what was looked at" },
 	{ 0, "progress", "show progress, even if standard error is no terminal" },
+	{ 0, "salvage", "make NEWSTORE of all that is whole in STORE" },
 	{ 'n', NULL, "accepted for fsck(8), as are -a, -f, -p and -y;" },
 	{ 'a', NULL, NULL },
 	{ 'f', NULL, NULL },
@@ -54,8 +62,10 @@ static const struct {
 
 static void print_help(void)
 {
-	printf("usage: msyncfs check [options] STORE\n\n"
-	       "Verify all of STORE, mounted or not, and change nothing.\n\n");
+	printf("usage: msyncfs check [options] STORE\n"
+	       "       msyncfs check --salvage [options] STORE NEWSTORE\n\n"
+	       "Verify all of STORE, mounted or not, and change nothing. With --salvage: take out of a\n"
+	       "damaged STORE all that is whole, put it into NEWSTORE, and say what could not be saved.\n\n");
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		const char *name = options[i].name;
 		char left[32];
@@ -71,7 +81,8 @@ static void print_help(void)
 			printf("  %-29s %s\n", "", "the check always looks at everything");
 	}
 	printf("\nExit status: 0 clean, 4 damaged, 8 could not be checked, 16 wrong use,\n"
-	       "32 interrupted.\n");
+	       "32 interrupted. With --salvage: 0 no damage, 1 damage but all is saved, 4 something\n"
+	       "is lost, 8 no NEWSTORE could be made.\n");
 }
 
 static int usage(const char *what, const char *why)
@@ -88,6 +99,8 @@ static void set_option(struct check_cmd *cmd, const char *name, char letter)
 		cmd->help = true;
 	else if (name != NULL && strcmp(name, "progress") == 0)
 		cmd->progress = true;
+	else if (name != NULL && strcmp(name, "salvage") == 0)
+		cmd->salvage = true;
 }
 
 static int parse_option(struct check_cmd *cmd, const char *arg)
@@ -128,6 +141,8 @@ static int parse(struct check_cmd *cmd, int argc, char **argv)
 			r = parse_option(cmd, arg);
 		else if (cmd->store == NULL)
 			cmd->store = arg;
+		else if (cmd->new_store == NULL)
+			cmd->new_store = arg;
 		else
 			r = usage(arg, "too many arguments");
 		if (r != 0 || cmd->help)
@@ -135,6 +150,12 @@ static int parse(struct check_cmd *cmd, int argc, char **argv)
 	}
 	if (cmd->store == NULL || cmd->store[0] == '\0')
 		return usage("check", "STORE is missing");
+	if (!cmd->salvage && cmd->new_store != NULL)
+		return usage(cmd->new_store, "too many arguments");
+	if (cmd->salvage && (cmd->new_store == NULL || cmd->new_store[0] == '\0'))
+		return usage("salvage", "NEWSTORE is missing");
+	if (cmd->salvage && strcmp(cmd->new_store, ":memory:") == 0)
+		return usage(cmd->new_store, "a store in memory would be gone at once: give a file");
 	return 0;
 }
 
@@ -271,6 +292,95 @@ static int check_once(struct check_cmd *cmd, bool *said)
 	return verdict(cmd, &rep);
 }
 
+/* ---- Salvage ---- */
+
+/* Pages that the disk cannot read are taken as zeros: damaged like others, and said to be so. */
+static struct {
+	uintptr_t base;
+	uint64_t bytes;
+	long page;
+} source;
+
+static void unreadable_page(int sig, siginfo_t *info, void *context)
+{
+	uintptr_t at = (uintptr_t)info->si_addr & ~((uintptr_t)source.page - 1);
+
+	(void)context;
+	if (at - source.base >= source.bytes ||
+	    mmap((void *)at, (size_t)source.page, PROT_READ | PROT_WRITE,
+		 MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+		unreadable(sig);
+}
+
+static void source_mapped(void *ctx, void *base, uint64_t bytes)
+{
+	struct sigaction act = { .sa_sigaction = unreadable_page, .sa_flags = SA_SIGINFO };
+
+	(void)ctx;
+	source.base = (uintptr_t)base;
+	source.bytes = bytes;
+	source.page = sysconf(_SC_PAGESIZE);
+	sigaction(SIGBUS, &act, NULL);
+}
+
+static void salvage_finding(void *ctx, bool lost, const char *text)
+{
+	struct check_cmd *cmd = ctx;
+
+	(void)lost;
+	clear_progress(cmd);
+	/* What is lost is all said: there is no other record of it. */
+	log_error("check: %s", text);
+}
+
+static int salvage_failed(const struct check_cmd *cmd, int error)
+{
+	const char *text = error == -EINTR ? "interrupted" : *err_last() != '\0' ? err_last() : strerror(-error);
+
+	if (error == -EEXIST)
+		log_error("check: %s", text);
+	else if (error == -EINTR)
+		log_error("check: interrupted: %s is not made", cmd->new_store);
+	else
+		log_error("check: %s is not made: %s", cmd->new_store, text);
+	return error == -EINTR ? EXIT_INTERRUPTED : EXIT_UNCHECKED;
+}
+
+/* Until the new store is begun, a signal just ends us; from then on the copying ends in order. */
+static int copy_step(void *ctx, const struct stream_counts *counts)
+{
+	struct check_cmd *cmd = ctx;
+
+	if (cmd->copying.what == NULL) {
+		clear_progress(cmd);
+		progress_start(&cmd->copying, &cmd->watch, "check", !(cmd->progress || cmd->terminal), 0);
+	}
+	return cmd->watch.fn(cmd->watch.ctx, counts);
+}
+
+static int salvage(struct check_cmd *cmd)
+{
+	const struct stream_watch watch = { copy_step, cmd };
+	struct salvage_options o = { .say = salvage_finding, .mapped = source_mapped, .ctx = cmd,
+				     .progress = cmd->progress || cmd->terminal ? progress : NULL, .watch = &watch };
+	const struct stream_target target = { .path = cmd->new_store };
+	struct salvage_report rep;
+	int r = salvage_store(cmd->store, &target, &o, &rep);
+
+	clear_progress(cmd);
+	if (cmd->copying.what != NULL)
+		progress_end(&cmd->copying, NULL);
+	if (r < 0)
+		return salvage_failed(cmd, r);
+	printf("%s: %" PRIu64 " inodes saved in %s", cmd->store, rep.saved.inodes, cmd->new_store);
+	if (rep.aside > 0)
+		printf(", %" PRIu64 " of them in its folder %s", rep.aside, rep.folder);
+	printf("; %" PRIu64 " finding%s, %" PRIu64 " with a loss\n", rep.damage, rep.damage == 1 ? "" : "s", rep.lost);
+	if (fflush(stdout) != 0)
+		log_error("standard output: %s", strerror(errno));
+	return rep.lost > 0 ? EXIT_DAMAGED : rep.damage > 0 ? EXIT_ALL_SAVED : 0;
+}
+
 int cmd_check(int argc, char **argv)
 {
 	struct check_cmd cmd = { .percent = -1 };
@@ -289,6 +399,8 @@ int cmd_check(int argc, char **argv)
 	}
 	cmd.terminal = isatty(STDERR_FILENO);
 	catch_signals();
+	if (cmd.salvage)
+		return salvage(&cmd);
 	for (int tries = 0; tries < SNAPSHOT_TRIES; tries++) {
 		r = check_once(&cmd, &said);
 		if (r != -EAGAIN)

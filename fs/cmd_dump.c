@@ -91,16 +91,14 @@ static int parse(struct dump_args *a, int argc, char **argv)
 /* Where the store's superblock says that it is mounted, if it is mounted there. NULL, or why not. */
 static const char *find_mount(const char *store, char *mountpoint, size_t size)
 {
-	static uint8_t pages[2 * BLOCK_SIZE];
 	struct stat a, b;
 	struct mnt_info info;
 	struct super sb;
-	block_t slot;
 	int fd = open(store, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	int r = -EUCLEAN;
 
-	if (fd >= 0 && pread(fd, pages, sizeof pages, 0) == (ssize_t)sizeof pages)
-		r = super_pick(pages, &sb, &slot);
+	if (fd >= 0)
+		r = super_read(fd, &sb);
 	if (fd >= 0)
 		close(fd);
 	if ((r < 0 && r != -EROFS) || sb.holder_mount[0] == '\0')

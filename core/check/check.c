@@ -135,36 +135,32 @@ static int read_slot(struct check *c, block_t slot, struct super *ret)
 	return r;
 }
 
-/* A store has one superblock until its second checkpoint. */
-static bool is_unwritten(const struct check *c, block_t slot)
-{
-	const uint8_t *p = map_block(&c->s->map, slot);
-
-	return p[0] == 0 && memcmp(p, p + 1, BLOCK_SIZE - 1) == 0;
-}
-
+/* Each superblock stands in two places. What is wrong with one of the four does no harm as long as another one is whole;
+ * the next two checkpoints write all of them anew. */
 static void check_supers(struct check *c)
 {
-	struct super sb[2], *force = &c->super;
-	block_t slot;
-	int r[2];
+	struct super sb, *force = &c->super;
+	block_t block;
+	unsigned i;
 
-	for (slot = 0; slot < 2; slot++)
-		r[slot] = read_slot(c, slot, &sb[slot]);
 	/* An opened store that is not a snapshot has counted up its own copy. */
-	if (c->o->snapshot || super_pick(map_block(&c->s->map, 0), force, &slot) < 0)
+	if (c->o->snapshot || super_pick_at(c->s->map.base, map_blocks(&c->s->map), force, &block) < 0)
 		*force = c->s->super;
-	for (slot = 0; slot < 2; slot++) {
-		if (r[slot] < 0) {
-			if (!(force->flip <= 1 && is_unwritten(c, slot)))
-				check_problem(c, "superblock %llu (byte %llu), of the two the one not in force, is damaged, "
-					      "or a crash interrupted its writing; the next mount writes it anew",
-					      (unsigned long long)slot, (unsigned long long)slot * BLOCK_SIZE);
-		} else if (memcmp(sb[slot].uuid, force->uuid, sizeof force->uuid) != 0 ||
-			   (!c->o->snapshot && sb[slot].flip != force->flip && sb[slot].flip + 1 != force->flip)) {
-			check_problem(c, "superblock %llu (byte %llu) does not go with the other one",
-				      (unsigned long long)slot, (unsigned long long)slot * BLOCK_SIZE);
+	for (i = 0; i < SUPER_PLACES; i++) {
+		const char *copy = i < SUPERS ? "" : "copy of ";
+		unsigned long long byte = (unsigned long long)super_place(i) * BLOCK_SIZE;
+		uint64_t behind;
+
+		if (read_slot(c, super_place(i), &sb) < 0) {
+			check_problem(c, "%ssuperblock %u (byte %llu) is damaged, or a crash interrupted its writing; %s",
+				      copy, i % SUPERS, byte, "the next mount writes it anew");
+			continue;
 		}
+		/* A crash may have come between a superblock and its copy. */
+		behind = force->flip - sb.flip;
+		if (memcmp(sb.uuid, force->uuid, sizeof force->uuid) != 0 ||
+		    (!c->o->snapshot && (behind > 3 || (behind & 1) != ((force->flip ^ i) & 1))))
+			check_problem(c, "%ssuperblock %u (byte %llu) does not go with the other ones", copy, i % SUPERS, byte);
 	}
 }
 

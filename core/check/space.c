@@ -74,6 +74,8 @@ static int load_pinned(struct check *c, uint64_t group)
 	if (r == -ENOENT) {
 		memset(page, 0, sizeof page);
 		put_le64(page + SLOT_BITS, (1ull << group_fixed(group)) - 1);
+		if (group == 0)
+			page[SLOT_BITS + SUPER_COPY / 8] = ((1u << SUPERS) - 1) << SUPER_COPY % 8;
 		keep_bits(c, group, page + SLOT_BITS);
 		return 0;
 	}
@@ -93,7 +95,7 @@ static int load_pinned(struct check *c, uint64_t group)
 			return 0;
 		}
 	}
-	if (super_pick(map_block(&c->s->map, 0), &now, &block) != 0 || now.gen != c->super.gen)
+	if (super_pick_at(c->s->map.base, map_blocks(&c->s->map), &now, &block) != 0 || now.gen != c->super.gen)
 		return -EAGAIN;
 	check_problem(c, "free-space bitmap of group %llu (byte %llu): no slot of generation %llu is intact",
 		      (unsigned long long)group, (unsigned long long)slot_block(group, 0) * BLOCK_SIZE,
@@ -145,7 +147,8 @@ int check_space_load(struct check *c)
 	size_t i;
 	int r = 0;
 
-	(void)check_mark(c, 0, 2, NULL);
+	(void)check_mark(c, 0, SUPERS, NULL);
+	(void)check_mark(c, SUPER_COPY, SUPERS, NULL);
 	for (g = 0; g < c->sp->group_count && r == 0; g++) {
 		(void)check_mark(c, slot_block(g, 0), SLOTS, NULL);
 		r = c->o->snapshot ? load_pinned(c, g) : load_current(c, g);

@@ -195,35 +195,53 @@ int keys_whole(void *ctx, const struct record_reader *reader)
 	return r < 0 ? r : 1;
 }
 
+static int apply_mutation(struct keys *k, const struct record_reader *reader, const struct mutation *m)
+{
+	switch (m->kind) {
+	case MUT_PUT:
+		return apply_put(k, m->data, m->len);
+	case MUT_DEL:
+	case MUT_DELNAME:
+		return apply_del(k, m->data, m->len);
+	case MUT_ATTR:
+		return apply_attr(k, m->data, m->len);
+	case MUT_REAP:
+		return apply_reap(k, m->data, m->len);
+	default:
+		return m->kind < MUT_IGNORABLE ? apply_contents(k, reader, m) : 0;
+	}
+}
+
 int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec)
 {
-	struct keys *k = ctx;
 	struct mutation m;
 	int r;
 
 	(void)rec;
 	while ((r = record_next(reader, &m)) > 0) {
-		switch (m.kind) {
-		case MUT_PUT:
-			r = apply_put(k, m.data, m.len);
-			break;
-		case MUT_DEL:
-		case MUT_DELNAME:
-			r = apply_del(k, m.data, m.len);
-			break;
-		case MUT_ATTR:
-			r = apply_attr(k, m.data, m.len);
-			break;
-		case MUT_REAP:
-			r = apply_reap(k, m.data, m.len);
-			break;
-		default:
-			if (m.kind < MUT_IGNORABLE)
-				r = apply_contents(k, reader, &m);
-			break;
-		}
+		r = apply_mutation(ctx, reader, &m);
 		if (r < 0)
 			return r;
 	}
 	return r;
+}
+
+int keys_apply_rest(void *ctx, struct record_reader *reader, const uint8_t *rec)
+{
+	struct keys *k = ctx;
+	struct mutation m;
+	int r;
+
+	while ((r = record_next(reader, &m)) > 0) {
+		r = apply_mutation(k, reader, &m);
+		if (r < 0 && r != -EUCLEAN && r != -ENOENT)
+			return r;
+		if (r < 0)
+			salvage_say(k->salvage, true, "change %llu cannot be applied as a whole: %s",
+				    (unsigned long long)get_le64(rec + REC_SEQ), err_last());
+	}
+	if (r < 0)
+		salvage_say(k->salvage, true, "change %llu: %s", (unsigned long long)get_le64(rec + REC_SEQ),
+			    err_last());
+	return 0;
 }

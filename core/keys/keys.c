@@ -49,8 +49,12 @@ int keys_open(const struct store_options *options, struct keys **ret_keys)
 
 	if (!k)
 		return -ENOMEM;
+	if (options->salvage) {
+		k->salvage = options->salvage;
+		client.apply = keys_apply_rest;
+	}
 	r = store_open(options, &client, &k->store);
-	if (r == 0) {
+	if (r == 0 && !options->salvage) {
 		r = map_guard(check_root, k);
 		if (r < 0)
 			(void)store_close(k->store);

@@ -8,6 +8,7 @@
 #include "core/keys/item.h"
 #include "core/keys/keys.h"
 #include "core/store/record.h"
+#include "core/store/salvage.h"
 #include "core/store/store.h"
 #include "core/store/tree.h"
 
@@ -16,6 +17,7 @@
 struct keys {
 	struct store *store;
 	struct tree *tree;
+	struct store_salvage *salvage;          /* or NULL */
 	uint64_t compact_hi, compact_lo;        /* how far keys_compact() has come */
 	bool numbers_checked;                   /* no inode has a number that is still to be given out */
 	int refused;                            /* the change being built is one that apply would refuse */
@@ -45,6 +47,8 @@ int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees);
 /* apply.c */
 int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec);
 int keys_whole(void *ctx, const struct record_reader *reader);
+/* For salvage: mutations that cannot be applied are told and left out. */
+int keys_apply_rest(void *ctx, struct record_reader *reader, const uint8_t *rec);
 
 /* contents.c, applying */
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
@@ -73,6 +77,8 @@ struct xattr_place {
 };
 int xattr_find(struct keys *k, uint64_t ino, const char *name, struct xattr_place *ret);
 int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t size, size_t *ret_len);
+/* The value of the attribute that begins at this place, whatever its name is: for those who do not know the hash seed. */
+int xattr_read_at(struct keys *k, uint64_t ino, uint64_t base, void *buf, size_t size, size_t *ret_len);
 void xattr_change_set(struct keys *k, uint64_t ino, const struct xattr_place *p, const char *name, const void *value,
 		      uint32_t size);
 void xattr_change_remove(struct keys *k, uint64_t ino, const struct xattr_place *p);

@@ -72,11 +72,48 @@ int xattr_find(struct keys *k, uint64_t ino, const char *name, struct xattr_plac
 	return ret->base == UINT64_MAX ? -ENOSPC : 0;
 }
 
+/* The value that begins in the item with this base, behind a name of name_len bytes. */
+static int read_chunks(struct keys *k, uint64_t ino, uint64_t base, uint32_t name_len, uint32_t value_len, uint8_t *buf)
+{
+	unsigned chunks = chunk_count(name_len, value_len), i;
+	size_t done = 0;
+
+	for (i = 0; i < chunks; i++) {
+		uint32_t len, skip = i == 0 ? XATTR_HEADER + name_len : 0;
+		const uint8_t *v;
+		int r = tree_get(k->tree, item_key(ino, ITEM_XATTR, base + i), &v, &len);
+
+		if (r == -ENOENT || (r == 0 && (len < skip || len - skip > value_len - done)))
+			return err_corrupt("inode %llu: extended attribute is damaged", (unsigned long long)ino);
+		if (r < 0)
+			return r;
+		memcpy(buf + done, v + skip, len - skip);
+		done += len - skip;
+	}
+	return done == value_len ? 0 :
+	       err_corrupt("inode %llu: extended attribute is short", (unsigned long long)ino);
+}
+
+int xattr_read_at(struct keys *k, uint64_t ino, uint64_t base, void *buf, size_t size, size_t *ret_len)
+{
+	uint32_t len, name_len = 0, value_len = 0;
+	const char *name;
+	const uint8_t *v;
+	int r = tree_get(k->tree, item_key(ino, ITEM_XATTR, base), &v, &len);
+
+	if (r == 0)
+		r = head_decode(ino, v, len, &name, &name_len, &value_len);
+	if (r < 0)
+		return r == -ENOENT ? -ENODATA : r;
+	if (size < value_len)
+		return -ERANGE;
+	*ret_len = value_len;
+	return read_chunks(k, ino, base, name_len, value_len, buf);
+}
+
 int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t size, size_t *ret_len)
 {
 	struct xattr_place p;
-	size_t n = strlen(name), done = 0;
-	unsigned i;
 	int r = xattr_find(k, ino, name, &p);
 
 	if (r != 0)
@@ -88,19 +125,7 @@ int xattr_read(struct keys *k, uint64_t ino, const char *name, void *buf, size_t
 		return 0;
 	if (size < p.len)
 		return -ERANGE;
-	for (i = 0; i < p.chunks; i++) {
-		uint32_t len, skip = i == 0 ? (uint32_t)(XATTR_HEADER + n) : 0;
-		const uint8_t *v;
-
-		r = tree_get(k->tree, item_key(ino, ITEM_XATTR, p.base + i), &v, &len);
-		if (r == -ENOENT || (r == 0 && (len < skip || len - skip > p.len - done)))
-			return err_corrupt("inode %llu: extended attribute is damaged", (unsigned long long)ino);
-		if (r != 0)
-			return r;
-		memcpy((uint8_t *)buf + done, v + skip, len - skip);
-		done += len - skip;
-	}
-	return done == p.len ? 0 : err_corrupt("inode %llu: extended attribute is short", (unsigned long long)ino);
+	return read_chunks(k, ino, p.base, (uint32_t)strlen(name), p.len, buf);
 }
 
 static int check_name(const char *name, size_t size)

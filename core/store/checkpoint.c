@@ -140,13 +140,42 @@ int checkpoint_cut(struct store *s, bool clean)
 	return 0;
 }
 
+static int put_super(struct store *s, const struct super *sb, block_t block)
+{
+	super_encode(map_block(&s->map, block), block, sb);
+	return map_sync(&s->map, block, 1);
+}
+
+/* The superblock that is not in force, then its copy. */
 static int write_super(struct store *s, struct super *sb)
 {
-	block_t slot = sb->flip & 1;
+	unsigned slot = sb->flip & 1;
+	int r;
 
 	sb->written_ns = s->sys.now_real_ns(s->sys.ctx);
-	super_encode(map_block(&s->map, slot), slot, sb);
-	return map_sync(&s->map, slot, 1);
+	/* O6, O7: torn or not there: D. Whole: F, which is complete. */
+	r = put_super(s, sb, super_place(slot));
+	/* O7a: whatever state a crash leaves the copy in, the first place is whole. Nothing of D is released before both
+	 * are on disk: with one of them damaged later there is still another way in. */
+	return r < 0 ? r : put_super(s, sb, super_place(SUPERS + slot));
+}
+
+int checkpoint_repair(struct store *s, block_t force)
+{
+	unsigned i;
+	int r = 0;
+
+	for (i = s->super.flip & 1; i < SUPER_PLACES && r == 0; i += SUPERS) {
+		block_t block = super_place(i);
+		struct super sb;
+
+		if (block == force || s->read_only ||
+		    (super_decode(map_block(&s->map, block), block, &sb) == 0 && sb.flip == s->super.flip))
+			continue;
+		/* A crash leaves it torn, as it was found; the one in force is whole and on disk. */
+		r = put_super(s, &s->super, block);
+	}
+	return r < 0 ? err_set(-r, "cannot write the superblock: %s", strerror(-r)) : 0;
 }
 
 int checkpoint_flip(struct store *s, struct super *sb)
@@ -168,7 +197,6 @@ int checkpoint_write(struct store *s)
 	space_seal(&s->space);
 	/* O5: all of F is on disk. Crash before: D, whose pages and journal nobody touched. */
 	r = space_sync_frozen(&s->space);
-	/* O6, O7: the other superblock is stored and synced. Torn or not there: D. Whole: F, which is complete. */
 	if (r == 0)
 		r = write_super(s, &s->next);
 	if (r < 0) {

@@ -56,33 +56,12 @@ static bool is_mounted(const char *mountpoint)
 	return found;
 }
 
-/* Both superblocks, through the descriptor: 0, -ENODATA if the file is shorter, or what the system says. */
-static int read_supers(int fd, uint8_t pages[2 * BLOCK_SIZE])
-{
-	size_t got = 0;
-
-	while (got < 2 * BLOCK_SIZE) {
-		ssize_t n = pread(fd, pages + got, 2 * BLOCK_SIZE - got, (off_t)got);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n == 0)
-			return -ENODATA;
-		got += n > 0 ? (size_t)n : 0;
-	}
-	return 0;
-}
-
 static int in_use(const char *path, int fd)
 {
-	uint8_t pages[2 * BLOCK_SIZE];
 	struct super sb;
-	block_t slot;
-	int r = read_supers(fd, pages);
+	int r = super_read(fd, &sb);
 
-	if (r == 0)
-		r = super_pick(pages, &sb, &slot);
-	if (r < 0)
+	if (r < 0 && r != -EROFS)
 		return err_set(EBUSY, "%s: in use by another process", path);
 	if (sb.holder_mount[0] != '\0')
 		return err_set(EBUSY, "%s: in use, mounted on %s by process %u; unmount it first", path,
@@ -98,9 +77,7 @@ static int lock_file(const struct store_options *o, int fd)
 	int how = o->read_only ? LOCK_SH : LOCK_EX;
 
 	for (;;) {
-		uint8_t pages[2 * BLOCK_SIZE];
 		struct super sb;
-		block_t slot;
 
 		if (flock(fd, how | LOCK_NB) == 0)
 			return 0;
@@ -108,8 +85,7 @@ static int lock_file(const struct store_options *o, int fd)
 			continue;
 		if (errno != EWOULDBLOCK)
 			return err_set(errno, "%s: cannot lock the store: %s", o->path, strerror(errno));
-		if (tries-- == 0 || read_supers(fd, pages) < 0 ||
-		    super_pick(pages, &sb, &slot) < 0 || is_mounted(sb.holder_mount))
+		if (tries-- == 0 || super_read(fd, &sb) < 0 || is_mounted(sb.holder_mount))
 			return in_use(o->path, fd);
 		(void)nanosleep(&nap, NULL);
 	}
@@ -249,25 +225,20 @@ bool file_is_pinned(int fd)
 
 int file_pin(const struct store_options *o, int fd, struct super *ret_sb)
 {
-	uint8_t pages[2 * BLOCK_SIZE];
 	struct super again;
-	block_t slot;
 	int tries, r;
 
 	for (tries = 0; tries < 1000; tries++) {
 		struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1 };
 
-		r = read_supers(fd, pages);
-		if (r < 0)
-			return err_set(-r, "%s: cannot read the superblocks: %s", o->path, strerror(-r));
-		r = super_pick(pages, ret_sb, &slot);
+		r = super_read(fd, ret_sb);
 		if (r < 0 && r != -EROFS)
 			return r;
 		lock.l_start = PIN_BASE + (off_t)(ret_sb->gen & PIN_MASK);
 		if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
 			return err_set(errno, "%s: cannot pin a checkpoint: %s", o->path, strerror(errno));
-		if (read_supers(fd, pages) == 0 &&
-		    (r = super_pick(pages, &again, &slot), r == 0 || r == -EROFS) && again.gen == ret_sb->gen)
+		r = super_read(fd, &again);
+		if ((r == 0 || r == -EROFS) && again.gen == ret_sb->gen)
 			return 0;
 		lock.l_type = F_UNLCK;
 		(void)fcntl(fd, F_OFD_SETLK, &lock);

@@ -25,6 +25,10 @@ enum {
 	SB_CREATED = 184, SB_WRITTEN = 192, SB_JPOS = 200, SB_JCHAIN = 208, SB_SEG_SHIFT = 216, SB_SEG_COUNT = 220,
 	SB_HOLDER_PID = 224, SB_JNONCE = 232, SB_HOLDER_HOST = 256, SB_HOLDER_MOUNT = 320, SB_SEGS = 2048,
 };
+/* Each of the two superblocks stands in two places: here, and at the end of the first 8 MiB, which every store has. */
+#define SUPERS       2u
+#define SUPER_COPY   2046u
+#define SUPER_PLACES (2 * SUPERS)
 #define SB_HOST_LEN  64u
 #define SB_MOUNT_LEN 1024u
 #define SEGS_MAX     256u
@@ -43,12 +47,12 @@ _Static_assert(GROUP_BLOCKS == 32256, "FORMAT.md says so");
 /* Blocks at the start of a group that are never given out: superblocks and slots. */
 static inline unsigned group_fixed(uint64_t group)
 {
-	return group == 0 ? 2 + SLOTS : SLOTS;
+	return group == 0 ? SUPERS + SLOTS : SLOTS;
 }
 
 /* Journal */
 #define SEG_MAGIC 0x676573636e79736dull         /* "msyncseg" */
-enum { SEG_MAGIC_OFF = 0, SEG_CSUM = 8, SEG_SERIAL = 16, SEG_NONCE = 24, SEG_STORE = 32, SEG_HEADER = 64 };
+enum { SEG_MAGIC_OFF = 0, SEG_CSUM = 8, SEG_SERIAL = 16, SEG_NONCE = 24, SEG_STORE = 32, SEG_NEXT = 40, SEG_HEADER = 64 };
 #define SEG_SHIFT_SMALL 18u
 #define SEG_SHIFT_LARGE 20u
 

@@ -108,6 +108,8 @@ static uint64_t begin_segment(struct journal *j, block_t first, uint64_t serial)
 	put_le64(p + SEG_SERIAL, serial);
 	put_le64(p + SEG_NONCE, nonce);
 	put_le64(p + SEG_STORE, j->store_id);
+	/* Spares are taken in order: this will most likely be the next one. Only for the search for damage. */
+	put_le64(p + SEG_NEXT, j->used + 1 < j->count ? j->segs[j->used + 1] : 0);
 	put_le64(p + SEG_CSUM, hash64(p + 16, SEG_HEADER - 16, first));
 	return nonce;
 }
@@ -441,13 +443,15 @@ static int search_segment(struct journal *j, const struct seg_use *u, uint64_t f
 		len = whole_at(p + off, seg_size(j) - off, u->nonce, u->serial << j->shift | off, &hashed);
 		if (len == 0)
 			continue;
-		if (get_le64(p + off + REC_DURABLE) > j->seq)
+		if (get_le64(p + off + REC_DURABLE) > j->seq) {
+			j->proven = get_le64(p + off + REC_DURABLE);
 			return err_corrupt("journal: the record of change %llu (byte %llu or behind) is damaged, although "
 					   "it was on disk: the record at byte %llu says so",
 					   (unsigned long long)(j->seq + 1),
 					   (unsigned long long)((j->segs[j->used - 1] << BLOCK_SHIFT) +
 								seg_offset(j, j->tail)),
 					   (unsigned long long)((u->first << BLOCK_SHIFT) + off));
+		}
 		if (leads_on(j, u, p + off, len, ret_next))
 			r = 1;
 		off += len - 8;         /* within a whole record there are no others */
@@ -474,26 +478,115 @@ static int search_chain(struct journal *j, struct seg_use u, uint64_t from, uint
 	return r < 0 ? r : 0;
 }
 
+static bool is_header(const struct journal *j, block_t first)
+{
+	const uint8_t *p;
+
+	if (first == 0 || first > map_blocks(j->map) || map_blocks(j->map) - first < journal_seg_blocks(j))
+		return false;
+	p = map_block(j->map, first);
+	return get_le64(p + SEG_MAGIC_OFF) == SEG_MAGIC && get_le64(p + SEG_STORE) == j->store_id &&
+	       get_le64(p + SEG_CSUM) == hash64(p + 16, SEG_HEADER - 16, first);
+}
+
+/* The segment with this serial, as far as its header can be found: among those that we know, or where the header of the
+ * one before it says. 0: none. */
+static block_t find_segment(const struct journal *j, uint64_t serial, block_t before)
+{
+	const uint8_t *p = map_block(j->map, before);
+	unsigned i;
+
+	for (i = j->used; i < j->count; i++)
+		if (is_header(j, j->segs[i]) &&
+		    get_le64((uint8_t *)map_block(j->map, j->segs[i]) + SEG_SERIAL) == serial)
+			return j->segs[i];
+	if (!is_header(j, before) || !is_header(j, get_le64(p + SEG_NEXT)))
+		return 0;
+	return get_le64((uint8_t *)map_block(j->map, get_le64(p + SEG_NEXT)) + SEG_SERIAL) == serial ?
+	       get_le64(p + SEG_NEXT) : 0;
+}
+
 int journal_check_damage(struct journal *j)
 {
 	/* The tail may stand at the segment's very end. */
-	uint64_t serial = seg_serial(j, j->tail - 1);
-	struct seg_use u = { j->segs[j->used - 1], serial, j->nonce };
+	uint64_t start = seg_serial(j, j->tail - 1), serial = start;
+	block_t at = j->segs[j->used - 1];
+	struct seg_use u = { at, start, j->nonce }, unused;
 	unsigned i;
 	int r;
 
 	j->searched = 0;
-	r = search_chain(j, u, j->tail - (serial << j->shift), &serial);
+	r = search_chain(j, u, j->tail - (start << j->shift), &serial);
 	/* Segments that were used after these tell by their headers: the NEXT that led there may be what is damaged. */
 	for (i = j->used; i < j->count && r == 0; i++) {
 		const uint8_t *p = map_block(j->map, j->segs[i]);
 
-		if (get_le64(p + SEG_MAGIC_OFF) != SEG_MAGIC || get_le64(p + SEG_STORE) != j->store_id ||
-		    get_le64(p + SEG_CSUM) != hash64(p + 16, SEG_HEADER - 16, j->segs[i]) ||
-		    get_le64(p + SEG_SERIAL) <= serial)
+		if (!is_header(j, j->segs[i]) || get_le64(p + SEG_SERIAL) <= serial)
 			continue;
 		u = (struct seg_use){ j->segs[i], get_le64(p + SEG_SERIAL), get_le64(p + SEG_NONCE) };
 		r = search_chain(j, u, SEG_HEADER, &serial);
 	}
-	return r;
+	/* Those that no superblock lists, behind a NEXT that is damaged itself: each header names the one after it. */
+	for (i = 0; i < SEGS_MAX && r >= 0; i++) {
+		at = find_segment(j, start + 1 + i, at);
+		if (at == 0)
+			break;
+		u = (struct seg_use){ at, start + 1 + i, get_le64((uint8_t *)map_block(j->map, at) + SEG_NONCE) };
+		r = search_segment(j, &u, SEG_HEADER, &unused);
+	}
+	return r < 0 ? r : 0;
+}
+
+/* Salvage --------------------------------------------------------------------------------------------------------- */
+
+uint64_t journal_byte(const struct journal *j)
+{
+	return (j->segs[j->used - 1] << BLOCK_SHIFT) + seg_offset(j, j->tail);
+}
+
+/* The next whole record in the tail's segment, from the tail on; the tail is put there. */
+static bool skip_in_segment(struct journal *j)
+{
+	const uint8_t *p = map_block(j->map, j->segs[j->used - 1]);
+	uint64_t off, hashed = 0;
+
+	for (off = seg_offset(j, j->tail); off < seg_size(j); off += 8) {
+		jpos_t pos = (j->tail & ~(seg_size(j) - 1)) | off;
+		bool internal;
+		seq_t seq;
+
+		if (off + REC_HEADER > seg_size(j) || !whole_at(p + off, seg_size(j) - off, j->nonce, pos, &hashed))
+			continue;
+		internal = get_le16(p + off + REC_FLAGS) & REC_FLAG_INTERNAL;
+		seq = get_le64(p + off + REC_SEQ);
+		if (seq < j->seq + !internal)
+			continue;
+		j->tail = pos;
+		j->chain = get_le64(p + off + REC_CHAIN);
+		j->seq = seq - !internal;
+		return true;
+	}
+	return false;
+}
+
+int journal_skip(struct journal *j)
+{
+	while (!skip_in_segment(j)) {
+		uint64_t serial = seg_serial(j, j->tail) + 1;
+		block_t first = find_segment(j, serial, j->segs[j->used - 1]);
+		unsigned i;
+
+		if (first == 0)
+			return 0;
+		for (i = j->used; i < j->count && j->segs[i] != first; i++)
+			;
+		if (i == j->count && journal_add_segment(j, first) < 0)
+			return 0;
+		j->segs[i] = j->segs[j->used];
+		j->segs[j->used++] = first;
+		j->nonce = get_le64((uint8_t *)map_block(j->map, first) + SEG_NONCE);
+		j->tail = serial << j->shift | SEG_HEADER;
+	}
+	publish(j);
+	return 1;
 }

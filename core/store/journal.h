@@ -35,6 +35,7 @@ struct journal {
 	jpos_t tail;                    /* request thread's */
 	seq_t seq;
 	uint64_t epoch;
+	seq_t proven;                   /* journal_check_damage() found that this one was on disk */
 	_Atomic jpos_t pub_tail;        /* published after each append, tail before seq */
 	_Atomic seq_t pub_seq;
 	_Atomic jpos_t sync_mark;       /* the syncer writes, or has written, up to here */
@@ -103,5 +104,11 @@ int journal_accept(struct journal *j, const struct journal_next *n, int (*claim)
  * chain is followed over whole NEXT records, also to segments that are not listed. Takes time by the journal's size,
  * whatever it contains. */
 int journal_check_damage(struct journal *j);
+
+/* Salvage: go over what is damaged behind the last accepted record, to the next one that is whole by itself; it is what
+ * journal_peek() finds then. 1; 0: there is none. */
+int journal_skip(struct journal *j);
+/* Where the tail stands in the file. */
+uint64_t journal_byte(const struct journal *j);
 
 #endif

@@ -8,7 +8,8 @@
 #include <setjmp.h>
 #include <sys/mman.h>
 
-#define RESERVE_MAX (16ull << 40)       /* address space asked for: 16 TiB */
+/* Address space asked for: 16 TiB, or half of what a small machine has. */
+#define RESERVE_MAX ((uint64_t)SIZE_MAX < 32ull << 40 ? (uint64_t)SIZE_MAX / 2 + 1 : 16ull << 40)
 #define RESERVE_MIN (64ull << 20)
 #define SYNC_PIECE  1024u               /* blocks synced at once: 4 MiB */
 #define MAPS_MAX    64u                 /* that a fault is looked up in */
@@ -60,7 +61,7 @@ static uint8_t *reserve(size_t *len)
 
 int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const struct sys_ops *sys)
 {
-	size_t len = RESERVE_MAX;
+	size_t len = (size_t)RESERVE_MAX;
 	uint64_t bytes;
 	uint8_t *base;
 	int r;
@@ -78,11 +79,15 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 	if (!base || bytes > len) {
 		if (base)
 			(void)munmap(base, len);
+		if (bytes > RESERVE_MAX)
+			return err_set(EFBIG, "a store of %llu bytes cannot be mapped by this program, which has room for "
+				       "%llu; use a 64-bit build", (unsigned long long)bytes,
+				       (unsigned long long)RESERVE_MAX);
 		return err_set(ENOMEM, "no address space to map %llu bytes; raise ulimit -v",
 			       (unsigned long long)bytes);
 	}
 	if (bytes > 0) {
-		r = sys->map(sys->ctx, base, bytes, fd, 0, private_copy);
+		r = sys->map(sys->ctx, base, (size_t)bytes, fd, 0, private_copy);
 		if (r < 0) {
 			(void)munmap(base, len);
 			return err_set(-r, "cannot map the store: %s", strerror(-r));

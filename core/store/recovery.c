@@ -44,8 +44,7 @@ static bool is_journal(const void *ctx, block_t block)
 	return journal_owns(&s->journal, block, 1);
 }
 
-/* Space, tree and journal over the mapping, as the superblock says; pages are made in generation gen. */
-static int start_parts(struct store *s, gen_t gen)
+int recovery_start_parts(struct store *s, gen_t gen)
 {
 	uint64_t seed;
 	int r;
@@ -114,7 +113,7 @@ static int fill_new_super(struct store *s, const struct store_options *o)
 	sb->created_ns = s->sys.now_real_ns(s->sys.ctx);
 	sb->next_ino = 16;
 	sb->total_blocks = map_blocks(&s->map);
-	sb->used_blocks = sb->total_blocks ? 2 + SLOTS : 0;
+	sb->used_blocks = sb->total_blocks ? 2 * SUPERS + SLOTS : 0;
 	sb->seg_shift = o->max_bytes && o->max_bytes < 256u << 20 ? SEG_SHIFT_SMALL : SEG_SHIFT_LARGE;
 	fill_holder(sb, o);
 	return r;
@@ -156,7 +155,7 @@ int recovery_format(struct store *s, const struct store_options *o)
 			       (unsigned long long)STORE_MIN, strerror(-r));
 	r = fill_new_super(s, o);
 	if (r == 0)
-		r = start_parts(s, 1);
+		r = recovery_start_parts(s, 1);
 	if (r == 0)
 		r = first_segments(s);
 	if (r == 0)
@@ -199,7 +198,7 @@ static void dirty_again(struct store *s, block_t block, uint64_t count)
 }
 
 /* Do the extents hold what the record says? If not, the record did not reach the disk whole: the prefix ends before it. */
-static int extents_whole(struct store *s, const struct record_reader *reader)
+int recovery_extents_whole(struct store *s, const struct record_reader *reader)
 {
 	unsigned i;
 
@@ -219,7 +218,7 @@ static int walk_journal(struct store *s, struct walk *w)
 		r = record_open(&reader, next.rec, next.len);
 		if (r < 0)
 			return r;
-		r = extents_whole(s, &reader);
+		r = recovery_extents_whole(s, &reader);
 		if (r <= 0)
 			return r;
 		if (w->record) {
@@ -440,15 +439,14 @@ int recovery_load(struct store *s, const struct store_options *o)
 	r = map_open(&s->map, s->fd, s->read_only, 0, &s->sys);
 	if (r < 0)
 		return r;
-	if (map_blocks(&s->map) < 2)
-		return err_set(EMEDIUMTYPE, "not an msyncfs store (%llu blocks long)",
-			       (unsigned long long)map_blocks(&s->map));
 	if (!o->snapshot) {
-		r = super_pick(map_block(&s->map, 0), &s->super, &slot);
+		r = super_pick_at(s->map.base, map_blocks(&s->map), &s->super, &slot);
 		if (r < 0 && !(r == -EROFS && s->read_only))
 			return r;
 	}
 	r = check_file(s, slot);
+	if (r == 0 && !o->snapshot)
+		r = checkpoint_repair(s, slot);
 	if (r < 0)
 		return r;
 	was_clean = s->super.clean;
@@ -456,7 +454,7 @@ int recovery_load(struct store *s, const struct store_options *o)
 	 * changed in place without being checked. */
 	r = s->sys.random(s->sys.ctx, &skip, sizeof skip);
 	if (r == 0)
-		r = start_parts(s, s->super.gen_limit + skip);
+		r = recovery_start_parts(s, s->super.gen_limit + skip);
 	if (r < 0)
 		return r;
 	s->client.attach(s->client.ctx, s);

@@ -16,6 +16,7 @@
 enum { D, F, C };
 enum { HOLD_F, HOLD_C, HOLD_PIN };
 #define NO_SLOT 3u
+_Static_assert(SUPER_COPY % 64 + SUPERS <= 64, "the copies are in one word");
 #define RUN_MIN 16u             /* shorter ranges only if there is nothing better */
 
 static block_t group_first(uint64_t group)
@@ -28,6 +29,12 @@ static block_t slot_block(uint64_t group, unsigned slot)
 	return group_first(group) + (group == 0 ? 2 : 0) + slot;
 }
 
+/* All blocks of a group that are never given out: in group 0 also the copies of the superblocks. */
+static unsigned group_own(uint64_t group)
+{
+	return group == 0 ? SUPERS + SLOTS + SUPERS : SLOTS;
+}
+
 static uint8_t *slot_page(const struct space *sp, uint64_t group, unsigned slot)
 {
 	return map_block(sp->map, slot_block(group, slot));
@@ -35,7 +42,9 @@ static uint8_t *slot_page(const struct space *sp, uint64_t group, unsigned slot)
 
 static uint64_t virgin_word(uint64_t group, unsigned w)
 {
-	return w == 0 ? (1ull << group_fixed(group)) - 1 : 0;
+	uint64_t copies = group == 0 && w == SUPER_COPY / 64 ? ((1ull << SUPERS) - 1) << SUPER_COPY % 64 : 0;
+
+	return w == 0 ? (1ull << group_fixed(group)) - 1 : copies;
 }
 
 /* Blocks of the group that exist. */
@@ -133,7 +142,7 @@ int space_init(struct space *sp, struct map *map, gen_t gen, uint64_t used, uint
 	if (r < 0)
 		return r;
 	for (g = old_groups; g < sp->group_count; g++)
-		sp->used += group_fixed(g);
+		sp->used += group_own(g);
 	return 0;
 }
 
@@ -168,7 +177,7 @@ int space_grown(struct space *sp)
 	if (r < 0)
 		return r;
 	for (g = old; g < sp->group_count; g++)
-		sp->used += group_fixed(g);
+		sp->used += group_own(g);
 	return 0;
 }
 
@@ -392,6 +401,8 @@ bool space_valid_range(const struct space *sp, block_t block, uint64_t count)
 	uint64_t bit = block % GROUP_BLOCKS;
 
 	if (count == 0 || count > sp->total || block > sp->total - count)
+		return false;
+	if (block < SUPER_COPY + SUPERS && block + count > SUPER_COPY)
 		return false;
 	/* Not over a group's end either: the next group begins with its slots. */
 	return bit >= group_fixed(block / GROUP_BLOCKS) && bit + count <= GROUP_BLOCKS;
@@ -942,7 +953,7 @@ void space_cut(struct space *sp, uint64_t total)
 	int i;
 
 	for (g = groups; g < sp->group_count; g++) {
-		sp->used -= group_fixed(g);
+		sp->used -= group_own(g);
 		for (i = 0; i < 3; i++)
 			drop_hold(sp, &sp->groups[g], i);
 	}

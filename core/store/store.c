@@ -606,7 +606,8 @@ static int make_or_load(void *arg)
 {
 	struct opening *a = arg;
 
-	return a->is_new ? recovery_format(a->s, a->o) : recovery_load(a->s, a->o);
+	return a->is_new ? recovery_format(a->s, a->o) :
+	       a->o->salvage ? salvage_open(a->s, a->o) : recovery_load(a->s, a->o);
 }
 
 int store_open(const struct store_options *o, const struct store_client *client, struct store **ret_store)

@@ -17,6 +17,7 @@
 struct record;
 struct record_reader;
 struct store;
+struct store_salvage;
 struct sys_ops;
 struct tree;
 
@@ -25,6 +26,7 @@ struct store_options {
 	bool create;                    /* make it if absent */
 	bool read_only;                 /* private mapping: recovers in memory, writes nothing */
 	bool snapshot;                  /* with read_only: of the last checkpoint, pinned, also while another process has it open */
+	struct store_salvage *salvage;  /* with read_only: of a damaged store, all that is left (salvage.h) */
 	bool threads;
 	uint64_t max_bytes;             /* most the file may grow to; 0 = as stored, or the disk */
 	unsigned sync_interval_s;       /* background sync; 0 = only when asked */

@@ -90,6 +90,7 @@ struct store {
 	_Atomic uint64_t last_ckpt_ns, last_ckpt_took_ns, ckpts;                /* [A] */
 	_Atomic uint64_t grows, disk_free;                                      /* [A] blocks */
 	uint64_t recovered;             /* [C] */
+	uint64_t salvage_groups;        /* [C] groups of the file, if it is opened for salvage */
 
 	pthread_mutex_t wake_lock;
 	pthread_cond_t sync_wake, ckpt_wake, prov_wake;
@@ -117,12 +118,23 @@ int checkpoint_cut(struct store *s, bool clean);
 int checkpoint_write(struct store *s);
 /* [R] If F is on disk, make it D and release what waited. */
 int checkpoint_finish(struct store *s);
+/* The superblock in force was found in block `force`: make it whole in its other place too (opening only). */
+int checkpoint_repair(struct store *s, block_t force);
 /* Write sb to the slot that is not in force and msync it (opening only). */
 int checkpoint_flip(struct store *s, struct super *sb);
 
 /* recovery.c */
 int recovery_format(struct store *s, const struct store_options *o);
 int recovery_load(struct store *s, const struct store_options *o);
+/* Space, tree and journal over the mapping, as s->super says; pages are made in generation gen. */
+int recovery_start_parts(struct store *s, gen_t gen);
+/* Do the extents that a record names hold what it says? */
+int recovery_extents_whole(struct store *s, const struct record_reader *reader);
+
+/* salvage.c */
+int salvage_open(struct store *s, const struct store_options *o);
+
+/* checkpoint.c */
 /* Spare segments that a checkpoint does not give back. */
 unsigned checkpoint_keep_segments(const struct store *s);
 bool checkpoint_is_pinned(struct store *s);

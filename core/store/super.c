@@ -4,6 +4,9 @@
  */
 #include "core/store/super.h"
 
+#include <string.h>
+#include <unistd.h>
+
 static int check_features(const struct super *sb, uint32_t version, uint32_t block_shift)
 {
 	if (version == FORMAT_VERSION && block_shift != BLOCK_SHIFT)
@@ -39,7 +42,7 @@ static int check_numbers(const struct super *sb, block_t block)
 {
 	bool ok = sb->gen > 0 && sb->gen < sb->gen_limit && sb->seg_count > 0 && sb->seg_count <= SEGS_MAX &&
 		  (sb->seg_shift == SEG_SHIFT_SMALL || sb->seg_shift == SEG_SHIFT_LARGE) &&
-		  sb->root.level < TREE_LEVELS && sb->root.gen <= sb->gen && sb->root.block < sb->total_blocks &&
+		  sb->total_blocks >= SUPER_COPY + SUPERS && sb->root.level < TREE_LEVELS && sb->root.gen <= sb->gen && sb->root.block < sb->total_blocks &&
 		  sb->total_blocks < 1ull << 51 && sb->used_blocks <= sb->total_blocks && sb->next_ino > 1 &&
 		  sb->next_ino < 1ull << 48 && sb->gen_limit < 1ull << 62 && sb->flip < 1ull << 62 &&
 		  sb->journal.seq < 1ull << 62 && sb->journal.pos < 1ull << 62 && segments_distinct(sb);
@@ -139,28 +142,91 @@ void super_encode(uint8_t *p, block_t block, const struct super *sb)
 	put_le64(p + SB_CSUM, hash64(p + 16, BLOCK_SIZE - 16, block));
 }
 
-int super_pick(const uint8_t *pages, struct super *ret, block_t *ret_block)
+/* As super_decode(), but a superblock that was put into another one's place is taken as what it is. */
+static int decode_anywhere(const uint8_t *p, block_t block, struct super *ret)
 {
-	struct super sb[2] = { 0 };
+	uint64_t csum = get_le64(p + SB_CSUM);
 	unsigned i;
-	int r[2], best = -1;
 
-	for (i = 0; i < 2; i++) {
-		r[i] = super_decode(pages + (size_t)i * BLOCK_SIZE, i, &sb[i]);
-		/* A whole superblock of a newer kind outranks whatever the other one is. */
+	for (i = 0; i < SUPER_PLACES; i++)
+		if (super_place(i) != block && csum == hash64(p + 16, BLOCK_SIZE - 16, super_place(i)))
+			return super_decode(p, super_place(i), ret);
+	return super_decode(p, block, ret);
+}
+
+int super_pick(const uint8_t *const *pages, struct super *ret, block_t *ret_block)
+{
+	struct super sb[SUPER_PLACES];
+	bool ours = false;
+	int r[SUPER_PLACES], best = -1;
+	unsigned i;
+
+	for (i = 0; i < SUPER_PLACES; i++) {
+		r[i] = pages[i] ? decode_anywhere(pages[i], super_place(i), &sb[i]) : -EMEDIUMTYPE;
+		/* A whole superblock of a newer kind outranks whatever the other ones are. */
 		if (r[i] == -EPROTONOSUPPORT)
 			return r[i];
+		ours = ours || r[i] != -EMEDIUMTYPE;
 	}
-	for (i = 0; i < 2; i++)
+	for (i = 0; i < SUPER_PLACES; i++)
 		if ((r[i] == 0 || r[i] == -EROFS) && (best < 0 || sb[i].flip > sb[best].flip))
 			best = (int)i;
 	if (best < 0) {
-		/* Both torn or foreign: say "damaged" if one of them was ours. */
-		if (r[0] == -EMEDIUMTYPE && r[1] == -EMEDIUMTYPE)
+		/* All torn or foreign: say "damaged" if one of them was ours. */
+		if (!ours)
 			return err_set(EMEDIUMTYPE, "not an msyncfs store");
-		return err_corrupt("both superblocks are damaged");
+		return err_corrupt("all superblocks are damaged");
 	}
 	*ret = sb[best];
-	*ret_block = (block_t)best;
-	return r[best];
+	*ret_block = super_place((unsigned)best);
+	/* Once more, for the text. */
+	return r[best] == 0 ? 0 : decode_anywhere(pages[best], *ret_block, &sb[best]);
+}
+
+int super_pick_at(const uint8_t *base, uint64_t blocks, struct super *ret, block_t *ret_block)
+{
+	const uint8_t *pages[SUPER_PLACES];
+	unsigned i;
+
+	for (i = 0; i < SUPER_PLACES; i++)
+		pages[i] = super_place(i) < blocks ? base + super_place(i) * BLOCK_SIZE : NULL;
+	return super_pick(pages, ret, ret_block);
+}
+
+/* One block; 0, -ENODATA if the file is shorter, or what the system says. */
+static int read_block(int fd, block_t block, uint8_t *bytes)
+{
+	size_t got = 0;
+
+	while (got < BLOCK_SIZE) {
+		ssize_t n = pread(fd, bytes + got, BLOCK_SIZE - got, (off_t)((block << BLOCK_SHIFT) + got));
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			return -ENODATA;
+		got += n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+int super_read(int fd, struct super *ret)
+{
+	const uint8_t *pages[SUPER_PLACES];
+	uint8_t bytes[SUPER_PLACES][BLOCK_SIZE];
+	int r, unreadable = 0;
+	block_t block;
+	unsigned i;
+
+	for (i = 0; i < SUPER_PLACES; i++) {
+		r = read_block(fd, super_place(i), bytes[i]);
+		pages[i] = r == 0 ? bytes[i] : NULL;
+		if (r < 0 && r != -ENODATA)
+			unreadable = r;
+	}
+	r = super_pick(pages, ret, &block);
+	/* What cannot be read is not what "foreign" or "damaged" would call it. */
+	if (r < 0 && r != -EROFS && r != -EPROTONOSUPPORT && unreadable < 0)
+		return err_set(-unreadable, "cannot read the superblocks: %s", strerror(-unreadable));
+	return r;
 }

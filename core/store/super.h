@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * super: the superblock, decoded. Two copies on disk; which one counts is told in FORMAT.md section 2.
+ * super: the superblock, decoded. Two of them on disk, each in two places; which one counts is told in FORMAT.md section 2.
  */
 #ifndef MSYNCFS_SUPER_H
 #define MSYNCFS_SUPER_H
@@ -38,7 +38,17 @@ static inline uint64_t super_store_id(const struct super *sb)
  * not know; -EROFS: may only be read; -EUCLEAN: damaged. *ret is filled for 0 and -EROFS. */
 int super_decode(const uint8_t *page, block_t block, struct super *ret);
 void super_encode(uint8_t *page, block_t block, const struct super *sb);
-/* Of the two pages at `first` the one that counts: its block in *ret_block. Errors as super_decode(). */
-int super_pick(const uint8_t *pages, struct super *ret, block_t *ret_block);
+/* The four blocks: 0 and 1 are the superblocks, 2 and 3 their copies. */
+static inline block_t super_place(unsigned i)
+{
+	return i < SUPERS ? i : SUPER_COPY + i - SUPERS;
+}
+/* Of the pages at the four places (NULL: the file is too short to have it) the one that counts: its block in *ret_block.
+ * One that stands in another's place counts too, since all of it is there. Errors as super_decode(). */
+int super_pick(const uint8_t *const *pages, struct super *ret, block_t *ret_block);
+/* The same in a mapped file. */
+int super_pick_at(const uint8_t *base, uint64_t blocks, struct super *ret, block_t *ret_block);
+/* The same in a file, beside a daemon that may be writing one. */
+int super_read(int fd, struct super *ret);
 
 #endif

@@ -115,6 +115,7 @@ static int verify_page(const struct tree *t, block_t block, gen_t gen, unsigned 
 	int r;
 
 	if (block >= map_blocks(t->map) || block % GROUP_BLOCKS < group_fixed(block / GROUP_BLOCKS) ||
+	    (block >= SUPER_COPY && block < SUPER_COPY + SUPERS) ||
 	    (t->taken && t->taken(t->taken_ctx, block)))
 		return err_corrupt("tree page %llu lies outside the store or on reserved blocks",
 				   (unsigned long long)block);

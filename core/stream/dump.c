@@ -62,16 +62,13 @@ static int dump_inode(struct dumper *d, const struct keys_attr *attr, const uint
 static int dump_xattr(void *ctx, const struct sorted_name *n)
 {
 	struct dumper *d = ctx;
-	char name[256];
 	size_t len;
 	uint8_t *p;
 	int r;
 
 	if (memchr(n->name, '\0', n->len))
 		return err_corrupt("inode %llu: extended attribute is damaged", (unsigned long long)d->ino);
-	memcpy(name, n->name, n->len);
-	name[n->len] = '\0';
-	r = keys_getxattr(d->k, d->ino, name, d->value, KEYS_XATTR_MAX, &len);
+	r = xattr_read_at(d->k, d->ino, n->lo, d->value, KEYS_XATTR_MAX, &len);
 	if (r == -ENODATA || r == -ERANGE)
 		return err_corrupt("inode %llu: extended attribute is damaged", (unsigned long long)d->ino);
 	if (r == 0)
@@ -278,17 +275,16 @@ static int dump_all(struct dumper *d)
 	return r < 0 ? r : writer_end(d->w, store_counts(s)->next_ino);
 }
 
-int stream_dump(struct keys *k, int fd, const struct stream_watch *watch, struct stream_counts *ret_counts)
+int dump_to(struct keys *k, struct stream_writer *w, struct stream_counts *counts)
 {
-	struct stream_counts counts = { 0 };
 	struct dumper *d = calloc(1, sizeof *d);
 	uint64_t seed;
 	int r = -ENOMEM;
 
-	err_clear();
 	if (!d)
-		return r;
+		goto out;
 	d->k = k;
+	d->w = w;
 	d->tree = store_tree(keys_store(k));
 	d->value = malloc(KEYS_XATTR_MAX);
 	if (!d->value)
@@ -296,15 +292,27 @@ int stream_dump(struct keys *k, int fd, const struct stream_watch *watch, struct
 	r = getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? 0 : -EIO;
 	if (r < 0)
 		goto out;
-	rules_init(&d->rules, seed, &counts);
-	r = writer_new(fd, watch, &counts, &d->w);
+	rules_init(&d->rules, seed, counts);
+	r = dump_all(d);
+out:
+	writer_free(w);
+	if (d)
+		free(d->value);
+	free(d);
+	return r;
+}
+
+int stream_dump(struct keys *k, int fd, const struct stream_watch *watch, struct stream_counts *ret_counts)
+{
+	struct stream_counts counts = { 0 };
+	struct stream_writer *w;
+	int r;
+
+	err_clear();
+	r = writer_new(fd, watch, &counts, &w);
 	if (r == 0)
-		r = dump_all(d);
+		r = dump_to(k, w, &counts);
 	if (r == 0)
 		*ret_counts = counts;
-out:
-	writer_free(d->w);
-	free(d->value);
-	free(d);
 	return r;
 }

@@ -28,6 +28,8 @@ static int watch(const struct stream_watch *w, const struct stream_counts *count
 
 struct stream_writer {
 	int fd;
+	writer_take_fn take;            /* or NULL */
+	void *take_ctx;
 	const struct stream_watch *watch;
 	struct stream_counts *counts;
 	ZSTD_CCtx *zstd;
@@ -70,6 +72,19 @@ static int write_frame(struct stream_writer *w, enum frame_kind kind, uint32_t r
 	return write_all(w, w->frame, len);
 }
 
+static int hand_on(struct stream_writer *w)
+{
+	uint32_t at, len;
+	int r = 0;
+
+	for (at = 0; at < w->used && r == 0; at += ITEM_HEADER + len) {
+		len = get_le32(w->raw + at + ITEM_LEN);
+		r = w->take(w->take_ctx, get_le32(w->raw + at + ITEM_KIND), w->raw + at + ITEM_HEADER, len);
+	}
+	w->used = 0;
+	return r < 0 ? r : watch(w->watch, w->counts);
+}
+
 static int flush_frame(struct stream_writer *w)
 {
 	ZSTD_inBuffer in = { w->raw, w->used, 0 };
@@ -79,6 +94,8 @@ static int flush_frame(struct stream_writer *w)
 
 	if (w->used == 0)
 		return 0;
+	if (w->take)
+		return hand_on(w);
 	(void)ZSTD_CCtx_setPledgedSrcSize(w->zstd, w->used);
 	left = ZSTD_compressStream2(w->zstd, &out, &in, ZSTD_e_end);
 	if (left != 0)
@@ -117,6 +134,22 @@ int writer_new(int fd, const struct stream_watch *watching, struct stream_counts
 	return 0;
 }
 
+int writer_to(writer_take_fn take, void *ctx, const struct stream_watch *watching, struct stream_counts *counts,
+	      struct stream_writer **ret)
+{
+	struct stream_writer *w = calloc(1, sizeof *w);
+
+	if (!w)
+		return -ENOMEM;
+	w->fd = -1;
+	w->take = take;
+	w->take_ctx = ctx;
+	w->watch = watching;
+	w->counts = counts;
+	*ret = w;
+	return 0;
+}
+
 void writer_free(struct stream_writer *w)
 {
 	if (w)
@@ -150,7 +183,7 @@ int writer_end(struct stream_writer *w, uint64_t next_ino)
 	uint8_t *p = w->frame + FRAME_HEADER;
 	int r = flush_frame(w);
 
-	if (r < 0)
+	if (r < 0 || w->take)
 		return r;
 	put_le64(p + END_FRAMES, w->number);
 	put_le64(p + END_INODES, w->counts->inodes);

@@ -21,7 +21,9 @@
 struct loader {
 	struct keys *k;
 	struct store *store;
-	struct stream_reader *reader;
+	struct stream_reader *reader;   /* where the items come from: a stream, */
+	struct keys *from;              /* or another store, */
+	const struct stream_watch *watch;       /* watched by this */
 	struct rules rules;
 	struct stream_counts counts;
 	struct keys_attr a;             /* the inode at hand, as it is to be in the end */
@@ -240,26 +242,40 @@ static int check_loops(struct loader *l)
 	return r == -ENOENT ? 0 : r;
 }
 
-static int check_end(struct loader *l)
+/* All items have come. */
+static int finish(struct loader *l, uint64_t next_ino)
 {
-	const uint8_t *end = reader_end(l->reader);
-	const struct stream_counts *n = &l->counts;
-	uint64_t next_ino = get_le64(end + END_NEXT_INO);
 	int r = rules_end(&l->rules, next_ino);
 
 	if (r == 0)
 		r = finish_inode(l);
 	if (r < 0)
 		return r;
-	if (get_le64(end + END_INODES) != n->inodes || get_le64(end + END_ENTRIES) != n->entries ||
-	    get_le64(end + END_XATTRS) != n->xattrs || get_le64(end + END_DATA) != n->data_bytes ||
-	    get_le64(end + END_UNWRITTEN) != n->unwritten_bytes)
-		return err_set(EUCLEAN, "the stream is damaged: its end marker counts otherwise");
 	keys_restore_next_ino(l->k, next_ino);
 	return check_loops(l);
 }
 
-static int load_all(struct loader *l)
+static int check_end(struct loader *l)
+{
+	const uint8_t *end = reader_end(l->reader);
+	const struct stream_counts *n = &l->counts;
+
+	if (get_le64(end + END_INODES) != n->inodes || get_le64(end + END_ENTRIES) != n->entries ||
+	    get_le64(end + END_XATTRS) != n->xattrs || get_le64(end + END_DATA) != n->data_bytes ||
+	    get_le64(end + END_UNWRITTEN) != n->unwritten_bytes)
+		return err_set(EUCLEAN, "the stream is damaged: its end marker counts otherwise");
+	return finish(l, get_le64(end + END_NEXT_INO));
+}
+
+static int take_item(void *ctx, unsigned kind, const uint8_t *p, uint32_t len)
+{
+	struct loader *l = ctx;
+	int r = load_item(l, kind, p, len);
+
+	return r == 0 ? store_poll(l->store) : r;
+}
+
+static int load_stream(struct loader *l)
 {
 	const uint8_t *data;
 	unsigned kind;
@@ -267,18 +283,23 @@ static int load_all(struct loader *l)
 	int r;
 
 	while ((r = reader_item(l->reader, &kind, &data, &len)) > 0) {
-		r = load_item(l, kind, data, len);
-		if (r == 0)
-			r = store_poll(l->store);
+		r = take_item(l, kind, data, len);
 		if (r < 0)
 			break;
 	}
+	return r == 0 ? check_end(l) : r;
+}
+
+/* Everything that another store shows. */
+static int load_keys(struct loader *l)
+{
+	struct stream_counts counts = { 0 };
+	struct stream_writer *w;
+	int r = writer_to(take_item, l, l->watch, &counts, &w);
+
 	if (r == 0)
-		r = check_end(l);
-	if (r == -EAGAIN || r == -ENOSPC)
-		return err_set(ENOSPC, "no room for inode %llu; make room on the disk, or allow a larger store",
-			       (unsigned long long)l->a.ino);
-	return r;
+		r = dump_to(l->from, w, &counts);
+	return r == 0 ? finish(l, store_counts(keys_store(l->from))->next_ino) : r;
 }
 
 static int load_store(struct loader *l, const struct stream_target *target, const char *place)
@@ -289,10 +310,39 @@ static int load_store(struct loader *l, const struct stream_target *target, cons
 	if (r < 0)
 		return r;
 	l->store = keys_store(l->k);
-	r = load_all(l);
+	r = l->from ? load_keys(l) : load_stream(l);
+	if (r == -EAGAIN || r == -ENOSPC)
+		r = err_set(ENOSPC, "no room for inode %llu; make room on the disk, or allow a larger store",
+			    (unsigned long long)l->rules.a.ino);
 	closed = keys_close(l->k);
 	if (r == 0 && closed < 0)
 		r = err_set(-closed, "the store cannot be closed: %s", strerror(-closed));
+	return r;
+}
+
+int stream_target_check(const struct stream_target *target)
+{
+	struct stat st;
+
+	return lstat(target->path, &st) == 0 ? err_set(EEXIST, "%s: exists already", target->path) : 0;
+}
+
+/* The new store, of what l reads from. */
+static int make_store(struct loader *l, const struct stream_target *target)
+{
+	struct outfile file;
+	uint64_t seed;
+	int r = getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? 0 : -EIO;
+
+	if (r < 0)
+		return r;
+	rules_init(&l->rules, seed, &l->counts);
+	r = outfile_open(&file, target->path);
+	if (r == 0)
+		r = load_store(l, target, outfile_place(&file));
+	if (r == 0)
+		r = outfile_publish(&file, false);
+	outfile_close(&file);
 	return r;
 }
 
@@ -300,35 +350,39 @@ int stream_load(const struct stream_target *target, int fd, const struct stream_
 		struct stream_counts *ret_counts)
 {
 	struct loader *l = calloc(1, sizeof *l);
-	struct outfile file;
-	struct stat st;
-	uint64_t seed;
 	int r = -ENOMEM;
 
 	err_clear();
 	if (!l)
 		return r;
-	if (lstat(target->path, &st) == 0) {
-		free(l);
-		return err_set(EEXIST, "%s: exists already", target->path);
-	}
-	r = getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? 0 : -EIO;
-	rules_init(&l->rules, seed, &l->counts);
+	r = stream_target_check(target);
 	/* The header first: what is no stream at all makes no file. */
 	if (r == 0)
 		r = reader_new(fd, watch, &l->counts, &l->reader);
-	if (r < 0)
-		goto out;
-	r = outfile_open(&file, target->path);
 	if (r == 0)
-		r = load_store(l, target, outfile_place(&file));
-	if (r == 0)
-		r = outfile_publish(&file, false);
-	outfile_close(&file);
+		r = make_store(l, target);
 	if (r == 0)
 		*ret_counts = l->counts;
-out:
 	reader_free(l->reader);
+	free(l);
+	return r;
+}
+
+int stream_copy(struct keys *from, const struct stream_target *target, const struct stream_watch *watch,
+		struct stream_counts *ret_counts)
+{
+	struct loader *l = calloc(1, sizeof *l);
+	int r = -ENOMEM;
+
+	if (!l)
+		return r;
+	l->from = from;
+	l->watch = watch;
+	r = stream_target_check(target);
+	if (r == 0)
+		r = make_store(l, target);
+	if (r == 0)
+		*ret_counts = l->counts;
 	free(l);
 	return r;
 }

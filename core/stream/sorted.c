@@ -50,6 +50,7 @@ static int name_of(struct key key, const uint8_t *v, uint32_t len, struct sorted
 		ret->name = v + XATTR_HEADER;
 		ret->len = v[0];
 	}
+	ret->lo = key.lo;
 	ret->value = v;
 	ret->value_len = len;
 	memcpy(head, ret->name, min_u64(ret->len, sizeof head));

@@ -43,5 +43,10 @@ struct stream_target {
  * -EEXIST. */
 int stream_load(const struct stream_target *target, int fd, const struct stream_watch *watch,
 		struct stream_counts *ret_counts);
+/* -EEXIST if it is there already. */
+int stream_target_check(const struct stream_target *target);
+/* The same of all that another store shows, without a stream in between. `from` must not change meanwhile. */
+int stream_copy(struct keys *from, const struct stream_target *target, const struct stream_watch *watch,
+		struct stream_counts *ret_counts);
 
 #endif

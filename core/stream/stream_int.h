@@ -7,7 +7,7 @@
 #define MSYNCFS_STREAM_INT_H
 
 #include "core/base.h"
-#include "core/keys/item.h"
+#include "core/keys/keys_int.h"
 #include "core/store/tree.h"
 #include "core/stream/stream.h"
 
@@ -46,6 +46,10 @@ int writer_new(int fd, const struct stream_watch *watch, struct stream_counts *c
 void writer_free(struct stream_writer *w);
 /* Room for an item's payload, to be filled before the next call. NULL: *ret_error says why. */
 uint8_t *writer_item(struct stream_writer *w, enum stream_kind kind, uint32_t len, int *ret_error);
+/* A writer that hands its items on to `take` instead, about a MiB at a time, and writes no bytes. */
+typedef int (*writer_take_fn)(void *ctx, unsigned kind, const uint8_t *data, uint32_t len);
+int writer_to(writer_take_fn take, void *ctx, const struct stream_watch *watch, struct stream_counts *counts,
+	      struct stream_writer **ret);
 /* The end marker with w's counts. */
 int writer_end(struct stream_writer *w, uint64_t next_ino);
 
@@ -80,11 +84,15 @@ int rules_data(struct rules *u, uint64_t off, uint64_t len);
 int rules_unwritten(struct rules *u, uint64_t off, uint64_t len);
 int rules_end(struct rules *u, uint64_t next_ino);
 
+/* dump.c: all that k holds goes to w, which is freed. */
+int dump_to(struct keys *k, struct stream_writer *w, struct stream_counts *counts);
+
 /* sorted.c: the names of an inode's entries or attributes in the order of their bytes ------------------------------- */
 struct sorted_name {
 	uint64_t prefix;                /* first 8 bytes as a number */
 	const uint8_t *name, *value;    /* in the mapping; value: of the item */
 	uint32_t len, value_len;
+	uint64_t lo;                    /* of the item's key */
 };
 #define SORTED_KEEP (1u << 20)          /* names in memory at once, 64 MiB at most */
 /* Calls fn for each name among the items with this `hi`, which are DIRENTs or XATTRs. The tree must not change. */

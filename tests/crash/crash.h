@@ -42,6 +42,11 @@ struct list {
 	uint32_t at[LIST_MAX];
 };
 
+static inline bool is_super(uint64_t page)
+{
+	return page < SUPERS || (page >= SUPER_COPY && page < SUPER_COPY + SUPERS);
+}
+
 enum try { TRY_ALL, TRY_NONE, TRY_UNIT, TRY_ONE };
 
 /* A unit is round << 8 | call within (0 = the round itself). */

@@ -84,9 +84,9 @@ static unsigned page_share(enum how how, uint32_t page, uint32_t chosen)
 	case HOW_JOURNAL_HOLE:
 		return page == chosen ? 88 : 100;
 	case HOW_SUPER:
-		return page < 2 ? 100 : 0;
+		return is_super(page) ? 100 : 0;
 	case HOW_BUT_SUPER:
-		return page < 2 ? 0 : 100;
+		return is_super(page) ? 0 : 100;
 	case HOW_JOURNAL:
 		return is_journal(page) ? 100 : 0;
 	case HOW_BUT_JOURNAL:

@@ -86,7 +86,7 @@ void image_learn(void)
 	for (w = 0; w < WORLDS; w++) {
 		struct world_index *ix = &world.index[w];
 
-		check(super_pick(world.bytes[w], &ix->sb, &ix->slot) == 0);
+		check(super_pick_at(world.bytes[w], world.size[w] / BLOCK_SIZE, &ix->sb, &ix->slot) == 0);
 		learn_page(ix, world.bytes[w], ix->sb.root.block);
 		for (i = 0; i < ix->page_count; i++)
 			know_block(ix->pages[i]);

@@ -19,7 +19,7 @@ void image_open(struct image *im, const char *path)
 	im->base = mmap(NULL, im->blocks << BLOCK_SHIFT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	check(im->base != MAP_FAILED);
 	(void)close(fd);
-	check(super_pick(im->base, &im->sb, &im->slot) == 0);
+	check(super_pick_at(im->base, im->blocks, &im->sb, &im->slot) == 0);
 }
 
 void image_close(struct image *im)
@@ -85,7 +85,10 @@ void image_seal(const struct image *im, uint8_t *page)
 
 void image_write_super(const struct image *im)
 {
-	super_encode(image_block(im, im->slot), im->slot, &im->sb);
+	unsigned i;
+
+	for (i = im->sb.flip & 1; i < SUPER_PLACES; i += SUPERS)
+		super_encode(image_block(im, super_place(i)), super_place(i), &im->sb);
 }
 
 block_t image_bitmap(const struct image *im, uint64_t group)

@@ -33,7 +33,7 @@ void image_remove(const struct image *im, struct key k);
 void image_add(const struct image *im, struct key k, const void *value, uint32_t len);
 /* The checksum of a tree page, anew. */
 void image_seal(const struct image *im, uint8_t *page);
-/* Store im->sb over the superblock in force. */
+/* Store im->sb over the superblock in force and its copy. */
 void image_write_super(const struct image *im);
 /* The block of the group's bitmap in force; 0 if the group has none. */
 block_t image_bitmap(const struct image *im, uint64_t group);

@@ -1081,16 +1081,24 @@ static void test_check__page_in_a_wrong_place_is_named(void **ctx)
 	assert_named("is used twice");
 }
 
-static void test_check__old_superblock_is_named(void **ctx)
+static void test_check__damaged_superblock_is_named(void **ctx)
 {
 	(void)ctx;
 	begin_damage();
-	image_block(&im, !im.slot)[100] ^= 1;
 	image_close(&im);
-	assert_named("of the two the one not in force, is damaged");
-	assert_int_equal(findings(), 1);
-	ok(keys_close(open_store()));
-	assert_clean("the next opening writes it anew");
+	for (unsigned i = 0; i < SUPER_PLACES; i++) {
+		char words[64];
+
+		image_open(&im, path);
+		image_block(&im, super_place(i))[100] ^= 1;
+		image_close(&im);
+		(void)snprintf(words, sizeof words, "superblock %u (byte %u) is damaged", i % SUPERS,
+			       (unsigned)super_place(i) * BLOCK_SIZE);
+		assert_named(words);
+		assert_int_equal(findings(), 1);
+		ok(keys_close(open_store()));
+		assert_clean("the next mount writes it anew");
+	}
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1127,7 +1135,7 @@ int main(void)
 		T(test_check__block_marked_free_is_named),
 		T(test_check__superblock_counters_are_named),
 		T(test_check__page_in_a_wrong_place_is_named),
-		T(test_check__old_superblock_is_named),
+		T(test_check__damaged_superblock_is_named),
 	};
 	const char *s = getenv("SEED");
 	int r;

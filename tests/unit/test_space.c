@@ -57,7 +57,8 @@ static int slot_gen(void *ctx, uint64_t group, gen_t *ret_gen)
 
 static bool is_fixed(block_t b)
 {
-	return b % GROUP_BLOCKS < (b < GROUP_BLOCKS ? 2 + SLOTS : SLOTS);
+	return b % GROUP_BLOCKS < (b < GROUP_BLOCKS ? 2 + SLOTS : SLOTS) ||
+	       (b >= SUPER_COPY && b < SUPER_COPY + SUPERS);
 }
 
 /* Blocks behind the old end exist now. */
@@ -78,7 +79,8 @@ static struct world *world_new(uint64_t blocks)
 	w->fd = memfd_create("space", MFD_CLOEXEC);
 	assert_true(w->fd >= 0);
 	assert_int_equal(map_open(&w->map, w->fd, false, 1ull << 30, &sys_linux), 0);
-	assert_int_equal(map_grow(&w->map, blocks), 0);
+	/* Every store has the copies of its superblocks. */
+	assert_int_equal(map_grow(&w->map, SUPER_COPY + SUPERS + blocks), 0);
 	assert_int_equal(space_init(&w->sp, &w->map, 1, 0, 0), 0);
 	w->sp.slot_gen = slot_gen;
 	w->sp.ctx = w;
@@ -364,7 +366,7 @@ static void test_space__random_against_model(void **state)
 		checkpoint(w);
 		assert_int_equal(space_pending(&w->sp), 0);
 		assert_int_equal(w->sp.held_groups, 0);
-		assert_int_equal(w->sp.used, 2 + SLOTS);
+		assert_int_equal(w->sp.used, 2 * SUPERS + SLOTS);
 		check_counts(w);
 		drain(w);
 		world_free(w);
@@ -505,9 +507,11 @@ static void test_space__alloc_exact_is_contiguous_or_nothing(void **state)
 
 	(void)state;
 	assert_int_equal(alloc_exact(w, GROUP_BLOCKS), -ENOSPC);        /* longer than any group */
-	assert_int_equal(alloc_exact(w, GROUP_BLOCKS - 2 - SLOTS), 0);
-	assert_int_equal(alloc_exact(w, 398), -ENOSPC);
-	assert_int_equal(alloc_exact(w, 397), 0);
+	/* Three pieces: before and behind the copies of the superblocks, and the second group. */
+	assert_int_equal(alloc_exact(w, GROUP_BLOCKS - SUPER_COPY - SUPERS), 0);
+	assert_int_equal(alloc_exact(w, SUPER_COPY + SUPERS + 398), -ENOSPC);
+	assert_int_equal(alloc_exact(w, SUPER_COPY + SUPERS + 397), 0);
+	assert_int_equal(alloc_exact(w, SUPER_COPY - SUPERS - SLOTS), 0);
 	assert_int_equal(space_allocatable(&w->sp), 0);
 	for (b = 1000; b < 1100; b += 2)
 		free_block(w, b);
@@ -603,7 +607,10 @@ static void test_space__freeing_what_is_free_is_damage(void **state)
 	assert_int_equal(space_free_data(&w->sp, w->total, 1, 0), -EUCLEAN);
 	assert_int_equal(space_free_data(&w->sp, 50, 0, 0), -EUCLEAN);
 	assert_false(space_valid_range(&w->sp, 10, ~0ull));
-	assert_true(space_valid_range(&w->sp, 5, GROUP_BLOCKS - 5));
+	assert_true(space_valid_range(&w->sp, 5, SUPER_COPY - 5));
+	assert_false(space_valid_range(&w->sp, 5, SUPER_COPY - 4));
+	assert_false(space_valid_range(&w->sp, SUPER_COPY + 1, 2));
+	assert_true(space_valid_range(&w->sp, SUPER_COPY + SUPERS, GROUP_BLOCKS - SUPER_COPY - SUPERS));
 	world_free(w);
 }
 

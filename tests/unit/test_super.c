@@ -13,7 +13,9 @@
 
 #include <stdio.h>
 
-static uint8_t pages[2 * BLOCK_SIZE];
+/* As the first 8 MiB of a file, with the superblocks in front and their copies at the end. */
+static uint8_t pages[(SUPER_COPY + SUPERS) * BLOCK_SIZE];
+#define COPY (pages + SUPER_COPY * BLOCK_SIZE)
 
 static struct super sample(uint64_t flip)
 {
@@ -66,7 +68,7 @@ static int pick(uint64_t *ret_flip)
 {
 	struct super sb;
 	block_t block = 99;
-	int r = super_pick(pages, &sb, &block);
+	int r = super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block);
 
 	*ret_flip = r == 0 || r == -EROFS ? sb.flip : 0;
 	if (r == 0)
@@ -80,6 +82,15 @@ static void expect_pick(uint64_t flip)
 
 	assert_int_equal(pick(&got), 0);
 	assert_int_equal(got, flip);
+}
+
+static void expect_flip(uint64_t flip)
+{
+	struct super sb;
+	block_t block;
+
+	assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block), 0);
+	assert_int_equal(sb.flip, flip);
 }
 
 static void expect_error(int error)
@@ -201,7 +212,8 @@ static void test_super__newer_version_is_refused(void **state)
 		expect_error(-EPROTONOSUPPORT);
 		/* One that is torn besides says nothing. */
 		pages[slot * BLOCK_SIZE + 300] ^= 1;
-		assert_int_equal(super_pick(pages, &(struct super){ 0 }, &(block_t){ 0 }), 0);
+		assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &(struct super){ 0 },
+					       &(block_t){ 0 }), 0);
 	}
 }
 
@@ -275,7 +287,76 @@ static void test_super__impossible_numbers_are_refused(void **state)
 	}
 }
 
+/* Both places of a superblock, as a checkpoint writes them. */
+static void put_both(uint64_t flip)
+{
+	struct super sb = sample(flip);
+
+	put(flip);
+	super_encode(COPY + (flip & 1) * BLOCK_SIZE, SUPER_COPY + (flip & 1), &sb);
+}
+
+static void test_super__copy_stands_in_for_a_damaged_one(void **state)
+{
+	struct super sb;
+	block_t block;
+
+	(void)state;
+	memset(pages, 0, sizeof pages);
+	put_both(7);
+	put_both(8);
+	assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block), 0);
+	assert_int_equal(block, 0);
+	pages[100] ^= 1;
+	assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block), 0);
+	assert_int_equal(block, SUPER_COPY);
+	assert_int_equal(sb.flip, 8);
+	/* A crash before the copy was written: the first place counts, whatever the copy is. */
+	put(9);
+	assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block), 0);
+	assert_int_equal(sb.flip, 9);
+	memset(COPY, 0xaa, 2 * BLOCK_SIZE);
+	assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block), 0);
+	assert_int_equal(sb.flip, 9);
+	/* A file that ends before the copies. */
+	assert_int_equal(super_pick_at(pages, 2, &sb, &block), 0);
+	assert_int_equal(super_pick_at(pages, 0, &sb, &block), -EMEDIUMTYPE);
+	/* Only copies left. */
+	put_both(8);
+	put_both(9);
+	memset(pages, 0, 2 * BLOCK_SIZE);
+	assert_int_equal(super_pick_at(pages, sizeof pages / BLOCK_SIZE, &sb, &block), 0);
+	assert_int_equal(sb.flip, 9);
+}
+
+static void swap(unsigned a, unsigned b)
+{
+	uint8_t page[BLOCK_SIZE], *p = pages + super_place(a) * BLOCK_SIZE, *q = pages + super_place(b) * BLOCK_SIZE;
+
+	memcpy(page, p, BLOCK_SIZE);
+	memcpy(p, q, BLOCK_SIZE);
+	memcpy(q, page, BLOCK_SIZE);
+}
+
+static void test_super__one_in_another_place_counts(void **state)
+{
+	unsigned a, b;
+
+	(void)state;
+	memset(pages, 0, sizeof pages);
+	put_both(7);
+	put_both(8);
+	for (a = 0; a < SUPER_PLACES; a++) {
+		for (b = 0; b < a; b++) {
+			swap(a, b);
+			expect_flip(8);
+			swap(a, b);
+		}
+	}
+}
+
 static const struct CMUnitTest tests[] = {
+
 	cmocka_unit_test(test_super__what_was_encoded_is_decoded),
 	cmocka_unit_test(test_super__larger_flip_counts),
 	cmocka_unit_test(test_super__torn_one_gives_way_to_the_other),
@@ -284,6 +365,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_super__newer_version_is_refused),
 	cmocka_unit_test(test_super__unknown_features),
 	cmocka_unit_test(test_super__impossible_numbers_are_refused),
+	cmocka_unit_test(test_super__copy_stands_in_for_a_damaged_one),
+	cmocka_unit_test(test_super__one_in_another_place_counts),
 };
 
 int main(void)

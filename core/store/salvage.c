@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * salvage: see salvage.h. The order: superblock, or what can be known without one; bitmaps; the leaves of the tree and, if
+ * a page is missing, a search for what stood below it; a new tree over them; the journal.
+ *
+ * Everything happens in a private mapping, and even there no block of the file is changed: all of them count as used, and
+ * new pages go into memory that is mapped behind the file's end.
+ */
+#include "core/store/salvage_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ROOM_BLOCKS 8192u       /* free before each change: more than any record needs */
+#define NEW_FILL    (INNER_MAX * 3 / 4)
+
+void salvage_say(struct store_salvage *v, bool lost, const char *format, ...)
+{
+	char text[2048];
+	va_list ap;
+
+	v->damage++;
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	if (v->say)
+		v->say(v->ctx, lost, text);
+}
+
+void salvage_release(struct store_salvage *v)
+{
+	free(v->spans);
+	v->spans = NULL;
+	v->span_count = v->span_room = 0;
+}
+
+bool salvage_overlaps(const struct store_salvage *v, struct key low, struct key high)
+{
+	size_t i;
+
+	for (i = 0; i < v->span_count; i++)
+		if (key_cmp(low, v->spans[i].high) < 0 && key_cmp(v->spans[i].low, high) < 0)
+			return true;
+	return false;
+}
+
+bool salvage_is_lost(const struct store_salvage *v, struct key k)
+{
+	struct key next = { k.hi, k.lo + 1 };
+
+	if (next.lo == 0)
+		next.hi++;
+	return salvage_overlaps(v, k, next);
+}
+
+/* Space ----------------------------------------------------------------------------------------------------------- */
+
+static block_t first_slot(uint64_t group)
+{
+	return group * GROUP_BLOCKS + (group == 0 ? SUPERS : 0);
+}
+
+/* For struct space: each group of the file is full. The bitmap that says so is put over its first slot, in memory, when it
+ * is asked for. */
+static int full_group(void *ctx, uint64_t group, gen_t *ret_gen)
+{
+	struct store *s = ctx;
+	uint8_t *p = map_block(&s->map, first_slot(group));
+
+	if (group >= s->salvage_groups)
+		return -ENOENT;
+	memset(p, 0, SLOT_BITS);
+	memset(p + SLOT_BITS, 0xff, BLOCK_SIZE - SLOT_BITS);
+	put_le64(p + SLOT_MAGIC_OFF, SLOT_MAGIC);
+	put_le64(p + SLOT_GROUP, group);
+	put_le64(p + SLOT_GEN, 1);
+	put_le32(p + SLOT_USED, GROUP_BLOCKS);
+	put_le64(p + SLOT_CSUM, hash64(p + 16, BLOCK_SIZE - 16, first_slot(group)));
+	*ret_gen = 1;
+	return 0;
+}
+
+int salvage_room(struct store *s)
+{
+	int r;
+
+	if (space_allocatable(&s->space) >= ROOM_BLOCKS)
+		return 0;
+	r = map_grow(&s->map, GROUP_BLOCKS);
+	if (r == 0)
+		r = space_grown(&s->space);
+	return r < 0 ? err_set(ENOMEM, "no memory, or no address space, for the salvaged tree") : 0;
+}
+
+/* Memory behind the file. */
+static int open_room(struct salvage *g)
+{
+	struct store *s = g->s;
+	uint64_t groups = div_up(g->blocks, GROUP_BLOCKS), i;
+	int r = map_grow(&s->map, (groups + 1) * GROUP_BLOCKS - g->blocks);
+
+	if (r == 0)
+		r = space_grown(&s->space);
+	if (r < 0)
+		return err_set(ENOMEM, "no memory, or no address space, for the salvaged tree");
+	s->salvage_groups = groups;
+	s->space.slot_gen = full_group;
+	for (i = 0; i < groups; i++)
+		s->space.groups[i].full = true;
+	s->space.used = groups * GROUP_BLOCKS + SLOTS;
+	s->space.scan = groups * GROUP_BLOCKS;
+	return 0;
+}
+
+/* Bitmaps --------------------------------------------------------------------------------------------------------- */
+
+static bool slot_is_whole(const struct salvage *g, uint64_t group, block_t block)
+{
+	const uint8_t *p = map_block(&g->s->map, block);
+
+	return block < g->blocks && get_le64(p + SLOT_MAGIC_OFF) == SLOT_MAGIC && get_le64(p + SLOT_GROUP) == group &&
+	       get_le64(p + SLOT_GEN) <= g->s->super.gen &&
+	       get_le64(p + SLOT_CSUM) == hash64(p + 16, BLOCK_SIZE - 16, block);
+}
+
+static void load_group(struct salvage *g, uint64_t group)
+{
+	struct key k = { KIND_SPACE, group };
+	gen_t want = g->group_gen[group];
+	block_t block = first_slot(group), best = 0;
+	uint64_t w;
+	size_t i;
+	bool lost = g->v->no_super;
+
+	for (i = 0; i < g->hole_count; i++)
+		lost = lost || (key_cmp(k, g->holes[i].low) >= 0 && key_cmp(k, g->holes[i].high) < 0);
+	/* Its item is not lost, so it has none: all free. */
+	g->group_known[group] = want == 0 && !lost;
+	if (g->group_known[group])
+		return;
+	for (i = 0; i < SLOTS; i++, block++) {
+		gen_t gen = slot_is_whole(g, group, block) ? get_le64((uint8_t *)map_block(&g->s->map, block) + SLOT_GEN) : 0;
+
+		if (gen == 0 || (want && gen != want))
+			continue;
+		/* The newest that the checkpoint can have: later ones were never in force. */
+		if (!best || gen > get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN))
+			best = block;
+	}
+	if (!best) {
+		if (want)
+			salvage_say(g->v, false, "free-space bitmap of group %llu (byte %llu): no slot of generation %llu is "
+				    "intact", (unsigned long long)group,
+				    (unsigned long long)first_slot(group) * BLOCK_SIZE, (unsigned long long)want);
+		return;
+	}
+	g->group_known[group] = 1;
+	for (w = 0; w < GROUP_WORDS && group * GROUP_WORDS + w <= g->blocks / 64; w++)
+		g->marked[group * GROUP_WORDS + w] = get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_BITS + w * 8);
+}
+
+/* The superblock -------------------------------------------------------------------------------------------------- */
+
+static void say_supers(const struct salvage *g)
+{
+	struct super sb;
+	unsigned i;
+
+	for (i = 0; i < SUPER_PLACES; i++) {
+		block_t block = super_place(i);
+		int r = block < g->blocks ? super_decode(map_block(&g->s->map, block), block, &sb) : -EUCLEAN;
+
+		if (r < 0 && r != -EROFS)
+			salvage_say(g->v, false, "%ssuperblock %u (byte %llu) is damaged", i < SUPERS ? "" : "copy of ",
+				    i % SUPERS, (unsigned long long)block * BLOCK_SIZE);
+	}
+}
+
+/* Nothing says where the tree begins. Made up: all that can be known from its pages. */
+static int make_super(struct salvage *g)
+{
+	struct super *sb = &g->s->super;
+	struct tree_root root = { 0 };
+	uint64_t id = 0;
+	int r = scan_root(g, &root, &id);
+
+	if (r == -ENOENT)
+		return err_set(EMEDIUMTYPE, "not an msyncfs store, or nothing of it is left");
+	if (r < 0)
+		return r;
+	memset(sb, 0, sizeof *sb);
+	put_le64(sb->uuid, id);
+	sb->gen = root.gen;
+	sb->gen_limit = root.gen + GEN_STEP;
+	sb->next_ino = 16;
+	sb->root = root;
+	sb->seg_shift = SEG_SHIFT_SMALL;
+	g->v->no_super = true;
+	salvage_say(g->v, true, "no superblock is left: what is saved is of generation %llu, the newest that is whole, without "
+		    "what the journal holds since", (unsigned long long)root.gen);
+	return 0;
+}
+
+static int find_super(struct salvage *g)
+{
+	struct super *sb = &g->s->super;
+	block_t block;
+	int r = super_pick_at(g->s->map.base, g->blocks, sb, &block);
+
+	if (r == -EPROTONOSUPPORT)
+		return r;
+	say_supers(g);
+	if (r == 0 || r == -EROFS) {
+		if (sb->total_blocks > g->blocks)
+			salvage_say(g->v, true, "the store is cut short: %llu bytes, should have %llu",
+				    (unsigned long long)g->blocks * BLOCK_SIZE,
+				    (unsigned long long)sb->total_blocks * BLOCK_SIZE);
+		r = 0;
+	} else {
+		r = make_super(g);
+	}
+	g->v->used_blocks = g->v->no_super ? g->blocks : sb->used_blocks;
+	sb->total_blocks = g->blocks;
+	sb->used_blocks = 0;
+	return r;
+}
+
+/* The tree -------------------------------------------------------------------------------------------------------- */
+
+/* One level more over the nodes in v, in place; *n becomes the number of its pages. */
+static int build_level(struct store *s, struct salvage_leaf *v, size_t *n, unsigned level)
+{
+	size_t i = 0, made = 0;
+
+	while (i < *n) {
+		unsigned fill = 0;
+		uint8_t *page;
+		block_t block;
+		int r = salvage_room(s);
+
+		if (r == 0)
+			r = space_alloc_meta(&s->space, &block);
+		if (r < 0)
+			return r;
+		page = map_block(&s->map, block);
+		page_init(page, block, s->space.gen, s->store_id, level);
+		for (; i < *n && fill < NEW_FILL; i++, fill++)
+			inner_insert(page, fill, v[i].first, v[i].block, v[i].gen);
+		v[made++] = (struct salvage_leaf){ .first = page_key(page, 0), .block = block, .gen = s->space.gen };
+	}
+	*n = made;
+	return 0;
+}
+
+static int build_tree(struct salvage *g)
+{
+	struct store *s = g->s;
+	unsigned level = 0;
+	size_t n = g->leaf_count;
+	int r = 0;
+
+	if (n == 0)
+		return tree_create(&s->tree);
+	while (n > 1 && r == 0) {
+		if (++level >= TREE_LEVELS)
+			return err_corrupt("the tree would be higher than %u levels", TREE_LEVELS);
+		r = build_level(s, g->leaves, &n, level);
+	}
+	s->tree.root = (struct tree_root){ g->leaves[0].block, g->leaves[0].gen, level };
+	return r;
+}
+
+static int add_span(struct salvage *g, const struct salvage_hole *h)
+{
+	struct store_salvage *v = g->v;
+	int r = scan_grow((void **)&v->spans, &v->span_room, v->span_count + 1, sizeof *v->spans);
+
+	if (r == 0)
+		v->spans[v->span_count++] = (struct salvage_span){ h->low, h->high, h->block };
+	return r;
+}
+
+/* What each hole has lost. Of an inner page nothing is, if everything in use was found. */
+static int judge_holes(struct salvage *g)
+{
+	bool all_known = true;
+	uint64_t i;
+	int r = 0;
+
+	for (i = 0; i < g->groups; i++)
+		all_known = all_known && g->group_known[i];
+	for (i = 0; i < g->hole_count && r == 0; i++) {
+		const struct salvage_hole *h = &g->holes[i];
+		uint64_t from = h->low.hi >> 8, to = min_u64(h->high.hi >> 8, 1ull << 48);
+		unsigned long long byte = h->block * BLOCK_SIZE;
+
+		if (h->level > 0 && all_known && g->unfound == 0 && !g->v->no_super)
+			continue;
+		r = add_span(g, h);
+		if (h->level > 0)
+			salvage_say(g->v, true, "what stood below tree page %llu (byte %llu) was searched for, and something is "
+				    "missing: it had items of inodes %llu to %llu", (unsigned long long)h->block, byte,
+				    (unsigned long long)from, (unsigned long long)to);
+		else if (to > 0)
+			salvage_say(g->v, true, "tree page %llu (byte %llu) is lost: it had items of inodes %llu to %llu",
+				    (unsigned long long)h->block, byte, (unsigned long long)from, (unsigned long long)to);
+	}
+	if (r == 0 && g->outdated > 0)
+		salvage_say(g->v, true, "%llu tree pages were found where no free-space bitmap is whole: they may be outdated",
+			    (unsigned long long)g->outdated);
+	return r;
+}
+
+static int find_tree(struct salvage *g)
+{
+	struct salvage_hole all = { .high = { UINT64_MAX, UINT64_MAX }, .gen = g->s->super.gen, .level = TREE_LEVELS };
+	uint64_t i;
+	int r;
+
+	if (g->v->no_super) {
+		/* Which root was the newest is not sure; which leaves are in use the bitmaps say. */
+		r = scan_grow((void **)&g->holes, &g->hole_room, 1, sizeof *g->holes);
+		if (r < 0)
+			return r;
+		g->holes[g->hole_count++] = all;
+	} else {
+		r = scan_tree(g);
+		if (r < 0)
+			return r;
+	}
+	for (i = 0; i < g->groups; i++)
+		load_group(g, i);
+	if (g->hole_count == 0)
+		return open_room(g);
+	r = scan_holes(g);
+	if (r == 0)
+		r = judge_holes(g);
+	if (r == 0)
+		r = open_room(g);
+	return r < 0 ? r : build_tree(g);
+}
+
+/* The journal ----------------------------------------------------------------------------------------------------- */
+
+static int claim_nothing(void *ctx, block_t first, uint64_t blocks)
+{
+	struct store *s = ctx;
+
+	return space_valid_range(&s->space, first, blocks) ? 0 :
+	       err_corrupt("journal leads to block %llu outside the store", (unsigned long long)first);
+}
+
+static int apply(struct salvage *g, struct record_reader *reader, const uint8_t *rec)
+{
+	int r = salvage_room(g->s);
+
+	if (r < 0 || get_le16(rec + REC_TYPE) == REC_TYPE_NEXT)
+		return r;
+	return g->s->client.apply(g->s->client.ctx, reader, rec);
+}
+
+/* The records from where the journal stands. proven: those here were on disk, whatever their contents are now. */
+static int walk(struct salvage *g, bool proven, uint64_t *records)
+{
+	struct journal *j = &g->s->journal;
+	struct record_reader reader;
+	struct journal_next next;
+	int r;
+
+	while (journal_peek(j, &next) > 0) {
+		if (record_open(&reader, next.rec, next.len) < 0)
+			return 0;
+		if (!proven && recovery_extents_whole(g->s, &reader) <= 0)
+			return 0;
+		r = apply(g, &reader, next.rec);
+		if (r < 0)
+			return r;
+		++*records;
+		if (journal_accept(j, &next, claim_nothing, g->s) < 0)
+			return 0;
+	}
+	return 0;
+}
+
+static void say_gap(struct salvage *g, seq_t from, seq_t to, unsigned long long byte)
+{
+	if (to > from)
+		salvage_say(g->v, true, "the journal is damaged at byte %llu: changes %llu to %llu are lost", byte,
+			    (unsigned long long)from + 1, (unsigned long long)to);
+	else
+		salvage_say(g->v, false, "the journal is damaged at byte %llu, between two changes", byte);
+}
+
+static int replay(struct salvage *g)
+{
+	struct journal *j = &g->s->journal;
+	const struct super *sb = &g->s->super;
+	uint64_t records = 0;
+	bool proven = false;
+	int r = journal_load(j, sb->segs, sb->seg_count, &sb->journal);
+
+	while (r == 0) {
+		unsigned long long byte;
+		seq_t at;
+
+		r = walk(g, proven, &records);
+		if (r < 0)
+			break;
+		at = j->seq;
+		byte = journal_byte(j);
+		if (!proven && journal_check_damage(j) == 0) {
+			struct journal later = *j;
+
+			/* As a power cut leaves it: what comes behind was never promised to anybody. */
+			if (journal_skip(&later) > 0)
+				salvage_say(g->v, false, "the journal ends at change %llu (byte %llu); a later one is there, but nothing "
+					    "proves that what came between was ever on disk", (unsigned long long)at, byte);
+			break;
+		}
+		/* The record at hand may be whole but for its extents: it goes in, and its contents are found damaged. */
+		if (!proven) {
+			proven = true;
+			if (journal_peek(j, &(struct journal_next){ 0 }) > 0)
+				continue;
+		}
+		if (journal_skip(j) == 0) {
+			if (j->proven > at)
+				say_gap(g, at, j->proven, byte);
+			break;
+		}
+		say_gap(g, at, j->seq, byte);
+	}
+	g->s->recovered = records;
+	return r;
+}
+
+/* Opening --------------------------------------------------------------------------------------------------------- */
+
+static int start(struct salvage *g)
+{
+	struct store *s = g->s;
+	uint32_t skip;
+	int r = find_super(g);
+
+	if (r == 0)
+		r = s->sys.random(s->sys.ctx, &skip, sizeof skip);
+	if (r == 0)
+		r = recovery_start_parts(s, s->super.gen_limit + skip);
+	if (r < 0)
+		return r;
+	s->store_id = super_store_id(&s->super);
+	g->total += g->blocks / 16;
+	r = find_tree(g);
+	if (r < 0)
+		return r;
+	s->client.attach(s->client.ctx, s);
+	r = g->v->no_super ? 0 : replay(g);
+	s->counts.next_ino += 1024;
+	return r;
+}
+
+int salvage_open(struct store *s, const struct store_options *o)
+{
+	struct salvage *g = calloc(1, sizeof *g);
+	int r = -ENOMEM;
+
+	if (!g)
+		return r;
+	g->s = s;
+	g->v = o->salvage;
+	r = map_open(&s->map, s->fd, true, 0, &s->sys);
+	if (r < 0)
+		goto out;
+	g->blocks = map_blocks(&s->map);
+	g->groups = div_up(g->blocks, GROUP_BLOCKS);
+	if (g->v->mapped)
+		g->v->mapped(g->v->ctx, s->map.base, g->blocks << BLOCK_SHIFT);
+	/* So much of it is needed before there is a superblock. */
+	s->space.total = g->blocks;
+	g->marked = calloc(g->blocks / 64 + 1, 8);
+	g->seen = calloc(g->blocks / 64 + 1, 8);
+	g->group_known = calloc(g->groups + 1, 1);
+	g->group_gen = calloc(g->groups + 1, 8);
+	r = g->marked && g->seen && g->group_known && g->group_gen ? start(g) : -ENOMEM;
+out:
+	free(g->marked);
+	free(g->seen);
+	free(g->group_known);
+	free(g->group_gen);
+	free(g->leaves);
+	free(g->holes);
+	free(g);
+	return r;
+}
