@@ -38,7 +38,7 @@ static inline bool msg_is_diff(unsigned type)
 /* What an unknown frame costs is said by the flag WIRE_MUST: all but these carry it. */
 static inline uint16_t msg_flags(unsigned type)
 {
-	return type == MSG_CANCEL ? 0 : WIRE_MUST;
+	return (uint16_t)(type == MSG_CANCEL ? 0 : WIRE_MUST);
 }
 
 /* Versions of this chapter, and features. A newer HELLO or WELCOME may be longer: what is behind is left alone. */
@@ -95,6 +95,7 @@ enum history_verdict history_compare(const struct history *ours, const struct hi
 #define HELLO_FEEDS      4u     /* others are fed by it */
 #define HELLO_REPLACE    8u     /* its store may be replaced although it never was a replica of this cluster */
 #define HELLO_AGAIN      16u    /* not the first one on this connection: a diff has ended */
+#define HELLO_INCOMPLETE 32u    /* its store is at no position: a first sync was cut off */
 
 struct msg_hello {
 	uint16_t version, version_min;
