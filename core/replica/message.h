@@ -209,7 +209,8 @@ struct msg_holds {                      /* HOLD and RELEASE */
 	uint32_t count;
 };
 
-#define CLIENT_GONE 1u
+#define CLIENT_GONE  1u
+#define CLIENT_LOCKS 2u         /* its locks are stated; else those that it had stay */
 
 struct msg_client {
 	uint64_t epoch;

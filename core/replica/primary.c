@@ -386,23 +386,6 @@ void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64
 	primary_check_switch(p);
 }
 
-void primary_forget_calls(struct primary *p, struct client *c)
-{
-	unsigned k;
-
-	for (k = 0; k < MSG_WINDOW; k++) {
-		struct call_slot *s = &c->calls[k];
-
-		if (s->state == SLOT_SYNC)
-			p->sync_waits--;
-		if (s->state == SLOT_READY && c->peer)
-			c->peer->ready--;
-		if (s->state == SLOT_RUNS)
-			p->ops->cancel(p->ctx, s->token, c->id, s->request);
-		s->state = SLOT_FREE;
-	}
-}
-
 /* Sending ---------------------------------------------------------------------------------------------------------- */
 
 /* 0, or negative: nothing more goes out to it now. */

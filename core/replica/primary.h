@@ -78,7 +78,8 @@ struct primary_ops {
 	int (*diff_start)(void *ctx, link_t link, const struct msg_hello *hello);
 	int (*diff_frame)(void *ctx, link_t link, unsigned type, const uint8_t *bytes, uint32_t len);
 	void (*diff_stop)(void *ctx, link_t link);
-	/* A client is here (again), with the locks that it restates: -ENOLCK... is only noted. Left: its link broke. Expired: a lease ago. */
+	/* A client is here (again), with all locks that it has; NULL: it does not say, they stay. Left: its link broke. Expired:
+	 * a lease ago. */
 	void (*client_here)(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len);
 	void (*client_left)(void *ctx, uint64_t client, uint64_t session);
 	void (*client_expired)(void *ctx, uint64_t client);

@@ -102,8 +102,6 @@ void primary_note(struct primary *p, link_t link, const char *format, ...) __att
 void primary_fence(struct primary *p, uint64_t promised, const char *who);
 void primary_update_synced(struct primary *p);
 void primary_check_switch(struct primary *p);
-/* The results of a client that wait, in all states, are dropped. */
-void primary_forget_calls(struct primary *p, struct client *c);
 
 /* End a link from our side; the peer is GONE, or freed if it never was anyone. */
 void primary_close_peer(struct primary *p, struct primary_peer *peer, const char *reason);

@@ -54,6 +54,25 @@ static void free_peer(struct primary *p, struct primary_peer *peer)
 	free(peer);
 }
 
+static void free_slot(struct primary *p, struct client *c, struct call_slot *s)
+{
+	if (s->state == SLOT_RUNS)
+		p->ops->cancel(p->ctx, s->token, c->id, s->request);
+	else if (s->state == SLOT_SYNC)
+		p->sync_waits--;
+	else if (s->state == SLOT_READY && c->peer)
+		c->peer->ready--;
+	s->state = SLOT_FREE;
+}
+
+static void forget_calls(struct primary *p, struct client *c)
+{
+	unsigned k;
+
+	for (k = 0; k < MSG_WINDOW; k++)
+		free_slot(p, c, &c->calls[k]);
+}
+
 /* Its clients are not reached by it any more. */
 static void leave_clients(struct primary *p, struct primary_peer *peer)
 {
@@ -64,7 +83,7 @@ static void leave_clients(struct primary *p, struct primary_peer *peer)
 
 		if (c->peer != peer)
 			continue;
-		primary_forget_calls(p, c);
+		forget_calls(p, c);
 		c->peer = NULL;
 		c->left_at = p->now;
 		p->ops->client_left(p->ctx, c->id, c->session);
@@ -183,6 +202,19 @@ static struct client *add_client(struct primary *p, uint64_t id)
 	return c;
 }
 
+/* Nobody waits for what is below it. */
+static void raise_low(struct primary *p, struct client *c, uint64_t low)
+{
+	unsigned k;
+
+	if (low <= c->low)
+		return;
+	c->low = low;
+	for (k = 0; k < MSG_WINDOW; k++)
+		if (c->calls[k].state != SLOT_FREE && c->calls[k].request < low)
+			free_slot(p, c, &c->calls[k]);
+}
+
 /* A client is reached by this peer from now on. -ESTALE: it has been here by a later connection of its own. */
 static int client_comes(struct primary *p, struct primary_peer *peer, uint64_t id, uint64_t session, uint64_t low,
 			const uint8_t *locks, uint32_t len)
@@ -197,14 +229,14 @@ static int client_comes(struct primary *p, struct primary_peer *peer, uint64_t i
 		return err_set(EBUSY, "too many clients");
 	/* What came by another link is not answered there any more; it is sent again by this one. */
 	if (c->peer && (c->peer != peer || c->session != session)) {
-		primary_forget_calls(p, c);
+		forget_calls(p, c);
 		p->ops->client_left(p->ctx, c->id, c->session);
 	}
 	if (c->peer != peer || c->session != session)
 		c->newest = 0;
 	c->peer = peer;
 	c->session = session;
-	c->low = max_u64(c->low, low);
+	raise_low(p, c, low);
 	p->ops->client_here(p->ctx, id, session, c->low, locks, len);
 	return 0;
 }
@@ -215,7 +247,7 @@ static void client_goes(struct primary *p, struct primary_peer *peer, const stru
 
 	if (!c || c->peer != peer || c->session != m->session)
 		return;
-	primary_forget_calls(p, c);
+	forget_calls(p, c);
 	c->peer = NULL;
 	c->left_at = p->now;
 	p->ops->client_left(p->ctx, c->id, c->session);
@@ -611,11 +643,11 @@ static int on_call(struct primary *p, struct primary_peer *peer, const uint8_t *
 	if (!c || m.request < c->low)
 		return 0;
 	s = &c->calls[m.request % MSG_WINDOW];
-	/* In order, and the slot is free: the client counts its own answers. */
-	if (m.request <= c->newest || m.low < c->low || s->state != SLOT_FREE)
-		return err_set(EPROTO, "call: number %llu, lowest %llu, after %llu, lowest %llu",
-			       (unsigned long long)m.request, (unsigned long long)m.low, (unsigned long long)c->newest,
-			       (unsigned long long)c->low);
+	/* In order. That its slot is free follows: what was there is below the lowest, since the window is not wider. */
+	if (m.request <= c->newest)
+		return err_set(EPROTO, "call: number %llu after %llu", (unsigned long long)m.request,
+			       (unsigned long long)c->newest);
+	raise_low(p, c, m.low);
 	if (p->state == PRIMARY_PARKED || p->state == PRIMARY_HANDING) {
 		peer->missed = true;
 		return 0;
@@ -634,7 +666,6 @@ static int on_call(struct primary *p, struct primary_peer *peer, const uint8_t *
 		*s = (struct call_slot){ .state = SLOT_RUNS, .request = m.request, .token = run.token };
 	}
 	c->newest = m.request;
-	c->low = m.low;
 	return 0;
 }
 
@@ -653,15 +684,8 @@ static int on_cancel(struct primary *p, struct primary_peer *peer, const uint8_t
 	if (!c)
 		return 0;
 	s = &c->calls[m.request % MSG_WINDOW];
-	if (s->request != m.request || s->state == SLOT_FREE)
-		return 0;
-	if (s->state == SLOT_RUNS)
-		p->ops->cancel(p->ctx, s->token, m.client, m.request);
-	else if (s->state == SLOT_SYNC)
-		p->sync_waits--;
-	else
-		peer->ready--;
-	s->state = SLOT_FREE;
+	if (s->request == m.request)
+		free_slot(p, c, s);
 	return 0;
 }
 
@@ -699,7 +723,7 @@ static int on_client(struct primary *p, struct primary_peer *peer, const uint8_t
 		return err_set(EPROTO, "client: of a replica that feeds nobody");
 	if (m.flags & CLIENT_GONE)
 		client_goes(p, peer, &m);
-	else if (client_comes(p, peer, m.client, m.session, m.low, m.locks, m.locks_len) < 0)
+	else if (client_comes(p, peer, m.client, m.session, m.low, m.flags & CLIENT_LOCKS ? m.locks : NULL, m.locks_len) < 0)
 		primary_note(p, peer->link, "%s, ignoring", err_last());
 	return 0;
 }

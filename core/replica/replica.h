@@ -95,6 +95,7 @@ struct replica_options {
 	uint32_t max_stale_ms;          /* 0: no limit */
 	uint32_t flags;                 /* HELLO_READ_ONLY, HELLO_FEEDS, HELLO_REPLACE */
 	const char *name;               /* where it can be reached; copied; may be "" */
+	seq_t committed;                /* as the store has it */
 };
 
 struct replica;
@@ -143,8 +144,10 @@ struct replica_call {
 int replica_call(struct replica *r, const struct replica_call *c, uint64_t now);
 /* Nobody waits any more (an interrupt): ops->answer comes with -EINTR, in this call. False: it has its answer. */
 bool replica_cancel(struct replica *r, uint64_t cookie);
-/* A call of one who is fed: sent on with its numbers. -EAGAIN: later. */
+/* A call of one who is fed: sent on with its numbers. -EAGAIN: later; else negative: that link is to be closed. */
 int replica_forward(struct replica *r, const struct primary_run *run, uint64_t now);
+/* Nobody waits for that one any more. */
+void replica_forward_cancel(struct replica *r, uint64_t client, uint64_t request, uint64_t token);
 /* The client came (locks: restated), or went: its calls are forgotten. */
 void replica_client(struct replica *r, uint64_t client, uint64_t session, uint64_t low, bool gone, const uint8_t *locks,
 		    uint32_t len);
@@ -155,11 +158,14 @@ void replica_wrote(struct replica *r, uint64_t object, seq_t seq);
 /* -EIO, once, if changes to `object` were lost (R6); else 0. */
 int replica_sync_check(struct replica *r, uint64_t object);
 
+/* HELLO_INCOMPLETE, HELLO_REPLACE... from the next hello on. */
+void replica_set_flags(struct replica *r, uint32_t flags);
+
 /* Orphans ---------------------------------------------------------------------------------------------------------- */
 
-/* The kernel here, or one that is fed, knows this inode without a name. Counted: each hold needs its release. */
-void replica_hold(struct replica *r, uint64_t ino);
-void replica_release(struct replica *r, uint64_t ino);
+/* The kernel here (fed: one of those that are fed, see primary_ops.held) knows this inode without a name. */
+void replica_hold(struct replica *r, uint64_t ino, bool fed);
+void replica_release(struct replica *r, uint64_t ino, bool fed);
 
 /* Roles ------------------------------------------------------------------------------------------------------------ */
 
@@ -180,7 +186,7 @@ struct replica_status {
 	enum replica_state state;
 	uint64_t epoch, promised, link_epoch, client, session;
 	seq_t applied, durable, primary_last, primary_durable;
-	uint64_t lag_bytes;             /* of the last position that came */
+	uint64_t primary_bytes;         /* counter of the bytes of all its changes, at primary_last: lag is a difference */
 	uint64_t stale_ms;              /* it is known that the state was the primary's so long ago */
 	uint32_t open_calls, holds;
 };
