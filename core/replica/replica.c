@@ -502,7 +502,7 @@ static int on_promote(struct replica *r, const uint8_t *bytes, uint32_t len)
 	/* Only who has all of the line, on disk, and has heard of nothing newer. In HELLO it is the answer to who asks again. */
 	if ((r->state != REPLICA_STREAM && r->state != REPLICA_HELLO) || m.seq != r->applied || m.seq > r->durable ||
 	    m.epoch != r->epoch || m.next <= max_u64(r->promised, r->promising) || (r->o.flags & HELLO_INCOMPLETE))
-		return err_set(EPROTO, "told to be the primary from %llu of epoch %llx on, this store is at %llu of %llx",
+		return err_set(ESTALE, "told to be the primary from %llu of epoch %llx on, this store is at %llu of %llx",
 			       (unsigned long long)m.seq, (unsigned long long)m.epoch, (unsigned long long)r->applied,
 			       (unsigned long long)r->epoch);
 	replica_note(r, "the primary hands over: this is epoch %llx", (unsigned long long)m.next);
@@ -749,7 +749,7 @@ int replica_may_read(const struct replica *r, uint64_t now)
 void replica_status(const struct replica *r, uint64_t now, struct replica_status *ret)
 {
 	*ret = (struct replica_status){
-		.state = r->state, .epoch = r->epoch, .promised = r->promised, .link_epoch = r->link_epoch,
+		.state = r->state, .link = r->link, .epoch = r->epoch, .promised = r->promised, .link_epoch = r->link_epoch,
 		.client = r->o.client, .session = r->session, .applied = r->applied, .durable = r->durable,
 		.primary_last = r->primary_last, .primary_durable = r->primary_durable,
 		.stale_ms = replica_stale_ms(r, now), .open_calls = r->calls.count + r->queue.count,

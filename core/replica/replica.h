@@ -184,6 +184,7 @@ void replica_follow(struct replica *r, uint64_t promised, uint64_t now);
 
 struct replica_status {
 	enum replica_state state;
+	link_t link;
 	uint64_t epoch, promised, link_epoch, client, session;
 	seq_t applied, durable, primary_last, primary_durable;
 	uint64_t primary_bytes;         /* counter of the bytes of all its changes, at primary_last: lag is a difference */

@@ -244,6 +244,7 @@ static int transmit(struct replica *r, struct rcall *c)
 	if (r->state == REPLICA_LEADS) {
 		/* First: the answer may come within the call, and take it out of the list. */
 		c->state = RCALL_SENT;
+		c->ever_sent = true;
 		r->ops->run(r->ctx, c->client, c->request, m.low, c->bytes, c->len);
 		return 0;
 	}
