@@ -92,8 +92,9 @@ void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t la
 void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, uint64_t now)
 {
 	p->now = now;
-	if (p->state != PRIMARY_RELAYS)
-		primary_close_all(p, "this is a replica now: connect again", true);
+	/* A link has one epoch. */
+	if (p->state != PRIMARY_RELAYS || p->epoch != epoch)
+		primary_close_all(p, "this is a replica of another epoch now: connect again", true);
 	begin(p, PRIMARY_RELAYS, epoch, promised, last, now);
 }
 

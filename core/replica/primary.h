@@ -122,7 +122,7 @@ void primary_free(struct primary *p);
 /* Begin as the primary of epoch: role, promise and the EPOCH change are durable or committed. All peers of another role
  * are closed. For a lease nothing is marked. */
 void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, seq_t durable, uint64_t now);
-/* Begin to feed others as a replica. Peers stay if it relayed before, on the same line, with a higher epoch. */
+/* Begin to feed others as a replica, in the epoch of its own link. */
 void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, uint64_t now);
 /* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
 void primary_off(struct primary *p, const char *reason, const char *name);

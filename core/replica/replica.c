@@ -267,12 +267,10 @@ static int right_stream(struct replica *r, uint64_t epoch)
 	e = right_epoch(r, epoch);
 	if (e < 0)
 		return e;
-	if (epoch != r->link_epoch) {
-		r->link_epoch = epoch;
-		r->ack_due = true;
-		if (r->ops->news)
-			r->ops->news(r->ctx);
-	}
+	/* A link has one epoch, that of its welcome. */
+	if (epoch != r->link_epoch)
+		return err_set(EPROTO, "a message of epoch %llx on a link of epoch %llx", (unsigned long long)epoch,
+			       (unsigned long long)r->link_epoch);
 	return 0;
 }
 
@@ -550,6 +548,10 @@ int replica_frame(struct replica *r, link_t link, unsigned type, const uint8_t *
 	default:
 		if (!msg_is_diff(type))
 			return err_set(EOPNOTSUPP, "a message of unknown type %x", type);
+		/* The primary has begun, but nothing here may change before it has been put aside. */
+		if (r->state == REPLICA_ASIDE)
+			return -EAGAIN;
+		/* Late ones of a diff that was ended are dropped. */
 		return r->state == REPLICA_DIFF ? r->ops->diff_frame(r->ctx, link, type, bytes, len) : 0;
 	}
 }
@@ -694,8 +696,8 @@ int replica_promote(struct replica *r, uint64_t now)
 		return err_set(EBUSY, "this is the primary");
 	if (r->state == REPLICA_DIFF || r->state == REPLICA_ASIDE)
 		return err_set(EBUSY, "its state is being made that of the primary");
-	if (r->o.flags & HELLO_INCOMPLETE)
-		return err_set(EBUSY, "it has never had a whole state");
+	if ((r->o.flags & HELLO_INCOMPLETE) || r->applied == 0 || is_zero(r->o.cluster))
+		return err_set(EBUSY, "it has never had a whole state of a primary");
 	replica_note(r, "promoted by hand: this is epoch %llx", (unsigned long long)epoch);
 	begin_lead(r, epoch);
 	return 0;

@@ -273,9 +273,11 @@ static void r_promise(void *ctx, uint64_t epoch)
 
 static int r_welcome(void *ctx, const struct msg_welcome *w)
 {
-	(void)w;
-	node_of(ctx)->st.replica_ever = true;
-	return 0;
+	struct node *n = node_of(ctx);
+
+	if (primary_state(n->p) == PRIMARY_RELAYS && primary_epoch(n->p) != w->epoch)
+		primary_off(n->p, "a new epoch", "");
+	return chance(10) ? -EAGAIN : 0;
 }
 
 static void r_aside(void *ctx, uint64_t epoch, seq_t last, seq_t common)
@@ -477,9 +479,9 @@ void node_stop(struct node *n, bool clean)
 	if (clean)
 		n->st.durable = n->st.n;
 	link_end_of(n);
-	progs_end(n);
 	primary_free(n->p);
 	replica_free(n->r);
+	progs_end(n);
 	n->p = NULL;
 	n->r = NULL;
 }
@@ -694,10 +696,7 @@ void node_look(struct node *n)
 	if ((s.state == REPLICA_STREAM) != (n->last_state == REPLICA_STREAM))
 		n->down_since = node_now(n);
 	n->last_state = s.state;
-	if (s.state == REPLICA_STREAM && (ps == PRIMARY_OFF || (ps == PRIMARY_RELAYS && primary_epoch(n->p) != s.link_epoch))) {
-		/* Locks and who holds what are restated in a new epoch. */
-		if (ps == PRIMARY_RELAYS)
-			primary_jumped(n->p, "a new epoch");
+	if (s.state == REPLICA_STREAM && ps == PRIMARY_OFF) {
 		primary_relay(n->p, s.link_epoch, n->st.promised, n->st.n, node_now(n));
 		primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));
 	}

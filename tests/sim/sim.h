@@ -72,7 +72,7 @@ struct state {
 struct store {
 	unsigned n, durable;
 	uint64_t promised;              /* on disk, as role */
-	bool primary, clean, replica_ever;
+	bool primary, clean;
 	struct change list[LIST_MAX];
 	struct state s;
 };

@@ -156,6 +156,7 @@ static void begin(struct node *n, unsigned prog)
 		begin_local(n, prog, bytes);
 		return;
 	}
+	o->since = node_now(n);
 	e = replica_call(n->r, &c, node_now(n));
 	if (e == -EAGAIN)
 		n->progs[prog].parked = true;
@@ -220,6 +221,7 @@ static void check_patience(struct node *n)
 	struct replica_status s;
 	unsigned i;
 
+	node_look(n);
 	replica_status(n->r, node_now(n), &s);
 	if (s.state == REPLICA_STREAM || s.state == REPLICA_LEADS || s.state == REPLICA_LEADING)
 		return;
