@@ -684,6 +684,19 @@ void node_diff(struct simlink *l)
 		l->diff = false;
 }
 
+/* Since when has it no stream? */
+void node_watch(struct node *n)
+{
+	struct replica_status s;
+
+	if (!n->alive)
+		return;
+	replica_status(n->r, node_now(n), &s);
+	if ((s.state == REPLICA_STREAM) != (n->last_state == REPLICA_STREAM))
+		n->down_since = node_now(n);
+	n->last_state = s.state;
+}
+
 /* What a daemon does between events: a replica that streams feeds others, and hands on what those have. */
 void node_look(struct node *n)
 {
@@ -693,9 +706,6 @@ void node_look(struct node *n)
 	uint32_t count;
 
 	replica_status(n->r, node_now(n), &s);
-	if ((s.state == REPLICA_STREAM) != (n->last_state == REPLICA_STREAM))
-		n->down_since = node_now(n);
-	n->last_state = s.state;
 	if (s.state == REPLICA_STREAM && ps == PRIMARY_OFF) {
 		primary_relay(n->p, s.link_epoch, n->st.promised, n->st.n, node_now(n));
 		primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));

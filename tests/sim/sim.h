@@ -241,6 +241,7 @@ int node_commit(struct node *n, struct change *c);
 void node_run_op(struct node *n, const uint8_t *bytes, uint64_t client, uint64_t request, struct primary_result *ret);
 void node_demote(struct node *n, uint64_t promised);
 void node_look(struct node *n);
+void node_watch(struct node *n);
 
 /* world.c */
 /* The answer of a program's request. */
