@@ -194,6 +194,16 @@ static void open_end(struct simlink *l, unsigned end)
 	}
 }
 
+/* (P1) The highest epoch that the frame speaks of. */
+static uint64_t epoch_in(const struct frame *f)
+{
+	struct msg_hello h;
+
+	if (f->type == MSG_HELLO)
+		return msg_get_hello(f->bytes, f->len, &h) == 0 ? h.promised : 0;
+	return msg_is_diff(f->type) || f->len < 8 ? 0 : get_le64(f->bytes);
+}
+
 static void deliver(struct simlink *l, unsigned end)
 {
 	struct node *n = end_node(l, end);
@@ -207,6 +217,9 @@ static void deliver(struct simlink *l, unsigned end)
 		r = replica_frame(n->r, id, f.type, f.bytes, f.len, node_now(n));
 	else
 		r = primary_frame(n->p, id, f.type, f.bytes, f.len, node_now(n));
+	must(end == 0 || !node_leads(n) || epoch_in(&f) <= primary_epoch(n->p),
+	     "node %u has heard of epoch %llx, and leads in epoch %llx", n->id, (unsigned long long)epoch_in(&f),
+	     (unsigned long long)primary_epoch(n->p));
 	if (r == -EAGAIN && l->up[end]) {
 		put_back(q, &f);
 		return;

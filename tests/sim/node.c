@@ -257,7 +257,8 @@ static int r_apply(void *ctx, const struct msg_change *m)
 	must(m->len == CHANGE_BYTES, "a change of %u bytes", m->len);
 	change_get(m->bytes, &c);
 	must(c.seq == m->seq && c.epoch == m->change_epoch, "a change that says other numbers than its message");
-	must(m->epoch >= n->st.promised, "node %u obeys epoch %llx, although it has promised %llx", n->id,
+	/* Not a lower one, nor a higher one before the promise is on disk. */
+	must(m->epoch == n->st.promised, "node %u obeys epoch %llx, it has promised %llx", n->id,
 	     (unsigned long long)m->epoch, (unsigned long long)n->st.promised);
 	store_add(n, &c);
 	if (c.type == CHANGE_DELETE)
@@ -494,6 +495,8 @@ static void promoted(struct node *n)
 	unsigned i;
 
 	n->lead = 0;
+	must(epoch > n->st.promised, "node %u begins epoch %llx, it has promised %llx", n->id, (unsigned long long)epoch,
+	     (unsigned long long)n->st.promised);
 	n->st.promised = epoch;
 	n->st.primary = true;
 	/* The operator's kernel knows orphans, too: they are kept from being marked as those of others are. */

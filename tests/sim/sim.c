@@ -2,7 +2,7 @@
  *
  * sim: many seeds side by side. Words in the environment, as `make sim` hands them on:
  *   SEEDS=n     how many seeds (default: what fits into a test)      SEED=n    just this one, with a trace if TRACE=1
- *   FIRST=n     from which on (1)                                    STEPS=n   steps of a seed until it calms down (300)
+ *   FIRST=n     from which on (1)                                    STEPS=n   steps of a seed until it calms down (600)
  *   KINDS=n     what may break (bits of enum chaos; 0: by the seed)  SHRINK=1  make the failure of SEED= short
  *   JOBS=n      processes (CPUs)
  * Prints TAP. A failure names the command that replays it.
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define SEEDS_DEFAULT 20000u
-#define STEPS_DEFAULT 300u
+#define STEPS_DEFAULT 600u
 #define JOBS_MAX 64u
 
 /* Of one process, seen by the one that started it. */

@@ -29,7 +29,7 @@
 #define UID_MAX   2000u
 #define LINKS_MAX 24u
 #define QUEUE_MAX 10u                   /* frames in one direction before a sender hears -EAGAIN */
-#define TODO_MAX  64u
+#define TODO_MAX  256u
 #define CLIENTS   64u                   /* in a store's state */
 #define FEED_KEEP 24u
 #define LEASE_MS  150u
@@ -168,6 +168,9 @@ struct node {
 	unsigned staged_n;
 	bool parked;
 	uint64_t down_since;
+	/* When it was last seen to be fed by which primary, directly. */
+	uint64_t live_at;
+	unsigned live_with, live_boot;
 	enum replica_state last_state;
 };
 
@@ -181,6 +184,8 @@ struct world {
 	struct op ops[OPS_MAX];
 	uint64_t next_op, next_uid, next_client;
 	uint64_t parent_of[UID_MAX];
+	bool crashed;                   /* a process or a machine */
+	bool skewed;                    /* a clock has jumped */
 	bool promoted;                  /* by hand: what is not on other disks may be put aside */
 	bool calm;                      /* the end: nothing breaks any more */
 	unsigned kinds;                 /* what may happen */

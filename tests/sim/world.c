@@ -287,6 +287,49 @@ static bool live(const struct node *n, const struct node *to, unsigned depth)
 	return node_now(n) > n->down_since + 4 * LEASE_MS && live(up, to, depth + 1);
 }
 
+static struct node *leader(void)
+{
+	struct node *best = NULL;
+	unsigned i;
+
+	for (i = 0; i < W->nodes; i++) {
+		struct node *n = &W->node[i];
+
+		if (n->alive && node_leads(n) && (!best || primary_epoch(n->p) > primary_epoch(best->p)))
+			best = n;
+	}
+	return best;
+}
+
+/* Who is gone for less than a lease is not forgotten. */
+static bool lately(const struct node *n, const struct node *to)
+{
+	return n->alive && !W->skewed && n->live_with == to->id && n->live_boot == to->boot && n->live_at != 0 &&
+	       W->now < n->live_at + LEASE_MS / 2;
+}
+
+static void watch_live(void)
+{
+	struct node *l = leader();
+	unsigned i;
+
+	for (i = 0; l && i < W->nodes; i++) {
+		struct node *n = &W->node[i];
+		struct replica_status s;
+		const struct simlink *k;
+
+		if (!n->alive || n == l)
+			continue;
+		replica_status(n->r, node_now(n), &s);
+		k = link_find(s.link);
+		if (!k || k->node[1] != l->id || !live(n, l, 0))
+			continue;
+		n->live_at = W->now;
+		n->live_with = l->id;
+		n->live_boot = l->boot;
+	}
+}
+
 static void do_marks(struct node *n)
 {
 	unsigned i, k;
@@ -301,7 +344,7 @@ static void do_marks(struct node *n)
 		    !primary_may_mark(n->p, ino, n->st.s.orphans[i].seq, node_now(n)))
 			continue;
 		for (k = 0; k < W->nodes; k++)
-			must(k == n->id || !W->node[k].knows[ino] || !live(&W->node[k], n, 0),
+			must(k == n->id || !W->node[k].knows[ino] || (!live(&W->node[k], n, 0) && !lately(&W->node[k], n)),
 			     "node %u marks orphan %llu, which the kernel of node %u knows", n->id,
 			     (unsigned long long)ino, k);
 		c = store_make(n, CHANGE_MARK, primary_epoch(n->p));
@@ -319,20 +362,6 @@ static struct node *any_node(void)
 	return &W->node[rnd(W->nodes)];
 }
 
-static struct node *leader(void)
-{
-	struct node *best = NULL;
-	unsigned i;
-
-	for (i = 0; i < W->nodes; i++) {
-		struct node *n = &W->node[i];
-
-		if (n->alive && node_leads(n) && (!best || primary_epoch(n->p) > primary_epoch(best->p)))
-			best = n;
-	}
-	return best;
-}
-
 /* Some of what is under way to the disk gets there, some does not. */
 static void crash(struct node *n, bool power)
 {
@@ -340,6 +369,7 @@ static void crash(struct node *n, bool power)
 
 	if (primary_state(n->p) != PRIMARY_HANDING && !n->fence)
 		down = 0;
+	W->crashed = true;
 	sim_trace("node %u: %s", n->id, power ? "the power fails" : "killed");
 	node_stop(n, false);
 	n->st.promised = max_u64(n->st.promised, max_u64(promise, max_u64(lead, down)));
@@ -400,14 +430,18 @@ static void hand_over(void)
 
 static void do_chaos(void)
 {
-	enum chaos kind = (enum chaos)rnd(CHAOS_COUNT);
+	enum chaos kind = chance(30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
 	struct node *n = any_node();
-	struct simlink *l = &W->links[rnd(LINKS_MAX)];
+	struct simlink *l;
+	unsigned k = (unsigned)rnd(LINKS_MAX), i;
 
 	if (!n->alive || !(W->kinds & 1u << kind))
 		return;
 	switch (kind) {
 	case CHAOS_BREAK:
+		for (i = 0; i < LINKS_MAX && W->links[(k + i) % LINKS_MAX].id == 0; i++)
+			;
+		l = &W->links[(k + i) % LINKS_MAX];
 		if (l->id != 0 && !l->cut)
 			link_break(l);
 		break;
@@ -424,6 +458,7 @@ static void do_chaos(void)
 		n->full = !n->full;
 		break;
 	case CHAOS_CLOCK:
+		W->skewed = true;
 		n->clock_skew += chance(50) ? rnd(3000) : n->clock_skew > 5000 ? (uint64_t)0 - rnd(100) : 0;
 		break;
 	case CHAOS_PROMOTE:
@@ -535,6 +570,8 @@ static void step(void)
 		if (chance(60))
 			node_pump(n);
 	}
+	if (W->step % 4 == 0)
+		watch_live();
 	W->did++;
 }
 
@@ -577,6 +614,8 @@ static void operate(void)
 		if (!W->node[i].alive)
 			return;
 		W->node[i].full = false;
+		if (W->node[i].lead || W->node[i].hand || W->node[i].fence)
+			return;         /* let it get to the disk first */
 	}
 	l = leader();
 	if (!l) {
@@ -636,6 +675,9 @@ static void verdict(void)
 		/* With two primaries at once one may refuse what the other, whose line stays, was asked before. */
 		must(o->state != OP_ERROR || !l->st.s.has[id] || (W->promoted && o->error != -EROFS), "request %llu was refused (%d), but it is done",
 		     (unsigned long long)id, o->error);
+		/* Where nothing crashed and nobody was promoted by hand, switch-overs lose nothing at all. */
+		must(o->state != OP_OK || W->promoted || W->crashed || l->st.s.has[id], "request %llu was done, and is lost",
+		     (unsigned long long)id);
 		must(!o->durable || l->st.s.has[id] || (W->promoted && o->reported),
 		     "request %llu was on disk by an fsync, and is lost", (unsigned long long)id);
 	}
