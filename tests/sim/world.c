@@ -418,14 +418,19 @@ static void demote(struct node *n)
 
 static void hand_over(void)
 {
-	struct node *n = leader(), *to = any_node();
+	struct node *n = leader();
 	uint8_t store[16] = { 0 };
+	unsigned i, k = (unsigned)rnd(W->nodes);
 
-	if (!n || n == to)
-		return;
-	put_le64(store, to->id + 1);
-	if (primary_switch(n->p, store, node_now(n)) == 0)
+	for (i = 0; n && i < W->nodes; i++) {
+		struct node *to = &W->node[(k + i) % W->nodes];
+
+		put_le64(store, to->id + 1);
+		if (n == to || primary_switch(n->p, store, node_now(n)) < 0)
+			continue;
 		sim_trace("node %u hands over to node %u", n->id, to->id);
+		return;
+	}
 }
 
 static void do_chaos(void)
