@@ -623,10 +623,14 @@ static void operate(void)
 			return;         /* let it get to the disk first */
 	}
 	l = leader();
-	if (!l) {
+	if (l) {
+		W->no_leader = 0;
+	} else {
+		/* After a switch-over that was cut off nobody is the primary; who has all of it may be made one without loss. Not
+		 * while the one that was to take over may yet hear of it. */
 		l = fullest();
-		/* After a switch-over that was cut off nobody is the primary; who has all of it may be made one without loss. */
-		(void)replica_promote(l->r, node_now(l));
+		if (++W->no_leader > 20)
+			(void)replica_promote(l->r, node_now(l));
 		return;
 	}
 	for (i = 0; i < W->nodes; i++) {
