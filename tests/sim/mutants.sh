@@ -78,10 +78,6 @@ begin no-fence-hello P1 'a primary does not mind that a replica has promised a h
 change $PP 'if (h->promised > p->epoch && (primary_leads(p) || p->state == PRIMARY_HANDING)) {' 'if (0) {'
 run
 
-begin obey-lower R1 'a replica obeys an epoch below its promise'
-change $R '	if (epoch < r->promised) {' '	if (epoch < r->promised && epoch < r->epoch) {'
-run
-
 begin promise-later R1 'a replica obeys a higher epoch before its promise is on disk'
 change $R '			r->ops->promise(r->ctx, epoch);
 		}

@@ -396,7 +396,7 @@ static void point(struct node *n)
 {
 	struct node *l = leader();
 
-	n->from = l && chance(70) ? l->id : (unsigned)rnd(W->nodes);
+	n->from = l && chance(50) ? l->id : (unsigned)rnd(W->nodes);
 }
 
 static void by_hand(struct node *n)
@@ -467,8 +467,7 @@ static void do_chaos(void)
 		n->clock_skew += chance(50) ? rnd(3000) : n->clock_skew > 5000 ? (uint64_t)0 - rnd(100) : 0;
 		break;
 	case CHAOS_PROMOTE:
-		if (chance(30))
-			by_hand(n);
+		by_hand(n);
 		break;
 	case CHAOS_SWITCH:
 		hand_over();
@@ -544,22 +543,22 @@ static void step(void)
 			node_start(n);
 		return;
 	}
-	if (what < 44)
+	if (what < 40)
 		for (i = 0; i < 3; i++)
 			do_link();
-	else if (what < 56)
+	else if (what < 52)
 		node_todo(n);
-	else if (what < 64)
+	else if (what < 60)
 		node_disk(n);
-	else if (what < 72)
+	else if (what < 67)
 		node_sync(n);
-	else if (what < 86)
+	else if (what < 81)
 		do_prog(n);
-	else if (what < 89)
+	else if (what < 84)
 		do_kernel(n);
-	else if (what < 91)
+	else if (what < 86)
 		do_marks(n);
-	else if (what < 95)
+	else if (what < 91)
 		do_dial(n);
 	else if (!W->calm)
 		do_chaos();
