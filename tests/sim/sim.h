@@ -255,6 +255,8 @@ void op_answer(struct node *n, unsigned prog, int error, seq_t seq);
 void prog_start(struct node *n, unsigned prog);
 void prog_retry(struct node *n, unsigned prog);
 void progs_end(struct node *n);
+/* The primary of the highest epoch, or NULL. */
+struct node *world_leader(void);
 bool world_run(struct world *w);
 
 #endif
