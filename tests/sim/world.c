@@ -436,7 +436,7 @@ static void hand_over(void)
 static void do_chaos(void)
 {
 	enum chaos kind = chance(30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
-	struct node *n = any_node();
+	struct node *l0 = world_leader(), *n = l0 && chance(30) ? l0 : any_node();
 	struct simlink *l;
 	unsigned k = (unsigned)rnd(LINKS_MAX), i;
 
@@ -717,7 +717,8 @@ static void set_up(void)
 
 	W->rng = W->seed * 0x2545f4914f6cdd1du;
 	W->next_op = W->next_uid = 1;
-	W->nodes = 2 + (unsigned)rnd(NODES_MAX - 1);
+	W->nodes = chance(40) ? 2 : 2 + (unsigned)rnd(NODES_MAX - 1);
+	W->lazy = chance(40);
 	W->sync_replicas = replicas[rnd(ARRAY_LEN(replicas))];
 	if (W->sync_replicas != PRIMARY_SYNC_ALL && W->sync_replicas >= W->nodes)
 		W->sync_replicas = W->nodes - 1;
