@@ -32,7 +32,7 @@
 #define TODO_MAX  256u
 #define CLIENTS   64u                   /* in a store's state */
 #define FEED_KEEP 24u
-#define LEASE_MS  150u
+#define LEASE_MS  80u
 #define MSG_UNKNOWN 0x1f0u              /* of a version to come; without WIRE_MUST */
 #define PIECE     6u                    /* changes in a frame of a diff */
 
@@ -170,7 +170,7 @@ struct node {
 	uint64_t down_since;
 	/* When it was last seen to be fed by which primary, directly. */
 	uint64_t live_at;
-	unsigned live_with, live_boot;
+	unsigned live_with;
 	enum replica_state last_state;
 };
 

@@ -304,7 +304,7 @@ struct node *world_leader(void)
 /* Who is gone for less than a lease is not forgotten. */
 static bool lately(const struct node *n, const struct node *to)
 {
-	return n->alive && !W->skewed && n->live_with == to->id && n->live_boot == to->boot && n->live_at != 0 &&
+	return n->alive && !W->skewed && n->live_with == to->id && n->live_at != 0 &&
 	       W->now < n->live_at + LEASE_MS / 2;
 }
 
@@ -326,7 +326,6 @@ static void watch_live(void)
 			continue;
 		n->live_at = W->now;
 		n->live_with = l->id;
-		n->live_boot = l->boot;
 	}
 }
 
@@ -440,6 +439,8 @@ static void do_chaos(void)
 	struct simlink *l;
 	unsigned k = (unsigned)rnd(LINKS_MAX), i;
 
+	for (i = 0; i < 4 && !(W->kinds & 1u << kind); i++)
+		kind = (enum chaos)rnd(CHAOS_COUNT);
 	if (!n->alive || !(W->kinds & 1u << kind))
 		return;
 	switch (kind) {
@@ -549,9 +550,11 @@ static void step(void)
 	else if (what < 52)
 		node_todo(n);
 	else if (what < 60)
-		node_disk(n);
+		for (i = 0; i < W->nodes; i++)
+			node_disk(&W->node[i]);
 	else if (what < 67)
-		node_sync(n);
+		for (i = 0; i < W->nodes; i++)
+			node_sync(&W->node[i]);
 	else if (what < 81)
 		do_prog(n);
 	else if (what < 84)
@@ -712,7 +715,7 @@ static void dump(void)
 
 static void set_up(void)
 {
-	static const uint32_t replicas[] = { 0, 0, 1, 2, PRIMARY_SYNC_ALL };
+	static const uint32_t replicas[] = { 0, 0, 1, 2, 3, PRIMARY_SYNC_ALL };
 	unsigned i;
 
 	W->rng = W->seed * 0x2545f4914f6cdd1du;
@@ -728,6 +731,9 @@ static void set_up(void)
 		W->kinds = (unsigned)rnd(1u << CHAOS_COUNT) | 1u << CHAOS_BREAK;
 		if (chance(50))
 			W->kinds &= ~(1u << CHAOS_PROMOTE);
+		/* And a quarter of little else but switch-overs. */
+		if (chance(25))
+			W->kinds = 1u << CHAOS_BREAK | 1u << CHAOS_SWITCH | (chance(50) ? 1u << CHAOS_KILL : 1u << CHAOS_FULL);
 	}
 	for (i = 0; i < W->nodes; i++) {
 		struct node *n = &W->node[i];
