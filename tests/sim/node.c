@@ -542,7 +542,7 @@ void node_demote(struct node *n, uint64_t promised)
 
 void node_disk(struct node *n)
 {
-	if (!n->alive || chance(60))
+	if (!n->alive || chance(60) || (n->hand && chance(60)))
 		return;
 	if (n->promise) {
 		n->st.promised = max_u64(n->st.promised, n->promise);

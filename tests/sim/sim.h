@@ -32,7 +32,7 @@
 #define TODO_MAX  256u
 #define CLIENTS   64u                   /* in a store's state */
 #define FEED_KEEP 24u
-#define LEASE_MS  80u
+#define LEASE_MS  120u
 #define MSG_UNKNOWN 0x1f0u              /* of a version to come; without WIRE_MUST */
 #define PIECE     6u                    /* changes in a frame of a diff */
 
@@ -185,6 +185,7 @@ struct world {
 	uint64_t next_op, next_uid, next_client;
 	uint64_t parent_of[UID_MAX];
 	bool lazy;                      /* disks are written rarely: a power cut takes much */
+	bool gentle;                    /* links live long */
 	bool crashed;                   /* a process or a machine */
 	bool skewed;                    /* a clock has jumped */
 	bool promoted;                  /* by hand: what is not on other disks may be put aside */

@@ -243,6 +243,8 @@ static void do_kernel(struct node *n)
 	uint64_t ino = n->st.s.ino[rnd(KEYS)];
 	unsigned i;
 
+	if (!n->alive)
+		return;
 	if (ino != 0 && chance(60)) {
 		n->knows[ino] = 1;
 		return;
@@ -283,8 +285,8 @@ static bool live(const struct node *n, const struct node *to, unsigned depth)
 	if (ps.link != s.link || ps.state != PEER_STREAMS)
 		return false;
 	if (up == to)
-		return depth == 0 || node_now(n) > n->down_since + 4 * LEASE_MS;
-	return node_now(n) > n->down_since + 4 * LEASE_MS && live(up, to, depth + 1);
+		return depth == 0 || node_now(n) > n->down_since + 2 * LEASE_MS;
+	return node_now(n) > n->down_since + 2 * LEASE_MS && live(up, to, depth + 1);
 }
 
 struct node *world_leader(void)
@@ -305,7 +307,7 @@ struct node *world_leader(void)
 static bool lately(const struct node *n, const struct node *to)
 {
 	return n->alive && !W->skewed && n->live_with == to->id && n->live_at != 0 &&
-	       W->now < n->live_at + LEASE_MS / 2;
+	       W->now < n->live_at + LEASE_MS * 3 / 4;
 }
 
 static void watch_live(void)
@@ -333,7 +335,7 @@ static void do_marks(struct node *n)
 {
 	unsigned i, k;
 
-	if (primary_state(n->p) != PRIMARY_LEADS)
+	if (!n || primary_state(n->p) != PRIMARY_LEADS)
 		return;
 	for (i = 0; i < n->st.s.orphan_count; i++) {
 		uint64_t ino = n->st.s.orphans[i].ino;
@@ -434,14 +436,14 @@ static void hand_over(void)
 
 static void do_chaos(void)
 {
-	enum chaos kind = chance(30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
+	enum chaos kind = chance(W->gentle ? 4 : 30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
 	struct node *l0 = world_leader(), *n = l0 && chance(30) ? l0 : any_node();
 	struct simlink *l;
 	unsigned k = (unsigned)rnd(LINKS_MAX), i;
 
 	for (i = 0; i < 4 && !(W->kinds & 1u << kind); i++)
 		kind = (enum chaos)rnd(CHAOS_COUNT);
-	if (!n->alive || !(W->kinds & 1u << kind))
+	if (!n->alive || !(W->kinds & 1u << kind) || (W->gentle && chance(60)))
 		return;
 	switch (kind) {
 	case CHAOS_BREAK:
@@ -558,9 +560,10 @@ static void step(void)
 	else if (what < 81)
 		do_prog(n);
 	else if (what < 84)
-		do_kernel(n);
+		for (i = 0; i < W->nodes; i++)
+			do_kernel(&W->node[i]);
 	else if (what < 86)
-		do_marks(n);
+		do_marks(world_leader());
 	else if (what < 91)
 		do_dial(n);
 	else if (!W->calm)
@@ -731,16 +734,19 @@ static void set_up(void)
 		W->kinds = (unsigned)rnd(1u << CHAOS_COUNT) | 1u << CHAOS_BREAK;
 		if (chance(50))
 			W->kinds &= ~(1u << CHAOS_PROMOTE);
-		/* And a quarter of little else but switch-overs. */
-		if (chance(25))
-			W->kinds = 1u << CHAOS_BREAK | 1u << CHAOS_SWITCH | (chance(50) ? 1u << CHAOS_KILL : 1u << CHAOS_FULL);
+		/* And a third where links live long, relays too, and little else happens but switch-overs or restarts. */
+		if (chance(33)) {
+			W->gentle = true;
+			W->lazy = false;
+			W->kinds = 1u << CHAOS_BREAK | (chance(60) ? 1u << CHAOS_SWITCH : 1u << CHAOS_KILL);
+		}
 	}
 	for (i = 0; i < W->nodes; i++) {
 		struct node *n = &W->node[i];
 
 		n->id = i;
 		n->version = chance(25) ? 2 : 1;
-		n->from = i == 0 ? 0 : chance(70) ? 0 : (unsigned)rnd(i);
+		n->from = i == 0 ? 0 : chance(W->gentle ? 40 : 70) ? 0 : (unsigned)rnd(i);
 		n->st.primary = i == 0;
 		node_start(n);
 	}
