@@ -503,6 +503,8 @@ static void do_dial(struct node *n)
 	struct replica_status s;
 	unsigned i;
 
+	if (!n->alive)
+		return;
 	replica_status(n->r, node_now(n), &s);
 	if (s.state != REPLICA_DOWN || n->from == n->id || node_leads(n) || n->fence || n->lead || in_ring(n) ||
 	    !W->node[n->from].alive)
@@ -565,7 +567,8 @@ static void step(void)
 	else if (what < 86)
 		do_marks(world_leader());
 	else if (what < 91)
-		do_dial(n);
+		for (i = 0; i < W->nodes; i++)
+			do_dial(&W->node[i]);
 	else if (!W->calm)
 		do_chaos();
 	for (i = 0; i < W->nodes; i++) {
