@@ -5,12 +5,12 @@
 # whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
 # Not here, since no simulated program makes as many calls or speaks in a lower epoch: the window of 32 calls and a stream below
 # a promise (tests/unit/test_replica.c).
-#   tests/sim/mutants.sh [NAME...]      SEEDS=60000: most that one mutant gets; KEEP=1: leave the copies
+#   tests/sim/mutants.sh [NAME...]      SEEDS=200000: most that one mutant gets; KEEP=1: leave the copies
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 MODE=${MODE:-release}
 CC=${CC:-gcc}
-SEEDS=${SEEDS:-60000}
+SEEDS=${SEEDS:-200000}
 T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
 clean_up() { [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
 trap clean_up EXIT

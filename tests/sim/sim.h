@@ -185,7 +185,7 @@ struct world {
 	uint64_t next_op, next_uid, next_client;
 	uint64_t parent_of[UID_MAX];
 	bool lazy;                      /* disks are written rarely: a power cut takes much */
-	bool gentle;                    /* links live long */
+	bool gentle, chain;             /* links live long; each node is fed by the one before it */
 	bool crashed;                   /* a process or a machine */
 	bool skewed;                    /* a clock has jumped */
 	bool promoted;                  /* by hand: what is not on other disks may be put aside */

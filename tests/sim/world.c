@@ -166,7 +166,7 @@ static void begin(struct node *n, unsigned prog)
 
 void prog_start(struct node *n, unsigned prog)
 {
-	static const enum change_type types[] = { 0, 0, CHANGE_CREATE, CHANGE_CREATE, CHANGE_DELETE, CHANGE_PUT, CHANGE_PUT };
+	static const enum change_type types[] = { 0, 0, CHANGE_CREATE, CHANGE_CREATE, CHANGE_DELETE, CHANGE_DELETE, CHANGE_PUT };
 	struct op *o;
 
 	if (W->next_op == OPS_MAX)
@@ -742,6 +742,10 @@ static void set_up(void)
 			W->gentle = true;
 			W->lazy = false;
 			W->kinds = 1u << CHAOS_BREAK | (chance(60) ? 1u << CHAOS_SWITCH : 1u << CHAOS_KILL);
+			/* Some of them a chain, each node fed by the one before it. */
+			W->chain = chance(50);
+			if (W->chain && W->nodes == 2)
+				W->nodes = 3;
 		}
 	}
 	for (i = 0; i < W->nodes; i++) {
@@ -749,7 +753,7 @@ static void set_up(void)
 
 		n->id = i;
 		n->version = chance(25) ? 2 : 1;
-		n->from = i == 0 ? 0 : chance(W->gentle ? 40 : 70) ? 0 : (unsigned)rnd(i);
+		n->from = i == 0 ? 0 : W->chain ? i - 1 : chance(70) ? 0 : (unsigned)rnd(i);
 		n->st.primary = i == 0;
 		node_start(n);
 	}
