@@ -249,11 +249,11 @@ run
 
 # -------------------------------------------------------------------------------------------------------------- holds
 begin no-hold P5 'holds do not matter'
-change $P 'if (peer->tree_applied < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (peer->tree_applied < seq || peer->holds_more)'
+change $P 'if (sure_applied(peer) < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (sure_applied(peer) < seq || peer->holds_more)'
 run
 
 begin mark-unacked P5 'an orphan is marked before everyone knows that it is one'
-change $P 'if (peer->tree_applied < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (peer->holds_more || idset_has(&peer->holds, ino))'
+change $P 'if (sure_applied(peer) < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (peer->holds_more || idset_has(&peer->holds, ino))'
 run
 
 begin hold-after-ack R5 'a hold is sent after the acknowledgement'
@@ -274,6 +274,10 @@ change $PP '		if (other->link != 0)
 		free_peer(p, other);' '		primary_close_peer(p, other, "the same store has connected again");'
 run
 
+begin gone-applied P5 'who is gone counts with what it had applied, not with what is on its disk'
+change $P '	return peer->state == PEER_GONE ? peer->tree_durable : peer->tree_applied;' '	return peer->tree_applied;'
+run
+
 begin unrestated P5 'holds are not restated at a new link'
 change $R '		h.hold_count = count;' '		h.hold_count = 0 * count;'
 run
@@ -283,7 +287,7 @@ change tests/sim/node.c '			replica_hold(n->r, t.ino, true);' '			(void)t.ino;'
 run
 
 begin relay-ack P5 'a relay acknowledges what those that it feeds have not'
-change $P '		*applied = min_u64(*applied, peer->tree_applied);' ''
+change $P '		*applied = min_u64(*applied, sure_applied(peer));' ''
 run
 
 # -------------------------------------------------------------------------------------------------------------- links
