@@ -268,20 +268,15 @@ void primary_set_stale(struct primary *p, uint32_t stale_ms)
 	p->stale_ms = stale_ms;
 }
 
-/* How many replicas are known to have seq on disk. */
+/* How many replicas are known to have seq on disk. Only those that are fed by us: one behind a relay may just have come
+ * from there to here, or gone to another, and would be counted twice. */
 static uint64_t count_durable(const struct primary *p, seq_t seq)
 {
 	const struct primary_peer *peer;
 	uint64_t n = 0;
 
-	for (peer = p->peers; peer; peer = peer->next) {
-		if (peer->state != PEER_STREAMS || !peer->acked)
-			continue;
-		if (peer->tree_durable >= seq)
-			n += peer->tree_count;
-		else if (peer->durable >= seq)
-			n++;
-	}
+	for (peer = p->peers; peer; peer = peer->next)
+		n += peer->state == PEER_STREAMS && peer->acked && peer->durable >= seq;
 	return n;
 }
 
@@ -300,16 +295,10 @@ static seq_t enough_disks(const struct primary *p)
 				best = min_u64(best, peer->acked ? peer->tree_durable : 0);
 		return best;
 	}
-	for (peer = p->peers; peer; peer = peer->next) {
-		seq_t try[2] = { peer->durable, peer->tree_durable };
-		unsigned i;
-
-		if (peer->state != PEER_STREAMS || !peer->acked)
-			continue;
-		for (i = 0; i < 2; i++)
-			if (try[i] > best && count_durable(p, try[i]) >= p->o.sync_replicas)
-				best = try[i];
-	}
+	for (peer = p->peers; peer; peer = peer->next)
+		if (peer->state == PEER_STREAMS && peer->acked && peer->durable > best &&
+		    count_durable(p, peer->durable) >= p->o.sync_replicas)
+			best = peer->durable;
 	return min_u64(best, p->durable);
 }
 

@@ -106,7 +106,8 @@ struct primary_options {
 	uint16_t version;               /* MSG_VERSION; tests pretend others */
 	uint32_t lease_ms;              /* 10000 */
 	uint32_t keep_ms;               /* 1000: POSITION at least this often */
-	uint32_t sync_replicas;         /* 0: fsync needs this disk; N: N others too; PRIMARY_SYNC_ALL */
+	uint32_t sync_replicas;         /* 0: fsync needs this disk; N: N that are fed from here too; PRIMARY_SYNC_ALL: all
+	                                   that stream, and those behind them */
 	uint32_t sync_wait_ms;          /* 10000: longest that a fsync waits for replicas; then EIO */
 	uint32_t switch_wait_ms;        /* 10000: longest that a switch-over parks changes */
 };

@@ -213,7 +213,7 @@ void rcall_unsend(struct replica *r)
 	}
 	r->answered = 0;
 	for (i = 0; i < r->client_count;) {
-		r->clients[i].announced = false;
+		r->clients[i].announced = r->clients[i].came_back = false;
 		if (r->clients[i].gone) {
 			/* The end of the link has said it. */
 			free(r->clients[i].locks);
@@ -474,6 +474,7 @@ void replica_client(struct replica *r, uint64_t client, uint64_t session, uint64
 		if (c && c->session == session) {
 			drop_forwards(r, client);
 			c->gone = true;
+			c->came_back = false;
 		}
 		return;
 	}
@@ -485,12 +486,18 @@ void replica_client(struct replica *r, uint64_t client, uint64_t session, uint64
 	/* Without memory its calls are refused, and it comes again. */
 	if (!c)
 		return;
-	if (c->session != session)
+	if (c->session != session) {
 		drop_forwards(r, client);
+		c->announced = false;
+	}
+	/* Its calls begin anew; the primary must hear that, since they have the same numbers on the same link. */
+	if (c->gone && c->announced)
+		c->came_back = true;
 	c->session = session;
 	c->low = max_u64(c->low, low);
+	if (c->gone || locks)
+		c->announced = false;
 	c->gone = false;
-	c->announced = false;
 	if (locks) {
 		free(c->locks);
 		c->locks = malloc(len > 0 ? len : 1);
@@ -502,8 +509,9 @@ void replica_client(struct replica *r, uint64_t client, uint64_t session, uint64
 
 static int announce(struct replica *r, struct rclient *c)
 {
+	bool gone = c->gone || c->came_back;
 	const struct msg_client m = { r->link_epoch, c->id, c->session, c->low,
-				      (c->gone ? CLIENT_GONE : 0) | (c->locks ? CLIENT_LOCKS : 0), c->locks, c->locks_len };
+				      (gone ? CLIENT_GONE : 0) | (c->locks ? CLIENT_LOCKS : 0), c->locks, c->locks_len };
 	size_t size = 64 + (size_t)c->locks_len;
 	uint8_t *buf = malloc(size);
 	struct wire_writer w = wire_writer(buf, size);
@@ -517,6 +525,10 @@ static int announce(struct replica *r, struct rclient *c)
 	free(buf);
 	if (e < 0)
 		return e;
+	if (c->came_back) {
+		c->came_back = false;
+		return c->gone ? 0 : announce(r, c);
+	}
 	free(c->locks);
 	c->locks = NULL;
 	c->locks_len = 0;

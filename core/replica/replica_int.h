@@ -35,6 +35,7 @@ struct rclient {
 	uint64_t id, session, low;
 	bool announced;                 /* on this link */
 	bool gone;                      /* to be said, then forgotten */
+	bool came_back;                 /* before that was said: it is to be said first */
 	uint8_t *locks;                 /* to be stated with the next announcement, or NULL */
 	uint32_t locks_len;
 };

@@ -215,12 +215,8 @@ begin not-own-disk P4 'replicas alone make an fsync done'
 change $P '	return min_u64(best, p->durable);' '	return best;'
 run
 
-begin tree-count P4 'a relay counts those that it feeds twice'
-change $P '		*count += peer->tree_count;' '		*count += 2 * peer->tree_count;'
-run
-
 begin applied-counts P4 'what is applied on replicas counts as on disk'
-change $PP '	peer->tree_durable = m.tree_durable;' '	peer->tree_durable = m.tree_applied;'
+change $PP '	peer->durable = m.durable;' '	peer->durable = m.applied;'
 run
 
 begin lost-untold R6 'an fsync after own changes were lost is a success'
