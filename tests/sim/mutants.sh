@@ -282,6 +282,11 @@ begin relay-holds P5 'a relay does not pass on the holds of those that it feeds'
 change tests/sim/node.c '			replica_hold(n->r, t.ino, true);' '			(void)t.ino;'
 run
 
+begin relay-order R5 'a relay passes acknowledgements on before the holds that came before them'
+change tests/sim/node.c '		if (i == n->todo_count)
+			replica_tree' '			replica_tree'
+run
+
 begin relay-ack P5 'a relay acknowledges what those that it feeds have not'
 change $P '		*applied = min_u64(*applied, sure_applied(peer));' ''
 run

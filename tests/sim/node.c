@@ -719,6 +719,7 @@ void node_look(struct node *n)
 	enum primary_state ps = primary_state(n->p);
 	seq_t applied, durable;
 	uint32_t count;
+	unsigned i;
 
 	replica_status(n->r, node_now(n), &s);
 	if (s.state == REPLICA_STREAM && ps == PRIMARY_OFF) {
@@ -729,10 +730,14 @@ void node_look(struct node *n)
 		if (n->st.n + 1 > FEED_KEEP && n->feed_from < n->st.n + 1 - FEED_KEEP)
 			n->feed_from = n->st.n + 1 - FEED_KEEP;
 		primary_set_stale(n->p, (uint32_t)s.stale_ms);
+		for (i = 0; i < n->todo_count && n->todo[i].kind != TODO_HELD; i++)
+			;
 		applied = n->st.n;
 		durable = n->st.durable;
 		primary_tree(n->p, &applied, &durable, &count);
-		replica_tree(n->r, applied, durable, count);
+		/* Not past holds that are still on their way between the threads. */
+		if (i == n->todo_count)
+			replica_tree(n->r, applied, durable, count);
 	}
 }
 
