@@ -346,6 +346,7 @@ void msg_put_call(struct wire_writer *w, const struct msg_call *m)
 	wire_put_u64(w, m->session);
 	wire_put_u64(w, m->request);
 	wire_put_u64(w, m->low);
+	wire_put_u64(w, m->tag);
 	wire_put_fixed(w, m->bytes, m->len);
 }
 
@@ -358,6 +359,7 @@ int msg_get_call(const uint8_t *p, size_t len, struct msg_call *ret)
 	ret->session = wire_get_u64(&r);
 	ret->request = wire_get_u64(&r);
 	ret->low = wire_get_u64(&r);
+	ret->tag = wire_get_u64(&r);
 	ret->bytes = get_rest(&r, &ret->len);
 	if (wire_end(&r, "call") < 0)
 		return -EPROTO;
@@ -377,6 +379,7 @@ void msg_put_result(struct wire_writer *w, const struct msg_result *m)
 	wire_put_u32(w, m->flags);
 	wire_put_u64(w, m->seq);
 	wire_put_u64(w, m->number);
+	wire_put_u64(w, m->tag);
 }
 
 int msg_get_result(const uint8_t *p, size_t len, struct msg_result *ret)
@@ -392,6 +395,7 @@ int msg_get_result(const uint8_t *p, size_t len, struct msg_result *ret)
 	ret->flags = wire_get_u32(&r);
 	ret->seq = wire_get_u64(&r);
 	ret->number = wire_get_u64(&r);
+	ret->tag = wire_get_u64(&r);
 	if (wire_end(&r, "result") < 0)
 		return -EPROTO;
 	if (error >= 4096)

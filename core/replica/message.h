@@ -185,6 +185,7 @@ struct msg_call {
 	uint64_t client, session, request, low;
 	const uint8_t *bytes;
 	uint32_t len;
+	uint64_t tag;                   /* of this sending, on this link: the result repeats it */
 };
 
 #define RESULT_SYNC 1u          /* its answer waited for disks */
@@ -196,6 +197,7 @@ struct msg_result {
 	uint32_t flags;
 	seq_t seq;                      /* after it */
 	uint64_t number;
+	uint64_t tag;                   /* of the call that it answers */
 };
 
 struct msg_cancel {

@@ -390,8 +390,8 @@ static int sent(struct primary_peer *peer, int r)
 static int send_result(struct primary *p, struct primary_peer *peer, const struct client *c, const struct call_slot *s)
 {
 	const struct msg_result m = { p->epoch, c->id, c->session, s->request, s->res.error, s->res.sync ? RESULT_SYNC : 0,
-				      s->res.seq, s->res.number };
-	uint8_t buf[64];
+				      s->res.seq, s->res.number, s->tag };
+	uint8_t buf[96];
 	struct wire_writer w = wire_writer(buf, sizeof buf);
 
 	msg_put_result(&w, &m);

@@ -16,6 +16,7 @@ enum slot_state { SLOT_FREE, SLOT_RUNS, SLOT_SYNC, SLOT_READY };
 struct call_slot {
 	enum slot_state state;
 	uint64_t request, token;
+	uint64_t tag;                   /* that its link gave it */
 	uint64_t since;                 /* SYNC: waiting since */
 	struct primary_result res;
 };

@@ -618,12 +618,9 @@ static struct client *client_of(struct primary *p, struct primary_peer *peer, ui
 }
 
 /* Answer at once, without running it. */
-static void answer_error(struct primary_peer *peer, struct call_slot *s, uint64_t request, int error)
+static void answer_error(struct primary_peer *peer, struct call_slot *s, const struct msg_call *m, int error)
 {
-	s->state = SLOT_READY;
-	s->request = request;
-	s->token = 0;
-	s->res = (struct primary_result){ .error = error };
+	*s = (struct call_slot){ .state = SLOT_READY, .request = m->request, .tag = m->tag, .res = { .error = error } };
 	peer->ready++;
 }
 
@@ -653,7 +650,7 @@ static int on_call(struct primary *p, struct primary_peer *peer, const uint8_t *
 		return 0;
 	}
 	if (peer->no_calls || peer->read_only) {
-		answer_error(peer, s, m.request, -EROFS);
+		answer_error(peer, s, &m, -EROFS);
 	} else {
 		const struct primary_run run = { p->next_token, peer->link, m.client, m.session, m.request, m.low, m.bytes,
 						 m.len };
@@ -663,7 +660,7 @@ static int on_call(struct primary *p, struct primary_peer *peer, const uint8_t *
 			return r;
 		p->next_token++;
 		p->running++;
-		*s = (struct call_slot){ .state = SLOT_RUNS, .request = m.request, .token = run.token };
+		*s = (struct call_slot){ .state = SLOT_RUNS, .request = m.request, .token = run.token, .tag = m.tag };
 	}
 	c->newest = m.request;
 	return 0;

@@ -173,13 +173,14 @@ int rcall_on_result(struct replica *r, const struct msg_result *m)
 	struct rcall *c;
 
 	for (c = r->calls.first; c; c = c->next)
-		if (c->request == m->request && c->client == m->client && c->session == m->session)
+		if (c->state == RCALL_SENT && c->tag == m->tag)
 			break;
-	/* One that was given up, or is of an earlier connection of who is fed. */
-	if (!c || (c->own ? 0 : c->session != m->session))
+	/* One that was given up, or an earlier sending of one that is sent again: who is fed has lost its link meanwhile. */
+	if (!c)
 		return 0;
-	if (c->state != RCALL_SENT)
-		return err_set(EPROTO, "a result of call %llu, which was not sent", (unsigned long long)m->request);
+	if (c->request != m->request || c->client != m->client)
+		return err_set(EPROTO, "a result of call %llu, the call was %llu", (unsigned long long)m->request,
+			       (unsigned long long)c->request);
 	c->state = RCALL_ANSWERED;
 	c->answer = (struct replica_answer){ m->error, m->flags, m->seq, m->number };
 	r->answered++;
@@ -236,7 +237,8 @@ uint64_t rcall_low(const struct replica *r)
 
 static int transmit(struct replica *r, struct rcall *c)
 {
-	struct msg_call m = { r->link_epoch, c->client, c->session, c->request, c->own ? rcall_low(r) : c->low, NULL, 0 };
+	struct msg_call m = { r->link_epoch, c->client, c->session, c->request, c->own ? rcall_low(r) : c->low, NULL, 0,
+			      ++r->next_tag };
 	uint8_t head[64];
 	struct wire_writer w = wire_writer(head, sizeof head);
 	int e;
@@ -253,6 +255,7 @@ static int transmit(struct replica *r, struct rcall *c)
 	e = r->ops->send(r->ctx, r->link, MSG_CALL, head, (uint32_t)wire_used(&w), c->bytes, c->len);
 	if (e == 0) {
 		c->state = RCALL_SENT;
+		c->tag = m.tag;
 		c->ever_sent = true;
 	}
 	return e;

@@ -16,6 +16,7 @@ struct rcall {
 	bool ever_sent;                 /* on whatever link: nobody knows whether it was run */
 	enum rcall_state state;         /* on this link */
 	uint64_t client, session, request, low;
+	uint64_t tag;                   /* of its last sending */
 	uint64_t token;                 /* of one that is fed */
 	uint64_t cookie, object;
 	uint32_t flags;
@@ -83,7 +84,7 @@ struct replica {
 	unsigned news_count;
 	/* Calls: numbered ones in the order of sending; own ones that have no number yet. */
 	struct rcall_list calls, queue;
-	uint64_t next_request;
+	uint64_t next_request, next_tag;
 	size_t bytes;
 	unsigned answered;              /* of calls: have a result, wait for their change */
 	struct rclient *clients;

@@ -338,10 +338,10 @@ static void make(struct input *in, unsigned type, struct wire_writer *w)
 		msg_put_ack(w, &(struct msg_ack){ a, b, c, d, e, u8(in) });
 		break;
 	case MSG_CALL:
-		msg_put_call(w, &(struct msg_call){ a, b, c, d, e, ids, u8(in) % 24 });
+		msg_put_call(w, &(struct msg_call){ a, b, c, d, e, ids, u8(in) % 24, u8(in) });
 		break;
 	case MSG_RESULT:
-		msg_put_result(w, &(struct msg_result){ a, b, c, d, -(int32_t)u8(in), u8(in), e, 1 });
+		msg_put_result(w, &(struct msg_result){ a, b, c, d, -(int32_t)u8(in), u8(in), e, 1, u8(in) % 8 });
 		break;
 	case MSG_CANCEL:
 		msg_put_cancel(w, &(struct msg_cancel){ a, b, c, d });

@@ -184,9 +184,8 @@ begin no-token P3 'an answer goes to whatever run comes first'
 change $P ' && s->token == token) {' ') {'
 run
 
-begin no-session P3 'a relay takes an answer of an earlier connection of its client'
-change $RC '		if (c->request == m->request && c->client == m->client && c->session == m->session)' '		if (c->request == m->request && c->client == m->client)'
-change $RC '	if (!c || (c->own ? 0 : c->session != m->session))' '	if (!c)'
+begin no-tag P3 'a relay takes an answer of an earlier sending of the call'
+change $RC '		if (c->state == RCALL_SENT && c->tag == m->tag)' '		if (c->state == RCALL_SENT && c->request == m->request && c->client == m->client)'
 run
 
 begin not-moved P3 'a client that comes by another way is still answered on the old one'

@@ -646,7 +646,7 @@ static void operate(void)
 
 		if (n != l && node_leads(n))
 			demote(n);
-		n->from = l->id;
+		n->from = W->chain ? (i + W->nodes - 1) % W->nodes : l->id;
 	}
 }
 

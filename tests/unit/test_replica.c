@@ -118,10 +118,10 @@ static size_t put(unsigned type, uint8_t *to, size_t size)
 		msg_put_ack(&w, &(struct msg_ack){ 9, 8, 7, 6, 5, 4 });
 		break;
 	case MSG_CALL:
-		msg_put_call(&w, &(struct msg_call){ 9, 8, 7, 6, 5, ids, 24 });
+		msg_put_call(&w, &(struct msg_call){ 9, 8, 7, 6, 5, ids, 24, 3 });
 		break;
 	case MSG_RESULT:
-		msg_put_result(&w, &(struct msg_result){ 9, 8, 7, 6, -17, RESULT_SYNC, 5, 4 });
+		msg_put_result(&w, &(struct msg_result){ 9, 8, 7, 6, -17, RESULT_SYNC, 5, 4, 3 });
 		break;
 	case MSG_CANCEL:
 		msg_put_cancel(&w, &(struct msg_cancel){ 9, 8, 7, 6 });
@@ -192,7 +192,7 @@ static void test_message__exact_end(void **state)
 			exact = malloc(cut + 1);
 			assert_non_null(exact);
 			memcpy(exact, buf, cut);
-			if (!rest || cut < 40)
+			if (!rest || cut < (type == MSG_CALL ? 48u : 40u))
 				assert_int_equal(get(type, exact, cut, &m), -EPROTO);
 			free(exact);
 		}
@@ -231,6 +231,7 @@ static void test_message__fields(void **state)
 	assert_int_equal(get(MSG_RESULT, buf, put(MSG_RESULT, buf, sizeof buf), &m), 0);
 	assert_int_equal(m.result.error, -17);
 	assert_int_equal(m.result.flags, RESULT_SYNC);
+	assert_int_equal(m.result.tag, 3);
 	assert_int_equal(get(MSG_CHANGE, buf, put(MSG_CHANGE, buf, sizeof buf), &m), 0);
 	assert_int_equal(m.change.seq, 7);
 	assert_int_equal(m.change.len, 24);
@@ -280,10 +281,10 @@ static void test_message__impossible(void **state)
 	msg_put_ack(&w, &(struct msg_ack){ 1, 5, 6, 5, 5, 1 });
 	assert_int_equal(get(MSG_ACK, buf, wire_used(&w), &m), -EPROTO);
 	w = wire_writer(buf, sizeof buf);
-	msg_put_call(&w, &(struct msg_call){ 1, 1, 1, 33, 1, NULL, 0 });
+	msg_put_call(&w, &(struct msg_call){ 1, 1, 1, 33, 1, NULL, 0, 1 });
 	assert_int_equal(get(MSG_CALL, buf, wire_used(&w), &m), -EPROTO);
 	w = wire_writer(buf, sizeof buf);
-	msg_put_result(&w, &(struct msg_result){ 1, 1, 1, 1, -4096, 0, 1, 1 });
+	msg_put_result(&w, &(struct msg_result){ 1, 1, 1, 1, -4096, 0, 1, 1, 1 });
 	assert_int_equal(get(MSG_RESULT, buf, wire_used(&w), &m), -EPROTO);
 }
 
@@ -993,12 +994,12 @@ static void test_calls__hostile(void **state)
 		struct msg_call c;
 		int r;
 	} tries[] = {
-		{ { 1, 5, 1, 2, 1, NULL, 0 }, 0 },
-		{ { 1, 5, 1, 2, 1, NULL, 0 }, -EPROTO },        /* again */
-		{ { 1, 5, 1, 1, 1, NULL, 0 }, -EPROTO },        /* backwards */
-		{ { 1, 6, 1, 3, 1, NULL, 0 }, 0 },              /* not its client */
-		{ { 1, 5, 0, 3, 1, NULL, 0 }, 0 },              /* an old session */
-		{ { 0, 5, 1, 3, 1, NULL, 0 }, -ESTALE },        /* an old epoch */
+		{ { 1, 5, 1, 2, 1, NULL, 0, 1 }, 0 },
+		{ { 1, 5, 1, 2, 1, NULL, 0, 1 }, -EPROTO },        /* again */
+		{ { 1, 5, 1, 1, 1, NULL, 0, 1 }, -EPROTO },        /* backwards */
+		{ { 1, 6, 1, 3, 1, NULL, 0, 1 }, 0 },              /* not its client */
+		{ { 1, 5, 0, 3, 1, NULL, 0, 1 }, 0 },              /* an old session */
+		{ { 0, 5, 1, 3, 1, NULL, 0, 1 }, -ESTALE },        /* an old epoch */
 	};
 	uint8_t buf[64];
 	unsigned i;
