@@ -259,34 +259,36 @@ static void do_kernel(struct node *n)
 }
 
 /* Is n connected with `to`, directly or over relays, as both ends see it, and for long enough that who left another
- * place is known here? */
-static bool live(const struct node *n, const struct node *to, unsigned depth)
+ * place is known here? How many links it is away; 0: it is not. */
+static unsigned live(const struct node *n, const struct node *to, unsigned depth)
 {
 	struct replica_status s;
 	struct primary_peer_status ps;
 	const struct simlink *l;
 	const struct node *up;
-	unsigned i;
+	unsigned i, hops;
 
 	if (!n->alive || depth > NODES_MAX)
-		return false;
+		return 0;
 	replica_status(n->r, node_now(n), &s);
 	if (s.state != REPLICA_STREAM)
-		return false;
+		return 0;
 	l = link_find(s.link);
 	if (!l || l->cut || !l->up[0] || !l->up[1])
-		return false;
+		return 0;
 	up = &W->node[l->node[1]];
 	if (!up->alive || up->boot != l->boot[1])
-		return false;
+		return 0;
 	for (i = 0; primary_peer_status(up->p, i, node_now(up), &ps) == 0; i++)
 		if (ps.link == s.link)
 			break;
 	if (ps.link != s.link || ps.state != PEER_STREAMS)
-		return false;
+		return 0;
 	if (up == to)
-		return depth == 0 || node_now(n) > n->down_since + 2 * LEASE_MS;
-	return node_now(n) > n->down_since + 2 * LEASE_MS && live(up, to, depth + 1);
+		return 1;
+	hops = live(up, to, depth + 1);
+	/* What it has and holds goes up one relay after the other. */
+	return hops > 0 && node_now(n) > n->down_since + 2ull * LEASE_MS * (hops + 1) ? hops + 1 : 0;
 }
 
 struct node *world_leader(void)
