@@ -477,7 +477,6 @@ void replica_client(struct replica *r, uint64_t client, uint64_t session, uint64
 		if (c && c->session == session) {
 			drop_forwards(r, client);
 			c->gone = true;
-			c->came_back = false;
 		}
 		return;
 	}
