@@ -560,11 +560,15 @@ int replica_frame(struct replica *r, link_t link, unsigned type, const uint8_t *
 
 static void tell_hold(struct replica *r, uint64_t ino, bool hold)
 {
-	if (r->state != REPLICA_STREAM)
-		return;         /* the next hello says it */
+	/* Down, or before the hello that follows a diff: that hello says it. Not so if one is on its way: it is out already. */
+	if (r->state != REPLICA_STREAM && r->state != REPLICA_HELLO)
+		return;
 	if (r->news_count == REPLICA_NEWS_MAX) {
 		/* The link takes nothing: a new hello says all. */
-		hello_again(r);
+		if (r->state == REPLICA_STREAM)
+			hello_again(r);
+		else
+			cut(r, "too many holds before the welcome");
 		return;
 	}
 	r->news[r->news_count++] = (struct hold_news){ ino, hold };
@@ -580,6 +584,8 @@ void replica_hold(struct replica *r, uint64_t ino, bool fed)
 			r->holds_more = true;
 			if (r->state == REPLICA_STREAM)
 				hello_again(r);
+			else if (r->state == REPLICA_HELLO)
+				cut(r, "no memory for a hold");
 		}
 		return;
 	}

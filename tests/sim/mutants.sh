@@ -281,6 +281,12 @@ begin relay-holds P5 'a relay does not pass on the holds of those that it feeds'
 change tests/sim/node.c '			replica_hold(n->r, t.ino, true);' '			(void)t.ino;'
 run
 
+begin hold-in-hello R5 'a hold that comes between hello and welcome is not told'
+change $R '	if (r->state != REPLICA_STREAM && r->state != REPLICA_HELLO)
+		return;' '	if (r->state != REPLICA_STREAM)
+		return;'
+run
+
 begin relay-order R5 'a relay passes acknowledgements on before the holds that came before them'
 change tests/sim/node.c '		if (i == n->todo_count)
 			replica_tree' '			replica_tree'
