@@ -288,7 +288,7 @@ static unsigned live(const struct node *n, const struct node *to, unsigned depth
 		return 1;
 	hops = live(up, to, depth + 1);
 	/* What it has and holds goes up one relay after the other. */
-	return hops > 0 && node_now(n) > n->down_since + 2ull * LEASE_MS * (hops + 1) ? hops + 1 : 0;
+	return hops > 0 && node_now(n) > n->down_since + 6ull * LEASE_MS * (hops + 1) ? hops + 1 : 0;
 }
 
 struct node *world_leader(void)
