@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#define ONE_KEY "one side uses a key and the other does not: give --key-file to both"
 #define IN_MIN 4096u            /* the least that is allocated for the beginning of a frame */
 
 static void link_tick(struct net *net, struct timer *t);
@@ -540,7 +541,7 @@ static void take_frame(struct link *c, const struct wire_frame *f, const uint8_t
 static void bad_frame(struct link *c, const uint8_t *header, int error)
 {
 	if (link_state(c) == NET_HELLO && wire_is_tls(header, WIRE_HEADER))
-		link_end(c, -EACCES, WIRE_E_PROTOCOL, "the peer has a key and this side has none: use --key-file here");
+		link_end(c, -EACCES, WIRE_E_NEED_KEY, ONE_KEY);
 	else
 		link_end(c, error, WIRE_E_PROTOCOL, "%s", err_last());
 }
@@ -717,14 +718,10 @@ void link_connected(struct link *c)
 /* The peer's first bytes are not those of TLS. */
 static void no_tls(struct link *c)
 {
-	if (!c->incoming) {
-		link_end(c, -EACCES, NO_FRAME, "the peer has no key: start it with --key-file, too");
-		return;
-	}
 	/* Whatever it is gets a plain frame, which a peer without a key understands. */
 	tls_end(c);
 	link_set_state(c, NET_HELLO);
-	link_end(c, -EACCES, WIRE_E_NEED_KEY, "a peer without a key: this side takes none without --key-file");
+	link_end(c, -EACCES, WIRE_E_NEED_KEY, ONE_KEY);
 }
 
 /* 1: the peer speaks TLS; 0: not known yet. Looks, takes nothing. */

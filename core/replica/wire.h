@@ -133,7 +133,7 @@ enum wire_code {
 	WIRE_E_VERSION  = 2,    /* no version in common */
 	WIRE_E_FEATURES = 3,    /* a feature that must be known is not */
 	WIRE_E_UNKNOWN  = 4,    /* a frame that must be understood is not */
-	WIRE_E_NEED_KEY = 5,    /* this side has a key, the peer does not use one */
+	WIRE_E_NEED_KEY = 5,    /* one side uses a key, the other does not */
 	WIRE_E_SELF     = 6,    /* the peer is this side */
 	WIRE_E_DENIED   = 7,    /* the owner of this side refuses */
 	WIRE_E_BUSY     = 8,    /* too many connections */

@@ -26,7 +26,7 @@ uint64_t test_now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-unsigned open_descriptors(void)
+static unsigned open_descriptors(void)
 {
 	DIR *d = opendir("/proc/self/fd");
 	unsigned n = 0;
@@ -36,6 +36,52 @@ unsigned open_descriptors(void)
 		n++;
 	(void)closedir(d);
 	return n;
+}
+
+static unsigned descriptors;
+
+int count_descriptors(void **state)
+{
+	(void)state;
+	descriptors = open_descriptors();
+	return 0;
+}
+
+int same_descriptors(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2000 && open_descriptors() != descriptors; i++)
+		(void)usleep(1000);
+	if (open_descriptors() == descriptors)
+		return 0;
+	(void)fprintf(stderr, "%u descriptors before, %u after\n", descriptors, open_descriptors());
+	return -1;
+}
+
+static uint64_t rng;
+
+uint32_t rnd(uint32_t n)
+{
+	const char *seed = getenv("RNG");
+
+	if (rng == 0) {
+		rng = seed ? strtoull(seed, NULL, 0) | 1 : 88172645463325253ull;
+		(void)printf("# RNG=%llu\n", (unsigned long long)rng);
+	}
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return (uint32_t)(rng >> 32) % n;
+}
+
+uint8_t *noise(size_t len)
+{
+	uint8_t *p = malloc(len + 1);
+
+	check(p != NULL);
+	for (size_t i = 0; i < len; i++)
+		p[i] = (uint8_t)rnd(256);
+	return p;
 }
 
 /* Sides ------------------------------------------------------------------------------------------------------------- */
@@ -274,6 +320,41 @@ void side_send(struct side *s, net_id id, uint16_t type, const void *payload, ui
 			return;
 		check(r == -EAGAIN);
 		WAIT(s, l->writable != before || l->closed);
+	}
+}
+
+struct net_options quick(const struct keyring *keys)
+{
+	return (struct net_options){ .keys = keys, .ping_ms = 50, .dead_ms = 1000, .handshake_ms = 2000, .linger_ms = 300,
+				     .retry_min_ms = 10, .retry_max_ms = 100 };
+}
+
+void still_serves(struct side *a, const struct net_options *client)
+{
+	struct side *b = side_new(client);
+	net_id id;
+
+	a->echo = true;
+	(void)side_dial(b, a->address);
+	id = side_wait_open(b);
+	check(net_send(b->net, id, WIRE_OWNER, 0, "hello", 5) == 0);
+	WAIT(b, b->frames == 1);
+	side_free(b);
+}
+
+static void count_up(void *ctx)
+{
+	(void)atomic_fetch_add((atomic_uint *)ctx, 1);
+}
+
+void side_turn(struct side *s)
+{
+	atomic_uint n = 0;
+
+	for (unsigned i = 1; i <= 2; i++) {
+		check(net_post(s->net, count_up, &n) == 0);
+		while (atomic_load(&n) < i)
+			(void)usleep(100);
 	}
 }
 

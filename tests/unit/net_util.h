@@ -68,6 +68,13 @@ void side_send(struct side *s, net_id id, uint16_t type, const void *payload, ui
 		(void)pthread_mutex_unlock(&(s)->lock); \
 	} while (0)
 
+/* Options that make everything quick, but not so quick that a busy machine sees ghosts. */
+struct net_options quick(const struct keyring *keys);
+/* Another side connects to this one, is opened, and hears its own words. */
+void still_serves(struct side *a, const struct net_options *client);
+/* Let its net thread go through two turns: what was due has been done. */
+void side_turn(struct side *s);
+
 /* A ring with a key for each id; secret_byte fills the secrets. "id" or "id,read-only". */
 struct keyring *ring_of(const char *const *ids, unsigned count, uint8_t secret_byte);
 
@@ -95,8 +102,12 @@ struct relay {
 struct relay *relay_new(uint16_t target);
 void relay_free(struct relay *r);
 
-/* Descriptors that this process has open. */
-unsigned open_descriptors(void);
+/* Around each test: it leaves as many descriptors open as there were (a look-up's thread may end a little later). */
+int count_descriptors(void **state);
+int same_descriptors(void **state);
+/* Numbers of a fixed seed, which RNG= in the environment replaces; freed by the caller. */
+uint32_t rnd(uint32_t n);
+uint8_t *noise(size_t len);
 uint64_t test_now_ms(void);
 
 #endif
