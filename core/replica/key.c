@@ -16,7 +16,7 @@
 #define FIRST_LINE "msyncfs-key-1"
 #define TEXT_MAX   (KEY_ID_MAX + 2 * KEY_SECRET + KEY_TREE_MAX + 128)
 
-void key_release(struct key *k)
+void key_release(struct net_key *k)
 {
 	OPENSSL_cleanse(k->secret, sizeof k->secret);
 	free(k->tree);
@@ -33,7 +33,7 @@ void keyring_free(struct keyring *ring)
 	free(ring);
 }
 
-const struct key *keyring_find(const struct keyring *ring, const void *id, size_t len)
+const struct net_key *keyring_find(const struct keyring *ring, const void *id, size_t len)
 {
 	for (size_t i = 0; i < ring->count; i++)
 		if (strlen(ring->keys[i].id) == len && memcmp(ring->keys[i].id, id, len) == 0)
@@ -82,7 +82,7 @@ static bool tree_is_good(const char *path, size_t len)
 	return true;
 }
 
-int key_validate(const struct key *k)
+int key_validate(const struct net_key *k)
 {
 	if (!id_is_good(k->id, strnlen(k->id, sizeof k->id)))
 		return err_set(EINVAL, "id: a name of letters, digits and . _ @ -, that begins with a letter or a digit, of at "
@@ -98,7 +98,7 @@ struct parser {
 	const char *name;
 	unsigned line;
 	struct keyring *ring;
-	struct key *key;        /* the one whose lines these are, or NULL */
+	struct net_key *key;        /* the one whose lines these are, or NULL */
 	bool has_secret;
 };
 
@@ -171,7 +171,7 @@ static int take_limit(struct parser *p, const char *text, size_t len)
 /* The lines of a key are over. */
 static int finish_key(struct parser *p)
 {
-	struct key *k = p->key;
+	struct net_key *k = p->key;
 
 	if (!k)
 		return 0;
@@ -314,7 +314,7 @@ int keyring_load(const char *path, struct keyring **ret)
 
 /* Making ------------------------------------------------------------------------------------------------------------- */
 
-int key_generate(struct key *k)
+int key_generate(struct net_key *k)
 {
 	uint8_t id[4];
 
@@ -325,7 +325,7 @@ int key_generate(struct key *k)
 	return 0;
 }
 
-static size_t key_text(const struct key *k, char *buf, size_t size)
+static size_t key_text(const struct net_key *k, char *buf, size_t size)
 {
 	size_t n = (size_t)snprintf(buf, size, FIRST_LINE "\nid=%s\nsecret=", k->id);
 
@@ -337,7 +337,7 @@ static size_t key_text(const struct key *k, char *buf, size_t size)
 	return n;
 }
 
-int key_write(int fd, const struct key *k)
+int key_write(int fd, const struct net_key *k)
 {
 	char text[TEXT_MAX];
 	size_t at = 0, len;
@@ -359,7 +359,7 @@ int key_write(int fd, const struct key *k)
 	return r;
 }
 
-int key_create(const char *path, const struct key *k)
+int key_create(const char *path, const struct net_key *k)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600), r;
 

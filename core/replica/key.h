@@ -23,7 +23,7 @@
 #define KEY_FILE_MAX 65536u
 #define KEYS_MAX     256u
 
-struct key {
+struct net_key {
 	char id[KEY_ID_MAX + 1];
 	uint8_t secret[KEY_SECRET];
 	bool read_only;
@@ -32,7 +32,7 @@ struct key {
 
 struct keyring {
 	size_t count;
-	struct key *keys;       /* in the order of the file */
+	struct net_key *keys;       /* in the order of the file */
 };
 
 /* Read a key file. Refused, -EACCES, unless it is a regular file of this user or root that nobody else may read or
@@ -42,17 +42,17 @@ int keyring_load(const char *path, struct keyring **ret);
 int keyring_parse(const char *name, const char *text, size_t len, struct keyring **ret);
 /* NULL is fine. */
 void keyring_free(struct keyring *ring);
-const struct key *keyring_find(const struct keyring *ring, const void *id, size_t len);
+const struct net_key *keyring_find(const struct keyring *ring, const void *id, size_t len);
 
 /* A new random secret, and an id if k->id is empty. The limits are the caller's. */
-int key_generate(struct key *k);
+int key_generate(struct net_key *k);
 /* -EINVAL, with a text, if the id or the tree cannot stand in a key file. */
-int key_validate(const struct key *k);
+int key_validate(const struct net_key *k);
 /* The text of a key into a file that must not exist (-EEXIST; mode 0600; on disk on return; nothing is left after an
  * error), or to a descriptor. */
-int key_create(const char *path, const struct key *k);
-int key_write(int fd, const struct key *k);
+int key_create(const char *path, const struct net_key *k);
+int key_write(int fd, const struct net_key *k);
 /* Forget the secret, free the tree. */
-void key_release(struct key *k);
+void key_release(struct net_key *k);
 
 #endif

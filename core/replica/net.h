@@ -50,7 +50,7 @@ int net_address_parse(const char *text, bool to_listen, struct net_address *ret)
 struct net_peer {
 	net_id dialer;          /* that began it, or 0: it came in */
 	const char *address;    /* for messages: "192.0.2.1:40000", "a Unix socket" */
-	const struct key *key;  /* with which it came in, and whose limits hold; NULL without TLS */
+	const struct net_key *key;  /* with which it came in, and whose limits hold; NULL without TLS */
 	const char *software;
 	uint64_t features;      /* that both know */
 	uint16_t version;       /* that is spoken */

@@ -56,7 +56,7 @@ static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
 
 /* Keys ---------------------------------------------------------------------------------------------------------------- */
 
-static SSL_SESSION *session_of(SSL *ssl, const struct key *k)
+static SSL_SESSION *session_of(SSL *ssl, const struct net_key *k)
 {
 	static const unsigned char suite[2] = { 0x13, 0x01 };   /* it stands for its hash only */
 	const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, suite);
@@ -73,7 +73,7 @@ static SSL_SESSION *session_of(SSL *ssl, const struct key *k)
 static int offer_key(SSL *ssl, const EVP_MD *md, const unsigned char **ret_id, size_t *ret_len, SSL_SESSION **ret)
 {
 	struct link *c = SSL_get_app_data(ssl);
-	const struct key *k = &c->net->o.keys->keys[0];
+	const struct net_key *k = &c->net->o.keys->keys[0];
 
 	*ret = NULL;
 	*ret_id = NULL;
@@ -93,7 +93,7 @@ static int offer_key(SSL *ssl, const EVP_MD *md, const unsigned char **ret_id, s
 static int find_key(SSL *ssl, const unsigned char *id, size_t len, SSL_SESSION **ret)
 {
 	struct link *c = SSL_get_app_data(ssl);
-	const struct key *k = keyring_find(c->net->o.keys, id, len);
+	const struct net_key *k = keyring_find(c->net->o.keys, id, len);
 
 	*ret = NULL;
 	c->key = k;
@@ -204,7 +204,7 @@ static int tls_result(struct link *c, int n)
 /* Why a handshake failed, in words for who has to do something about it. */
 static int explain(struct link *c, int error)
 {
-	const struct key *ours = c->net->o.keys->keys;
+	const struct net_key *ours = c->net->o.keys->keys;
 	unsigned long e = ERR_peek_error();
 	int reason = ERR_GET_LIB(e) == ERR_LIB_SSL ? ERR_GET_REASON(e) : 0;
 

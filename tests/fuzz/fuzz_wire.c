@@ -134,7 +134,7 @@ static void key_file(const uint8_t *p, size_t len)
 	if (keyring_parse("k", (const char *)p, len, &ring) < 0)
 		return;
 	for (size_t i = 0; i < ring->count; i++) {
-		const struct key *k = &ring->keys[i];
+		const struct net_key *k = &ring->keys[i];
 
 		check(key_validate(k) == 0 && keyring_find(ring, k->id, strlen(k->id)) == k);
 		fd = memfd_create("msyncfs-fuzz", MFD_CLOEXEC);

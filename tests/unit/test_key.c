@@ -37,7 +37,7 @@ static void put_file(const char *text, mode_t mode)
 
 static void test_key__what_is_made_is_read_again(void **state)
 {
-	struct key k = { .id = "alice@one.example", .read_only = true, .tree = strdup("/a/b c/\303\244") }, other = { 0 };
+	struct net_key k = { .id = "alice@one.example", .read_only = true, .tree = strdup("/a/b c/\303\244") }, other = { 0 };
 	struct keyring *ring;
 	struct stat st;
 
@@ -189,7 +189,7 @@ static void test_key__only_a_file(void **state)
 
 static void test_key__nothing_is_left_of_what_failed(void **state)
 {
-	struct key bad_id = { .id = "a b" }, bad_tree = { .id = "a", .tree = strdup("/a\nlimit=x") };
+	struct net_key bad_id = { .id = "a b" }, bad_tree = { .id = "a", .tree = strdup("/a\nlimit=x") };
 
 	(void)state;
 	assert_int_equal(key_create(path, &bad_id), -EINVAL);
