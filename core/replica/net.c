@@ -90,7 +90,7 @@ int timer_reserve(struct net *net)
 {
 	if (net->timers_made + 2 > net->heap_size) {
 		size_t size = net->heap_size ? 2 * net->heap_size : 64;
-		struct timer **heap = realloc(net->heap, size * sizeof *heap);
+		struct timer **heap = realloc(net->heap, size * sizeof(struct timer *));
 
 		if (!heap)
 			return -ENOMEM;
@@ -195,10 +195,10 @@ static int slots_grow(struct net *net)
 
 	if (count > SLOTS_MAX)
 		return -EMFILE;
-	slots = realloc(net->slots, count * sizeof *slots);
+	slots = realloc(net->slots, count * sizeof(struct link *));
 	if (!slots)
 		return -ENOMEM;
-	memset(slots + net->slot_count, 0, (count - net->slot_count) * sizeof *slots);
+	memset(slots + net->slot_count, 0, (count - net->slot_count) * sizeof(struct link *));
 	net->slots = slots;
 	net->slot_next = net->slot_count;
 	net->slot_count = count;
@@ -295,16 +295,19 @@ void net_buf_put(struct net_buf *b)
 		free(b);
 }
 
-int net_send_buf(struct net *net, net_id id, struct net_buf *b)
+/* Takes over the caller's reference, whatever happens. */
+static int queue_frame(struct net *net, net_id id, struct net_buf *b)
 {
 	struct out *o = malloc(sizeof *o);
 	uint64_t cost = b->len + FRAME_COST;
 	struct link *c;
 	int r = 0;
 
-	if (!o)
+	if (!o) {
+		net_buf_put(b);
 		return -ENOMEM;
-	*o = (struct out){ NULL, net_buf_get(b), true };
+	}
+	*o = (struct out){ NULL, b, true };
 	net_lock(net);
 	c = find_link(net, id);
 	if (!c || !c->open || c->close_wanted) {
@@ -330,18 +333,20 @@ int net_send_buf(struct net *net, net_id id, struct net_buf *b)
 	return 0;
 }
 
+int net_send_buf(struct net *net, net_id id, struct net_buf *b)
+{
+	return queue_frame(net, id, net_buf_get(b));
+}
+
 int net_send(struct net *net, net_id id, uint16_t type, uint16_t flags, const void *payload, uint32_t len)
 {
 	struct net_buf *b = net_buf_new(type, flags, len);
-	int r;
 
 	if (!b)
 		return -ENOMEM;
 	if (len > 0)
 		memcpy(net_buf_payload(b), payload, len);
-	r = net_send_buf(net, id, b);
-	net_buf_put(b);
-	return r;
+	return queue_frame(net, id, b);
 }
 
 /* Closing, pausing, looking ----------------------------------------------------------------------------------------- */

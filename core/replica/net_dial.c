@@ -198,12 +198,16 @@ static void use_port(struct sockaddr *sa, uint16_t port)
 
 static uint16_t port_of(int fd)
 {
-	struct sockaddr_storage ss = { 0 };
-	socklen_t len = sizeof ss;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in four;
+		struct sockaddr_in6 six;
+	} a;
+	socklen_t len = sizeof a;
 
-	(void)getsockname(fd, (struct sockaddr *)&ss, &len);
-	return ntohs(ss.ss_family == AF_INET ? ((struct sockaddr_in *)(void *)&ss)->sin_port :
-					       ((struct sockaddr_in6 *)(void *)&ss)->sin6_port);
+	memset(&a, 0, sizeof a);
+	(void)getsockname(fd, &a.any, &len);
+	return ntohs(a.any.sa_family == AF_INET ? a.four.sin_port : a.six.sin6_port);
 }
 
 static int listen_one(const struct addrinfo *ai, uint16_t *port, struct listener **ret)
