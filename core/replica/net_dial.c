@@ -250,7 +250,9 @@ static int listen_all(struct net *net, const char *text, struct addrinfo *list, 
 	}
 	if (r == 0 && !*ret)
 		r = first;
-	return r < 0 ? err_set(-r, "%s: cannot listen: %s", text, strerror(-r)) : 0;
+	if (r < 0)
+		(void)err_set(-r, "%s: cannot listen: %s", text, strerror(-r));
+	return r;
 }
 
 static int listen_net(struct net *net, const char *text, const struct net_address *a, struct listener **ret,
