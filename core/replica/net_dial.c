@@ -286,7 +286,7 @@ int net_listen(struct net *net, const char *address, uint16_t *ret_port)
 	r = a.local ? listen_local(a.host, &h.listeners) : listen_net(net, address, &a, &h.listeners, &port);
 	if (r == 0)
 		r = hand_over(net, add_listeners, &h);
-	if (r < 0) {
+	if (r != 0) {
 		free_listeners(h.listeners);
 		return r;
 	}

@@ -12,12 +12,18 @@
 
 #include "tests/unit/net_util.h"
 
+#include <arpa/inet.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 
 #define TYPE 0x123
 
@@ -141,6 +147,60 @@ static void test_netpeer__hello_must_be_first_and_whole(void **state)
 		assert_int_equal(a->links[i].error, -EPROTO);
 	still_serves(a, &o);
 	side_free(a);
+}
+
+/* An impostor: speaks TLS 1.3 well, has a certificate, and no key. */
+static SSL_CTX *impostor_context(void)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+	EVP_PKEY *pkey = EVP_EC_gen("P-256");
+	X509 *x = X509_new();
+
+	assert_true(ctx && pkey && x);
+	(void)ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
+	(void)X509_gmtime_adj(X509_getm_notBefore(x), -3600);
+	(void)X509_gmtime_adj(X509_getm_notAfter(x), 3600);
+	assert_int_equal(X509_set_pubkey(x, pkey), 1);
+	assert_true(X509_sign(x, pkey, EVP_sha256()) > 0);
+	assert_int_equal(SSL_CTX_use_certificate(ctx, x), 1);
+	assert_int_equal(SSL_CTX_use_PrivateKey(ctx, pkey), 1);
+	X509_free(x);
+	EVP_PKEY_free(pkey);
+	return ctx;
+}
+
+static void test_netpeer__a_certificate_is_no_key(void **state)
+{
+	struct keyring *ring = ring_of(one_id, 1, 7);
+	struct net_options o = quick(ring);
+	struct side *b = side_new(&o);
+	SSL_CTX *ctx = impostor_context();
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	socklen_t len = sizeof a;
+	char address[64];
+	SSL *ssl = SSL_new(ctx);
+	struct seen l;
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd;
+
+	(void)state;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+	(void)snprintf(address, sizeof address, "127.0.0.1:%u", ntohs(a.sin_port));
+	(void)side_dial(b, address);
+	fd = accept(listener, NULL, NULL);
+	assert_true(fd >= 0 && SSL_set_fd(ssl, fd) == 1);
+	assert_true(SSL_accept(ssl) != 1);      /* the client will not have it */
+	l = side_wait_closed(b);
+	assert_int_equal(b->opened, 0);
+	assert_false(l.was_open);
+	SSL_free(ssl);
+	SSL_CTX_free(ctx);
+	(void)close(fd);
+	(void)close(listener);
+	side_free(b);
+	keyring_free(ring);
 }
 
 /* Inside TLS, a bit that was changed on the way ends the link, whenever. */
@@ -638,6 +698,7 @@ static const struct CMUnitTest tests[] = {
 	NET_TEST(test_netpeer__garbage_before_the_handshake),
 	NET_TEST(test_netpeer__garbage_after_the_hello),
 	NET_TEST(test_netpeer__hello_must_be_first_and_whole),
+	NET_TEST(test_netpeer__a_certificate_is_no_key),
 	NET_TEST(test_netpeer__changed_on_the_way),
 	NET_TEST(test_netpeer__slow_loris),
 	NET_TEST(test_netpeer__slow_frame),
