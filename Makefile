@@ -27,7 +27,7 @@ STORE ?= ./data.msync
 MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
-DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
+DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev libssl-dev
 DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
@@ -73,7 +73,7 @@ ALL_CFLAGS    = $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS)
 pkg         = $(shell pkg-config $(1) || echo '-DRUN_make_deps_FIRST')
 FUSE_CFLAGS = $(eval FUSE_CFLAGS := $(call pkg,--cflags fuse3))$(FUSE_CFLAGS)
 FUSE_LIBS   = $(eval FUSE_LIBS := $(call pkg,--libs fuse3))$(FUSE_LIBS)
-CORE_LIBS   = $(eval CORE_LIBS := $(call pkg,--libs libxxhash libzstd))$(CORE_LIBS)
+CORE_LIBS   = $(eval CORE_LIBS := $(call pkg,--libs libxxhash libzstd libssl libcrypto))$(CORE_LIBS)
 TEST_LIBS   = $(eval TEST_LIBS := $(call pkg,--libs cmocka))$(TEST_LIBS)
 
 ifeq ($(V),1)

@@ -35,6 +35,11 @@ mapfile -t scripts < <(find tests mount-scripts .ci -type f | sort | while read 
 		findings 'core/ includes fs/ or fuse'
 	grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*[<"]([^>"]*/)?keys/' core/store |
 		findings 'core/store includes core/keys'
+	# Only net*.c knows sockets: what decides is pure, so that the simulator can drive it.
+	grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*<(sys/(socket|epoll|eventfd|un)|netinet/|arpa/|netdb|openssl/ssl)' \
+		core | grep -v '^core/replica/net[^/]*:' | findings 'sockets outside core/replica/net*'
+	grep -nE '#[[:space:]]*include[[:space:]]*[<"]([^>"]*/)?(store|keys|stream|check|salvage)/' core/replica/{net,wire,key}*.[ch] |
+		findings 'the link knows of the store'
 	grep -nE '\b(printf|puts|fprintf|perror|_?exit)[[:space:]]*\(' "${core_files[@]}" |
 		grep -vE '^[^:]+:[0-9]+:[[:space:]]*(/?\*)' | allow_check_failed | findings 'core/ prints or exits'
 }
