@@ -450,6 +450,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 		have += t[i].count;
 	*len = (size_t)min_u64(*len, ((first + have) << BLOCK_SHIFT) - off);
 	a->size = max_u64(a->size, off + *len);
+	k->number = *len;
 	r = fill_targets(k, a, first, t, n, off, data, *len);
 	if (r == 0) {
 		change_map(k, a->ino, first, t, n, 0);
@@ -468,7 +469,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -493,6 +494,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	if (r < 0)
 		return r;
 	a.size = max_u64(a.size, off + len);
+	k->number = len;
 	change_data(k, ino, off, data, (uint32_t)len);
 	if (kill && a.flags & KEYS_ATTR_XATTR) {
 		r = xattr_change_drop(k, ino, CAPS_NAME);
@@ -555,6 +557,20 @@ fail:
 	return r;
 }
 
+/* The record at hand did not get into the journal: the blocks that it names are nobody's. */
+static void give_back_named(struct keys *k)
+{
+	const struct record *rec = store_record(k->store);
+	struct record_reader reader;
+	unsigned i;
+
+	if (store_failed(k->store) || rec->overflow || record_open(&reader, rec->buf, rec->len) < 0)
+		return;
+	for (i = 0; i < reader.extent_count; i++)
+		if (reader.extents[i].flags & EXT_FRESH)
+			(void)store_free(k->store, reader.extents[i].block, reader.extents[i].count, store_gen(k->store));
+}
+
 /* Room for one record of allocate_some(). */
 static int reserve_some(struct keys *k, uint64_t blocks)
 {
@@ -569,7 +585,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	int r;
 
 	/* What cannot fit is refused before anything is taken. */
-	r = inode_get(k, ino, &a);
+	r = inode_get_to_change(k, ino, &a);
 	if (r < 0)
 		return r;
 	keys_statfs(k, &fs);
@@ -579,7 +595,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	do {
 		r = reserve_some(k, end - at);
 		if (r == 0)
-			r = inode_get(k, ino, &a);
+			r = inode_get_to_change(k, ino, &a);
 		if (r < 0)
 			return r;
 		change_begin(k, CHANGE_FALLOCATE);
@@ -592,7 +608,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 				return r;
 			change_data(k, ino, 0, block, BLOCK_SIZE);
 			change_attr(k, &a);
-			r = change_commit(k);
+			r = change_commit_part(k);
 			if (r < 0)
 				return r;
 			continue;
@@ -608,20 +624,22 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 		if (at >= end && !keep_size && off + len > a.size)
 			a.size = off + len;
 		change_attr(k, &a);
-		r = change_commit(k);
-		if (r < 0)
+		r = at < end ? change_commit_part(k) : change_commit(k);
+		if (r < 0) {
+			give_back_named(k);
 			return r;
+		}
 	} while (at < end);
 	return 0;
 }
 
-static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
+static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, int (*commit)(struct keys *k))
 {
 	struct keys_attr a;
 	int r = change_reserve(k, 8, 2, true);
 
 	if (r == 0)
-		r = inode_get(k, ino, &a);
+		r = inode_get_to_change(k, ino, &a);
 	if (r < 0)
 		return r;
 	r = contents_check(k, &a, off, off + len);
@@ -631,13 +649,13 @@ static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
 	change_begin(k, CHANGE_PUNCH);
 	change_punch(k, ino, off, off + len);
 	change_attr(k, &a);
-	return change_commit(k);
+	return commit(k);
 }
 
 int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -654,13 +672,13 @@ int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_
 	case FALLOC_FL_KEEP_SIZE:
 		return preallocate(k, ino, off, len, mode != 0);
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-		return punch(k, ino, off, len);
+		return punch(k, ino, off, len, change_commit);
 	case FALLOC_FL_ZERO_RANGE:
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 		/* Asked for before the punch, so that -EAGAIN means that nothing was done. */
 		r = reserve_some(k, len / BLOCK_SIZE + 2);
 		if (r == 0)
-			r = punch(k, ino, off, len);
+			r = punch(k, ino, off, len, change_commit_part);
 		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE);
 	default:
 		return -EOPNOTSUPP;
