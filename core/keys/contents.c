@@ -294,30 +294,21 @@ int keys_seek(struct keys *k, uint64_t ino, uint64_t off, int whence, uint64_t *
 
 /* Planning a write ------------------------------------------------------------------------------------------------- */
 
-/* Blocks that a long write goes to. */
-struct target {
-	block_t block;
-	uint32_t count;
-	bool fresh;
-};
-
-static void give_back(struct keys *k, const struct target *t, unsigned n)
+void contents_give_back(struct keys *k, const struct target *t, unsigned n)
 {
 	while (n-- > 0)
 		if (t[n].fresh)
 			(void)store_free(k->store, t[n].block, t[n].count, store_gen(k->store));
 }
 
-/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. In
- * badly fragmented space a record cannot name them all: then for the first part only. */
-static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
-			unsigned *ret_n)
+int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
+			  unsigned max, unsigned *ret_n)
 {
 	struct extent e;
 	unsigned n = 0;
 	int r = 0;
 
-	while (count > 0 && r == 0 && n < REC_EXTENTS_MAX) {
+	while (count > 0 && r == 0 && n < max) {
 		uint64_t want = count, got;
 
 		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
@@ -346,7 +337,7 @@ static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblo
 	}
 	*ret_n = n;
 	if (r < 0)
-		give_back(k, t, n);
+		contents_give_back(k, t, n);
 	return r;
 }
 
@@ -442,7 +433,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	struct target t[REC_EXTENTS_MAX];
 	uint64_t first = off >> BLOCK_SHIFT, count = ((off + *len - 1) >> BLOCK_SHIFT) - first + 1, have = 0;
 	unsigned n, i;
-	int r = find_targets(k, a, first, count, t, &n);
+	int r = contents_find_targets(k, a, first, count, t, ARRAY_LEN(t), &n);
 
 	if (r < 0)
 		return r;
@@ -462,7 +453,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	}
 	/* Only an error that left everything as it was gives the blocks back; after others the store has failed. */
 	if (r < 0 && !store_failed(k->store))
-		give_back(k, t, n);
+		contents_give_back(k, t, n);
 	return r;
 }
 
@@ -505,6 +496,18 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	return change_commit(k);
 }
 
+int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next)
+{
+	struct extent e;
+	int r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret_is = r == 0 && e.fblock <= fblock && e.flags & EXTENT_UNWRITTEN;
+	*ret_next = r < 0 ? UINT64_MAX : e.fblock > fblock ? e.fblock : e.fblock + e.count;
+	return 0;
+}
+
 /* fallocate -------------------------------------------------------------------------------------------------------- */
 
 /* Give blocks to the holes in [first, end), at most one record's worth; *ret_next is where to go on. */
@@ -512,7 +515,7 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 {
 	struct record *rec = store_record(k->store);
 	struct { uint64_t fblock; struct target t; } piece[64];
-	uint64_t at = first, room = 16384;
+	uint64_t at = first, room = CONTENTS_RESERVE_MAX;
 	unsigned n = 0, i;
 	struct extent e;
 	int r;
@@ -553,7 +556,7 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 	return 0;
 fail:
 	for (i = 0; i < n; i++)
-		give_back(k, &piece[i].t, 1);
+		contents_give_back(k, &piece[i].t, 1);
 	return r;
 }
 
@@ -574,7 +577,7 @@ static void give_back_named(struct keys *k)
 /* Room for one record of allocate_some(). */
 static int reserve_some(struct keys *k, uint64_t blocks)
 {
-	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 4, min_u64(blocks, 16384), false);
+	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 4, min_u64(blocks, CONTENTS_RESERVE_MAX), false);
 }
 
 static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size)

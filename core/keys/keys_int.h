@@ -62,6 +62,23 @@ int keys_apply_rest(void *ctx, struct record_reader *reader, const uint8_t *rec)
 /* Bytes of a CLIENT mutation. */
 #define CLIENT_MUTATION 24u
 
+/* contents.c, planning */
+#define CONTENTS_RESERVE_MAX 16384u     /* blocks that one record of fallocate takes */
+/* Blocks that a long write goes to. */
+struct target {
+	block_t block;
+	uint32_t count;
+	bool fresh;
+};
+/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. In
+ * badly fragmented space `max` pieces are not enough: then for the first part only. */
+int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
+			  unsigned max, unsigned *ret_n);
+/* They do not become anybody's. */
+void contents_give_back(struct keys *k, const struct target *t, unsigned n);
+/* Is the file's block unwritten space; *ret_next is the first behind it for which that may be otherwise. */
+int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next);
+
 /* contents.c, applying */
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
 int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e, uint32_t flags);
