@@ -10,7 +10,7 @@
  * Rules that hold for whatever a primary commits, and that admit relies on:
  * (A1) contents of one record are all of one kind: data of whole blocks, unwritten blocks, or DATA and PUNCH;
  * (A2) MAPs of a record are of one file, which exists, and ascend;
- * (A3) an inode is put when it is made, with a number that was never given out, and changed by ATTR only;
+ * (A3) an inode is put when it is made, with a number that was never given out; ATTR changes it, but not its type;
  * (A4) items belong to inodes that exist.
  */
 #include "core/replica/change.h"
@@ -230,11 +230,16 @@ static int admit_del(struct apply *a, const struct mutation *m)
 
 static int admit_attr(struct apply *a, const struct mutation *m)
 {
-	struct keys_attr now;
+	struct keys_attr now = { 0 }, attr = { 0 };
+	int r;
 
-	if (m->len != 8 + INODE_SIZE || inode_decode(m->data + 8, INODE_SIZE, get_le64(m->data), &now) < 0)
+	if (m->len != 8 + INODE_SIZE || inode_decode(m->data + 8, INODE_SIZE, get_le64(m->data), &attr) < 0)
 		return unfit(a, "attributes that cannot be");
-	return admit_inode(a, get_le64(m->data), &now);
+	r = admit_inode(a, attr.ino, &now);
+	/* The root would no longer be one, contents would become names. */
+	if (r == 0 && (now.mode ^ attr.mode) & S_IFMT)
+		r = unfit(a, "another type for an inode");
+	return r;
 }
 
 /* DATA and PUNCH: damage of what they leave standing in their first and last block is met here, not in apply. */
