@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * change: what a record did, without places: what travels to other stores, and how a replica makes a record of its own of it
- * (DESIGN.md section 2, bytes below and in core/PROTOCOL.md). Encoding and decoding are pure and may be called from any
+ * (DESIGN.md section 2). Encoding and decoding are pure and may be called from any
  * thread; change_apply() belongs to the request thread. A change that came from elsewhere is trusted in nothing.
  *
  * Bytes, little-endian:

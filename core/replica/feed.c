@@ -58,8 +58,8 @@ static void drop(struct feed *f, uint64_t next, uint64_t need, uint64_t oldest_n
 	uint64_t first = load(&f->first, memory_order_relaxed), was = first;
 
 	while (first < next) {
-		uint64_t at = load(&f->at[first % f->slots], memory_order_relaxed);
-		uint64_t word = load(&f->words[(at / 8 + TIME_WORD) % (f->size / 8)], memory_order_relaxed);
+		uint64_t at = load(&f->at[first & (f->slots - 1)], memory_order_relaxed);
+		uint64_t word = load(&f->words[(at / 8 + TIME_WORD) & (f->size / 8 - 1)], memory_order_relaxed);
 
 		if (f->head + need - at <= f->size && next + 2 - first <= f->slots && get_le64(&word) >= oldest_ns)
 			break;
@@ -86,9 +86,9 @@ void feed_add(struct feed *f, const uint8_t *rec, uint32_t len)
 		memcpy(&word, rec + i, 8);
 		atomic_store_explicit(&f->words[to++ & mask], word, memory_order_release);
 	}
-	atomic_store_explicit(&f->at[seq % f->slots], f->head, memory_order_release);
+	atomic_store_explicit(&f->at[seq & (f->slots - 1)], f->head, memory_order_release);
 	f->head += len;
-	atomic_store_explicit(&f->at[(seq + 1) % f->slots], f->head, memory_order_release);
+	atomic_store_explicit(&f->at[(seq + 1) & (f->slots - 1)], f->head, memory_order_release);
 	/* Last: who sees the number finds the record. */
 	atomic_store_explicit(&f->next, seq + 1, memory_order_release);
 }
@@ -101,7 +101,7 @@ void feed_restart(struct feed *f, seq_t next)
 	 * before finds it changed, whatever else it finds. */
 	atomic_store_explicit(&f->restarts, restarts + 1, memory_order_relaxed);
 	atomic_store_explicit(&f->first, next, memory_order_release);
-	atomic_store_explicit(&f->at[next % f->slots], f->head, memory_order_release);
+	atomic_store_explicit(&f->at[next & (f->slots - 1)], f->head, memory_order_release);
 	atomic_store_explicit(&f->next, next, memory_order_release);
 	atomic_store_explicit(&f->restarts, restarts + 2, memory_order_release);
 }
@@ -122,8 +122,8 @@ uint64_t feed_bytes(const struct feed *f)
 	if (first >= next)
 		return 0;
 	/* It moves on meanwhile: a figure, not more. */
-	return min_u64(load(&f->at[next % f->slots], memory_order_acquire) -
-			       load(&f->at[first % f->slots], memory_order_acquire), f->size);
+	return min_u64(load(&f->at[next & (f->slots - 1)], memory_order_acquire) -
+			       load(&f->at[first & (f->slots - 1)], memory_order_acquire), f->size);
 }
 
 int feed_reader_init(struct feed_reader *r, const struct feed *f, seq_t seq)
@@ -151,8 +151,8 @@ int feed_read(struct feed_reader *r, uint8_t *buf, uint32_t *ret_len)
 		return -ESTALE;
 	if (r->next >= next)
 		return 0;
-	at = load(&f->at[r->next % f->slots], memory_order_acquire);
-	len = load(&f->at[(r->next + 1) % f->slots], memory_order_acquire) - at;
+	at = load(&f->at[r->next & (f->slots - 1)], memory_order_acquire);
+	len = load(&f->at[(r->next + 1) & (f->slots - 1)], memory_order_acquire) - at;
 	/* Overwritten between the two: any number may stand there. */
 	if (len < REC_HEADER || len > REC_MAX || len % 8 != 0)
 		return -ESTALE;
@@ -175,7 +175,7 @@ uint64_t feed_behind(const struct feed_reader *r)
 
 	if (r->next >= next)
 		return 0;
-	behind = load(&f->at[next % f->slots], memory_order_acquire) -
-		 load(&f->at[r->next % f->slots], memory_order_acquire);
+	behind = load(&f->at[next & (f->slots - 1)], memory_order_acquire) -
+		 load(&f->at[r->next & (f->slots - 1)], memory_order_acquire);
 	return behind <= f->size ? behind : 0;
 }

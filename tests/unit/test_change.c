@@ -85,6 +85,15 @@ static uint64_t mono_clock(void *ctx)
 	return p ? p->w.mono_ns : 1000000000u;
 }
 
+/* A killed program's pages are there all the same; what a power cut leaves is for others to test. */
+static int no_sync(void *ctx, void *addr, size_t len)
+{
+	(void)ctx;
+	(void)addr;
+	(void)len;
+	return 0;
+}
+
 static int read_a(void *ctx, block_t block, uint64_t count, uint8_t *to)
 {
 	struct pair *q = ctx;
@@ -279,7 +288,7 @@ static void send_next(void)
 	uint32_t len = get_le32(at);
 	int r = apply(at + 4, len);
 
-	if (r == -ENOSPC) {
+	while (r == -ENOSPC && p->max_b < 128u << 20) {
 		/* A replica smaller than its primary: nothing has changed, and with more room it goes on. */
 		compare_model();
 		ok(keys_close(p->b));
@@ -644,6 +653,7 @@ static int setup(void **state)
 	sys = sys_linux;
 	sys.now_real_ns = real_clock;
 	sys.now_mono_ns = mono_clock;
+	sys.sync = no_sync;
 	return mkdtemp(dir) ? 0 : -1;
 }
 
