@@ -26,8 +26,10 @@ struct keys_epoch {
 	uint64_t next_ino;              /* numbers below it belong to earlier epochs */
 };
 /* Begin an epoch: one change, which also leaves 2^24 inode numbers out. Only a primary (-EPERM); the epoch must be above
- * the one in force and not below what was promised (-EINVAL). keys_open() does it (epoch in force + 1) for a primary that
- * was not closed in order, before anybody can see what is left. */
+ * the one in force and not below what was promised (-EINVAL).
+ * keys_open() does it (epoch in force + 1, or what was promised if that is more) for a primary that was not closed in order,
+ * or whose epoch is below its promise, before anybody can see what is left. So a promotion is store_set_identity() with the
+ * role and the promise of the new term together, then, when that is on disk, this. A crash in between ends the same. */
 int keys_begin_epoch(struct keys *k, uint64_t epoch);
 /* The last `max` epochs, ascending. */
 int keys_history(struct keys *k, struct keys_epoch *ret, unsigned max, unsigned *ret_count);

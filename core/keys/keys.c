@@ -45,7 +45,8 @@ static int check_root(void *arg)
 }
 
 /* (O10) A primary that was not closed in order may have lost changes that others have seen: what follows is of another epoch.
- * Crash before that is on disk: the next opening is not clean either. */
+ * Crash before that is on disk: the next opening is not clean either. One that was promoted and did not come to begin its
+ * epoch does so now. */
 static int new_epoch(void *arg)
 {
 	const struct timespec nap = { 0, 1000000 };
@@ -55,7 +56,7 @@ static int new_epoch(void *arg)
 	int r = 0;
 
 	store_identity(k->store, &id);
-	if (id.role != STORE_PRIMARY || store_was_clean(k->store))
+	if (id.role != STORE_PRIMARY || (store_was_clean(k->store) && store_epoch(k->store) >= id.promised_epoch))
 		return 0;
 	for (tries = 0; tries < EPOCH_TRIES; tries++) {
 		r = keys_begin_epoch(k, max_u64(store_epoch(k->store) + 1, id.promised_epoch));
