@@ -558,10 +558,19 @@ fail:
 /* Room for one record of allocate_some(). */
 static int reserve_some(struct keys *k, uint64_t blocks)
 {
-	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 4, min_u64(blocks, 16384), false);
+	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 6, min_u64(blocks, 16384), false);
 }
 
-static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size)
+/* What the caller may not keep goes with the change being built. */
+static int change_kill(struct keys *k, struct keys_attr *a, unsigned kill)
+{
+	if (kill == 0)
+		return 0;
+	attr_kill_priv(a, kill);
+	return a->flags & KEYS_ATTR_XATTR ? xattr_change_drop(k, a->ino, CAPS_NAME) : 0;
+}
+
+static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size, unsigned kill)
 {
 	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
 	struct keys_statfs fs;
@@ -583,6 +592,10 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 		if (r < 0)
 			return r;
 		change_begin(k, CHANGE_FALLOCATE);
+		r = change_kill(k, &a, kill);
+		if (r < 0)
+			return r;
+		kill = 0;
 		if (a.inline_len > 0 && end > 1) {
 			/* Out of the inode, since an inode with extents holds nothing inline (C2). */
 			uint8_t block[BLOCK_SIZE];
@@ -615,7 +628,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	return 0;
 }
 
-static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
+static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill)
 {
 	struct keys_attr a;
 	int r = change_reserve(k, 8, 2, true);
@@ -629,12 +642,15 @@ static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
 		return r;
 	attr_touch(k, &a, true);
 	change_begin(k, CHANGE_PUNCH);
+	r = change_kill(k, &a, kill);
+	if (r < 0)
+		return r;
 	change_punch(k, ino, off, off + len);
 	change_attr(k, &a);
 	return change_commit(k);
 }
 
-int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len)
+int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len, unsigned kill)
 {
 	struct keys_attr a;
 	int r = inode_get(k, ino, &a);
@@ -652,23 +668,23 @@ int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_
 	switch (mode) {
 	case 0:
 	case FALLOC_FL_KEEP_SIZE:
-		return preallocate(k, ino, off, len, mode != 0);
+		return preallocate(k, ino, off, len, mode != 0, kill);
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-		return punch(k, ino, off, len);
+		return punch(k, ino, off, len, kill);
 	case FALLOC_FL_ZERO_RANGE:
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 		/* Asked for before the punch, so that -EAGAIN means that nothing was done. */
 		r = reserve_some(k, len / BLOCK_SIZE + 2);
 		if (r == 0)
-			r = punch(k, ino, off, len);
-		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE);
+			r = punch(k, ino, off, len, kill);
+		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE, 0);
 	default:
 		return -EOPNOTSUPP;
 	}
 }
 
 int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, size_t len,
-		    size_t *ret_copied)
+		    unsigned kill, size_t *ret_copied)
 {
 	static uint8_t buf[KEYS_WRITE_MAX];     /* request thread only */
 	struct iovec iov[600];
@@ -687,8 +703,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 		*ret_copied = 0;
 		return 0;
 	}
-	/* setuid bits are the caller's business: only it knows who asks. */
-	return keys_write(k, dst, dst_off, buf, done, 0, ret_copied);
+	return keys_write(k, dst, dst_off, buf, done, kill, ret_copied);
 }
 
 /* Applying --------------------------------------------------------------------------------------------------------- */
