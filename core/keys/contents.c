@@ -561,18 +561,31 @@ static int reserve_some(struct keys *k, uint64_t blocks)
 	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 6, min_u64(blocks, 16384), false);
 }
 
-/* What the caller may not keep goes with the change being built. */
-static int change_kill(struct keys *k, struct keys_attr *a, unsigned kill)
+/* What the caller may not keep: its mode bits go from *a now, its capabilities by change_kill(), since a record's extents
+ * come before its mutations. */
+static int plan_kill(struct keys *k, struct keys_attr *a, unsigned kill, struct xattr_place *ret_caps)
 {
+	int r = 0;
+
+	ret_caps->exists = false;
 	if (kill == 0)
 		return 0;
 	attr_kill_priv(a, kill);
-	return a->flags & KEYS_ATTR_XATTR ? xattr_change_drop(k, a->ino, CAPS_NAME) : 0;
+	if (a->flags & KEYS_ATTR_XATTR)
+		r = xattr_find(k, a->ino, CAPS_NAME, ret_caps);
+	return r == -ENOSPC ? 0 : r;
+}
+
+static void change_kill(struct keys *k, uint64_t ino, const struct xattr_place *caps)
+{
+	if (caps->exists)
+		xattr_change_remove(k, ino, caps);
 }
 
 static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size, unsigned kill)
 {
 	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
+	struct xattr_place caps;
 	struct keys_statfs fs;
 	struct keys_attr a;
 	int r;
@@ -589,13 +602,12 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 		r = reserve_some(k, end - at);
 		if (r == 0)
 			r = inode_get(k, ino, &a);
-		if (r < 0)
-			return r;
-		change_begin(k, CHANGE_FALLOCATE);
-		r = change_kill(k, &a, kill);
+		if (r == 0)
+			r = plan_kill(k, &a, kill, &caps);
 		if (r < 0)
 			return r;
 		kill = 0;
+		change_begin(k, CHANGE_FALLOCATE);
 		if (a.inline_len > 0 && end > 1) {
 			/* Out of the inode, since an inode with extents holds nothing inline (C2). */
 			uint8_t block[BLOCK_SIZE];
@@ -604,6 +616,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 			change_data(k, ino, 0, block, BLOCK_SIZE);
+			change_kill(k, ino, &caps);
 			change_attr(k, &a);
 			r = change_commit(k);
 			if (r < 0)
@@ -617,6 +630,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 		}
+		change_kill(k, ino, &caps);
 		attr_touch(k, &a, true);
 		if (at >= end && !keep_size && off + len > a.size)
 			a.size = off + len;
@@ -631,10 +645,13 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill)
 {
 	struct keys_attr a;
+	struct xattr_place caps;
 	int r = change_reserve(k, 8, 2, true);
 
 	if (r == 0)
 		r = inode_get(k, ino, &a);
+	if (r == 0)
+		r = plan_kill(k, &a, kill, &caps);
 	if (r < 0)
 		return r;
 	r = contents_check(k, &a, off, off + len);
@@ -642,9 +659,7 @@ static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsig
 		return r;
 	attr_touch(k, &a, true);
 	change_begin(k, CHANGE_PUNCH);
-	r = change_kill(k, &a, kill);
-	if (r < 0)
-		return r;
+	change_kill(k, ino, &caps);
 	change_punch(k, ino, off, off + len);
 	change_attr(k, &a);
 	return change_commit(k);

@@ -340,7 +340,7 @@ void call_encode(const struct call *c, void *buf)
 	wire_put_u32(&w, c->cred.uid);
 	wire_put_u32(&w, c->cred.gid);
 	wire_put_u32(&w, c->cred.umask);
-	wire_put_u32(&w, c->flags & CALL_MEMBER ? c->group : 0);
+	wire_put_u32(&w, c->group);
 	if (fields & F_INO)
 		wire_put_u64(&w, c->ino);
 	if (fields & F_DIR)
