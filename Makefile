@@ -190,6 +190,7 @@ WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 f
 	getrandom pthread_create
 $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
 
+$(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(TEST_LDFLAGS) $(LDFLAGS) -o $@ \
