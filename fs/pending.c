@@ -131,7 +131,6 @@ void pending_link_down(struct pending *t)
 	struct pending_call **at = &t->first;
 
 	t->linked = false;
-	t->unsent = &t->first;
 	while (*at != NULL)
 		if ((*at)->interrupted)
 			finish_error(t, at, EINTR);
