@@ -584,8 +584,13 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 
 static void make(fuse_req_t req, uint64_t dir, const char *name, mode_t mode, dev_t rdev)
 {
-	struct call c = { .op = CALL_MAKE, .dir = dir, .name = text(name), .mode = mode, .rdev = rdev };
+	struct call c;
 
+	call_init(&c, CALL_MAKE);
+	c.dir = dir;
+	c.name = text(name);
+	c.mode = mode;
+	c.rdev = rdev;
 	ops_fill_caller(req, &c);
 	ops_call(ops_fs(req), req, &c, reply_made);
 }

@@ -81,8 +81,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 {
 	struct fs *fs = ops_fs(req);
 	const struct fuse_write_in *in = (const void *)(fs->request + 1);
-	struct call c = { .op = (uint16_t)write_op(fs, fi), .ino = ino, .off = (uint64_t)off, .data = data,
-			  .size = (uint32_t)size };
+	struct call c;
 
 	if (control_owns(ino)) {
 		write_control(req, ino, size);
@@ -97,9 +96,16 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 		fuse_reply_write(req, 0);
 		return;
 	}
-	ops_fill_caller(req, &c);
-	if ((in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0)
+	call_init(&c, write_op(fs, fi));
+	c.ino = ino;
+	c.off = (uint64_t)off;
+	c.data = data;
+	c.size = (uint32_t)size;
+	/* Who asks matters only then. */
+	if ((in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) {
+		ops_fill_caller(req, &c);
 		c.flags |= CALL_KILL;
+	}
 	/* O_SYNC includes O_DSYNC. The kernel asks for an fsync too, which then finds nothing to
 	 * wait for. */
 	if ((fi->flags & O_DSYNC) != 0)

@@ -17,6 +17,8 @@
 
 #include "core/keys/keys.h"
 
+#include <string.h>
+
 /* Numbers of the protocol: never given another meaning. */
 enum call_op {
 	CALL_MAKE        = 1,   /* dir, name, mode, rdev */
@@ -78,6 +80,13 @@ struct call {
 		struct keys_setattr set;        /* without KEYS_KILL_SGID, which call_run() finds out */
 	};
 };
+
+/* Begin one where a full initializer would be felt: what its operation needs of the union is to be set. */
+static inline void call_init(struct call *c, enum call_op op)
+{
+	memset(c, 0, offsetof(struct call, rdev));
+	c->op = (uint16_t)op;
+}
 
 struct call_result {
 	int error;                      /* 0 or negative errno; -EAGAIN: nothing was done, to be run again (keys.h) */
