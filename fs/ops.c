@@ -226,22 +226,23 @@ static int64_t now_ms(void)
 static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 {
 	struct keys_attr attr;
-	bool crossed = false;
+	unsigned unsure = 0;
 	int r;
 
 	call_settle(fs->keys, c);
 	/* The kernel's idea of the end of the file may be old, and what it is to know of lost privileges
 	 * cannot be seen any more when the change is here. */
-	if (c->op == CALL_APPEND || (c->flags & CALL_KILL) != 0)
-		crossed = keys_getattr(fs->keys, c->ino, &attr) < 0 || (attr.mode & (S_ISUID | S_ISGID)) != 0 ||
-			  (c->op == CALL_APPEND && attr.size != c->off);
+	if ((c->op == CALL_APPEND || (c->flags & CALL_KILL) != 0) && keys_getattr(fs->keys, c->ino, &attr) == 0) {
+		unsure |= attr.size != c->off ? PENDING_UNSURE_END : 0;
+		unsure |= (attr.mode & (S_ISUID | S_ISGID)) != 0 ? PENDING_UNSURE_MODE : 0;
+	}
 	r = call_check(c);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
 	}
 	fs->req = NULL;
-	r = pending_add(fs->pending, req, fs->request->unique, c, reply, crossed, now_ms());
+	r = pending_add(fs->pending, req, fs->request->unique, c, reply, unsure, now_ms());
 	if (r < 0)
 		fuse_reply_err(req, -r);
 }
@@ -301,7 +302,7 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 	if (mine.error > 0 || mine.error <= -512 || mine.error == -EAGAIN || mine.error == -ENOSYS ||
 	    (mine.error == 0 && !answer_fits(c, res)))
 		mine.error = -EIO;
-	if ((p->crossed && (c->flags & CALL_KILL) != 0) || (mine.error < 0 && c->op == CALL_FALLOCATE))
+	if (((p->unsure & PENDING_UNSURE_MODE) != 0 && (c->flags & CALL_KILL) != 0) || (mine.error < 0 && c->op == CALL_FALLOCATE))
 		forget_attr(fs, c->ino);
 	if (mine.error == 0 && (c->op == CALL_MAKE || c->op == CALL_SYMLINK))
 		mine.error = keys_getattr(fs->keys, mine.number, &mine.attr);
@@ -311,7 +312,7 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 	if (mine.error == -ENOENT && res->error == 0)
 		mine.error = -ESTALE;
 	/* The bytes are somewhere else than the kernel believes, but where? */
-	if (c->op == CALL_APPEND && p->crossed)
+	if (c->op == CALL_APPEND && (p->unsure & PENDING_UNSURE_END) != 0)
 		mine.off = 0;
 	if (mine.error < 0)
 		fuse_reply_err(p->req, -mine.error);
@@ -510,15 +511,7 @@ static void fill_setattr(const struct stat *st, int valid, struct keys_setattr *
 		{ FUSE_SET_ATTR_MTIME_NOW, KEYS_SET_MTIME_NOW },
 		{ FATTR_KILL_SUIDGID, KEYS_KILL_PRIV },
 	};
-	struct keys_setattr set = {
-		.mode = st->st_mode & 07777,
-		.uid = st->st_uid,
-		.gid = st->st_gid,
-		.size = (uint64_t)st->st_size,
-		.atime = from_timespec(st->st_atim),
-		.mtime = from_timespec(st->st_mtim),
-		.ctime = from_timespec(st->st_ctim),
-	};
+	struct keys_setattr set = { 0 };
 
 	for (size_t i = 0; i < sizeof bits / sizeof bits[0]; i++)
 		if ((valid & bits[i].valid) != 0)
@@ -528,6 +521,21 @@ static void fill_setattr(const struct stat *st, int valid, struct keys_setattr *
 		set.mask &= ~(unsigned)KEYS_SET_ATIME;
 	if ((set.mask & KEYS_SET_MTIME_NOW) != 0)
 		set.mask &= ~(unsigned)KEYS_SET_MTIME;
+	/* A call has 0 in what it does not set. */
+	if ((set.mask & KEYS_SET_MODE) != 0)
+		set.mode = st->st_mode & 07777;
+	if ((set.mask & KEYS_SET_UID) != 0)
+		set.uid = st->st_uid;
+	if ((set.mask & KEYS_SET_GID) != 0)
+		set.gid = st->st_gid;
+	if ((set.mask & KEYS_SET_SIZE) != 0)
+		set.size = (uint64_t)st->st_size;
+	if ((set.mask & KEYS_SET_ATIME) != 0)
+		set.atime = from_timespec(st->st_atim);
+	if ((set.mask & KEYS_SET_MTIME) != 0)
+		set.mtime = from_timespec(st->st_mtim);
+	if ((set.mask & KEYS_SET_CTIME) != 0)
+		set.ctime = from_timespec(st->st_ctim);
 	*ret_set = set;
 }
 

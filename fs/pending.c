@@ -97,7 +97,7 @@ static void keep_what(struct pending_call *p, const struct call *c)
 }
 
 int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
-		bool crossed, int64_t now_ms)
+		unsigned unsure, int64_t now_ms)
 {
 	size_t len = call_size(c);
 	struct pending_call *p;
@@ -107,7 +107,7 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 	p = malloc(sizeof *p + len);
 	if (p == NULL)
 		return -ENOMEM;
-	*p = (struct pending_call){ .unique = unique, .since_ms = now_ms, .req = req, .reply = reply, .crossed = crossed,
+	*p = (struct pending_call){ .unique = unique, .since_ms = now_ms, .req = req, .reply = reply, .unsure = unsure,
 				    .len = len };
 	keep_what(p, c);
 	call_encode(c, p->bytes);
@@ -158,7 +158,7 @@ void pending_crossed(struct pending *t, uint64_t ino)
 {
 	for (struct pending_call *p = t->first; p != NULL; p = p->next)
 		if (p->what.ino == ino)
-			p->crossed = true;
+			p->unsure |= PENDING_UNSURE_END | PENDING_UNSURE_MODE;
 }
 
 bool pending_interrupt(struct pending *t, uint64_t unique)

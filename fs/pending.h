@@ -25,6 +25,10 @@
 #define PENDING_WINDOW    32u
 #define PENDING_MAX_BYTES ((size_t)64 << 20)    /* of calls; more must wait in the kernel, see pending_is_full() */
 
+/* What the kernel, when it is answered, may believe of the inode although it is not so. */
+#define PENDING_UNSURE_END  1u  /* where the file ends, and so where an append went */
+#define PENDING_UNSURE_MODE 2u  /* which privileges it has */
+
 struct fuse_req;
 struct fs;
 struct pending_call;
@@ -51,9 +55,7 @@ struct pending_call {
 	fs_reply_fn *reply;
 	struct call what;
 	bool interrupted;
-	/* Something else than this call may have changed the inode since the request was made: what the kernel believes of its end and its
-	 * attributes may be wrong. */
-	bool crossed;
+	unsigned unsure;                /* PENDING_UNSURE_* */
 	size_t len;
 	uint8_t bytes[];
 };
@@ -75,10 +77,10 @@ void pending_init(struct pending *t, const struct fs_upstream *upstream,
 /* Frees what is left, unanswered. */
 void pending_release(struct pending *t);
 
-/* A new call: kept, and sent if it is its turn. call_settle() it first. 0, and the entry will be answered later (or was, if
- * upstream refused it); -ENOMEM, -ENOBUFS (PENDING_MAX_BYTES): it was not taken. crossed: see above. */
+/* A new call: kept, and sent if it is its turn. call_settle() it first, and call_check(). 0, and the entry will be answered later
+ * (or was, if upstream refused it); -ENOMEM, -ENOBUFS (PENDING_MAX_BYTES): it was not taken. unsure: PENDING_UNSURE_*. */
 int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
-		bool crossed, int64_t now_ms);
+		unsigned unsure, int64_t now_ms);
 /* Send what can be sent: after there was -EAGAIN. */
 void pending_push(struct pending *t);
 /* A connection is up: all that is unanswered is sent, again or for the first time, in order. */
@@ -89,7 +91,7 @@ void pending_link_down(struct pending *t);
 /* The primary's answer to a request, and this store has applied its change: error, number and off are looked at. False: there is no such
  * entry (any more). */
 bool pending_complete(struct pending *t, uint64_t request, const struct call_result *res);
-/* A change of ino that is no change by this mount was applied here. */
+/* A change of ino that is no change by this mount was applied here: calls on it are answered as unsure of all. */
 void pending_crossed(struct pending *t, uint64_t ino);
 /* The kernel's program wants out (FUSE_INTERRUPT). Without a connection the entry is answered with EINTR at once; with one the answer is on
  * its way, and an EINTR would be a surprise for programs that have a timer: it is marked. False: no such entry. */

@@ -42,7 +42,7 @@ static struct {
 } up;
 
 /* What the kernel was told. */
-static struct { uint64_t unique, number; int error; bool crossed, interrupted; } told[LOG_MAX];
+static struct { uint64_t unique, number; int error; unsigned unsure; bool interrupted; } told[LOG_MAX];
 static unsigned told_count;
 
 static void note(uint64_t request, const void *bytes, size_t len, bool again)
@@ -90,7 +90,7 @@ static void on_answer(void *ctx, const struct pending_call *p, const struct call
 	told[told_count].unique = p->unique;
 	told[told_count].number = res->number;
 	told[told_count].error = res->error;
-	told[told_count].crossed = p->crossed;
+	told[told_count].unsure = p->unsure;
 	told[told_count++].interrupted = p->interrupted;
 }
 
@@ -107,7 +107,7 @@ static int add(struct pending *t, uint64_t unique, int64_t now_ms)
 {
 	const struct call c = { .op = CALL_WRITE, .ino = unique, .data = "data", .size = 4 };
 
-	return pending_add(t, NULL, unique, &c, NULL, false, now_ms);
+	return pending_add(t, NULL, unique, &c, NULL, 0, now_ms);
 }
 
 static bool done(struct pending *t, uint64_t request, int error, uint64_t number)
@@ -298,16 +298,16 @@ static void test_pending__crossed(void **state)
 	start(&t);
 	pending_link_up(&t);
 	assert_int_equal(add(&t, 4, 0), 0);
-	assert_int_equal(pending_add(&t, NULL, 5, &c, NULL, false, 0), 0);
-	assert_int_equal(pending_add(&t, NULL, 6, &c, NULL, true, 0), 0);
+	assert_int_equal(pending_add(&t, NULL, 5, &c, NULL, 0, 0), 0);
+	assert_int_equal(pending_add(&t, NULL, 6, &c, NULL, PENDING_UNSURE_END, 0), 0);
 	pending_crossed(&t, 4);
 	pending_crossed(&t, 9);
 	assert_true(done(&t, 1, 0, 4));
 	assert_true(done(&t, 2, 0, 1));
 	assert_true(done(&t, 3, 0, 1));
-	assert_true(told[0].crossed);
-	assert_false(told[1].crossed);
-	assert_true(told[2].crossed);
+	assert_int_equal(told[0].unsure, PENDING_UNSURE_END | PENDING_UNSURE_MODE);
+	assert_int_equal(told[1].unsure, 0);
+	assert_int_equal(told[2].unsure, PENDING_UNSURE_END);
 	pending_release(&t);
 }
 
@@ -321,14 +321,14 @@ static void test_pending__memory(void **state)
 
 	(void)state;
 	start(&t);
-	for (n = 1; (r = pending_add(&t, NULL, n, &c, NULL, false, n)) == 0; n++)
+	for (n = 1; (r = pending_add(&t, NULL, n, &c, NULL, 0, n)) == 0; n++)
 		assert_true(n < 100);
 	assert_int_equal(r, -ENOBUFS);
 	assert_true(pending_is_full(&t));
 	assert_int_equal(n, 65);
 	pending_fail(&t, 1, EIO);
 	assert_false(pending_is_full(&t));
-	assert_int_equal(pending_add(&t, NULL, n, &c, NULL, false, n), 0);
+	assert_int_equal(pending_add(&t, NULL, n, &c, NULL, 0, n), 0);
 	pending_release(&t);
 }
 
@@ -450,7 +450,7 @@ static void test_pending__random(void **state)
 		if (what < 250 && ops < OPS_MAX && t.count < 80) {
 			const struct call c = { .op = CALL_WRITE, .ino = 1 + ops % 9, .off = ops, .data = "x", .size = 1 };
 
-			assert_int_equal(pending_add(&t, NULL, ops, &c, NULL, false, (int64_t)i), 0);
+			assert_int_equal(pending_add(&t, NULL, ops, &c, NULL, 0, (int64_t)i), 0);
 			ops++;
 		} else if (what < 550) {
 			world_execute();
