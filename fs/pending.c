@@ -2,7 +2,7 @@
  *
  * pending: see pending.h. A list in the order of arrival: it is short, since each entry is a thread that waits.
  * Invariants: (N1) entries before `unsent` have numbers, which ascend; (N2) so do the numbers of all that have one, and those stand before
- * all that have none; (N3) the newest number is less than PENDING_WINDOW above the oldest in the list.
+ * all that have none; (N3) if the table is who sends again, the newest number is less than PENDING_WINDOW above the oldest in the list, and all have their bytes.
  */
 #include "fs/pending.h"
 
@@ -29,14 +29,28 @@ static struct pending_call *take(struct pending *t, struct pending_call **at)
 	if (t->unsent == &p->next)
 		t->unsent = at;
 	t->count--;
-	t->bytes -= p->len;
 	return p;
+}
+
+static void drop_bytes(struct pending *t, struct pending_call *p)
+{
+	if (p->bytes == NULL)
+		return;
+	free(p->bytes);
+	p->bytes = NULL;
+	t->bytes -= p->len;
+}
+
+static void drop(struct pending *t, struct pending_call *p)
+{
+	drop_bytes(t, p);
+	free(p);
 }
 
 void pending_release(struct pending *t)
 {
 	while (t->first != NULL)
-		free(take(t, &t->first));
+		drop(t, take(t, &t->first));
 }
 
 static void finish(struct pending *t, struct pending_call **at, const struct call_result *res)
@@ -44,26 +58,36 @@ static void finish(struct pending *t, struct pending_call **at, const struct cal
 	struct pending_call *p = take(t, at);
 
 	t->answer(t->ctx, p, res);
-	free(p);
+	drop(t, p);
 }
 
+/* Without an answer of the primary. */
 static void finish_error(struct pending *t, struct pending_call **at, int error)
 {
 	const struct call_result res = { .error = -error };
+	const struct fs_upstream *up = t->upstream;
 
+	if ((*at)->request != 0 && up->cancel != NULL)
+		up->cancel(up->ctx, (*at)->request);
 	finish(t, at, &res);
+}
+
+/* Who sends again? */
+static bool resends(const struct pending *t)
+{
+	return t->upstream->resend != NULL;
 }
 
 static bool window_is_open(const struct pending *t)
 {
-	return t->first->request == 0 || t->newest - t->first->request + 1 < PENDING_WINDOW;
+	return !resends(t) || t->first->request == 0 || t->newest - t->first->request + 1 < PENDING_WINDOW;
 }
 
 void pending_push(struct pending *t)
 {
 	const struct fs_upstream *up = t->upstream;
 
-	while (t->linked && *t->unsent != NULL) {
+	while ((t->linked || !resends(t)) && *t->unsent != NULL) {
 		struct pending_call *p = *t->unsent;
 		int r;
 
@@ -83,6 +107,8 @@ void pending_push(struct pending *t)
 		if (p->request > t->newest)
 			t->newest = p->request;
 		t->unsent = &p->next;
+		if (!resends(t))
+			drop_bytes(t, p);
 	}
 }
 
@@ -101,16 +127,21 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 {
 	size_t len = call_size(c);
 	struct pending_call *p;
+	uint8_t *bytes;
 
 	if (pending_is_full(t))
 		return -ENOBUFS;
-	p = malloc(sizeof *p + len);
-	if (p == NULL)
+	p = malloc(sizeof *p);
+	bytes = malloc(len);
+	if (p == NULL || bytes == NULL) {
+		free(p);
+		free(bytes);
 		return -ENOMEM;
+	}
 	*p = (struct pending_call){ .unique = unique, .since_ms = now_ms, .req = req, .reply = reply, .unsure = unsure,
-				    .len = len };
+				    .len = len, .bytes = bytes };
 	keep_what(p, c);
-	call_encode(c, p->bytes);
+	call_encode(c, bytes);
 	*t->end = p;
 	t->end = &p->next;
 	t->count++;
@@ -122,7 +153,8 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 void pending_link_up(struct pending *t)
 {
 	t->linked = true;
-	t->unsent = &t->first;
+	if (resends(t))
+		t->unsent = &t->first;
 	pending_push(t);
 }
 

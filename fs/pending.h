@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * pending: the calls of a remote mount that its primary has not answered yet. Each request of the kernel that changes
- * something becomes an entry: the call's bytes, kept until it is answered, and what its reply needs. The table decides what
- * is sent, in which order, and again after a reconnect; how bytes travel is behind struct fs_upstream, and how the kernel
- * is answered behind `answer`, so the table knows neither sockets nor FUSE. Request thread only.
+ * something becomes an entry, with what its reply needs. How calls travel is behind struct fs_upstream, and how the kernel is
+ * answered behind `answer`, so the table knows neither sockets nor FUSE. Request thread only.
  *
- * Order: calls are sent in the order in which they came. Upstream numbers them 1, 2, 3..., and at most PENDING_WINDOW
- * numbers lie between the oldest that is unanswered and the newest: the primary remembers the answers of that many
- * (DESIGN.md of core/replica, section 6), so a call whose number falls out of them could be executed twice.
+ * Calls are handed to upstream in the order in which they came; it numbers them, 1, 2, 3... Some upstreams (the engine in
+ * core/replica/) keep a call until it is answered, whatever happens to the line: then the table is done with the bytes when
+ * they were taken. For one that does not (it has `resend`), the table keeps them and sends all that is unanswered again on
+ * each new line; then at most PENDING_WINDOW numbers lie between the oldest that is unanswered and the newest, since the
+ * primary remembers the answers of that many (DESIGN.md of core/replica, section 6): a call whose number has fallen out of
+ * them could be executed twice.
  *
  * Life of an entry: waits (no number) -> sent -> answered. It leaves the table before `answer` is called, which therefore
  * may add new ones. One that ends otherwise (its time is over, an interrupt, umount) may have been executed or may still
@@ -36,14 +38,16 @@ struct pending_call;
 /* How a kernel is told: what it asked, without names and data, and what became of it. */
 typedef void fs_reply_fn(struct fs *fs, struct fuse_req *req, const struct call *what, const struct call_result *res);
 
-/* The way to the primary. Neither function may call back into the table; the bytes are theirs only until they return. */
+/* The way to the primary. None of these functions may call back into the table; the bytes are theirs only until they return. */
 struct fs_upstream {
 	void *ctx;
 	/* Give a new call the next number and send it. 0; -EAGAIN: not now, to be asked again by pending_push(); any other
 	 * error ends this call. */
 	int (*send)(void *ctx, const void *call, size_t len, uint64_t *ret_request);
-	/* Send one again that has a number, on a new connection. 0 or -EAGAIN. */
+	/* Send one again that has a number, on a new line. 0 or -EAGAIN. NULL: it does so by itself. */
 	int (*resend)(void *ctx, uint64_t request, const void *call, size_t len);
+	/* Nobody waits for this one any more. May be NULL. */
+	void (*cancel)(void *ctx, uint64_t request);
 };
 
 struct pending_call {
@@ -57,7 +61,7 @@ struct pending_call {
 	bool interrupted;
 	unsigned unsure;                /* PENDING_UNSURE_* */
 	size_t len;
-	uint8_t bytes[];
+	uint8_t *bytes;                 /* NULL: upstream has them */
 };
 
 struct pending {
@@ -66,10 +70,10 @@ struct pending {
 	void (*answer)(void *ctx, const struct pending_call *p, const struct call_result *res);
 	void *ctx;
 	struct pending_call *first, **end;
-	struct pending_call **unsent;   /* the first that was not sent on this connection */
+	struct pending_call **unsent;   /* the first that was not sent on this line */
 	uint64_t newest;                /* highest number given so far */
 	size_t count, bytes;
-	bool linked;                    /* there is a connection on which calls can be sent */
+	bool linked;                    /* there is a line on which calls get to the primary */
 };
 
 void pending_init(struct pending *t, const struct fs_upstream *upstream,
@@ -83,9 +87,10 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 		unsigned unsure, int64_t now_ms);
 /* Send what can be sent: after there was -EAGAIN. */
 void pending_push(struct pending *t);
-/* A connection is up: all that is unanswered is sent, again or for the first time, in order. */
+/* A line is up: what is unanswered is sent, again or for the first time, in order. */
 void pending_link_up(struct pending *t);
-/* It is gone: nothing is sent; entries that were interrupted are answered with EINTR, since nothing else can end them soon. */
+/* It is gone: nothing is sent, unless upstream takes care of that; entries that were interrupted are answered with EINTR,
+ * since nothing else can end them soon. */
 void pending_link_down(struct pending *t);
 
 /* The primary's answer to a request, and this store has applied its change: error, number and off are looked at. False: there is no such
@@ -93,8 +98,8 @@ void pending_link_down(struct pending *t);
 bool pending_complete(struct pending *t, uint64_t request, const struct call_result *res);
 /* A change of ino that is no change by this mount was applied here: calls on it are answered as unsure of all. */
 void pending_crossed(struct pending *t, uint64_t ino);
-/* The kernel's program wants out (FUSE_INTERRUPT). Without a connection the entry is answered with EINTR at once; with one the answer is on
- * its way, and an EINTR would be a surprise for programs that have a timer: it is marked. False: no such entry. */
+/* The kernel's program wants out (FUSE_INTERRUPT). Without a line the entry is answered with EINTR at once; with one the answer
+ * is on its way, and an EINTR would be a surprise for programs that have a timer: it is marked. False: no such entry. */
 bool pending_interrupt(struct pending *t, uint64_t unique);
 /* Answer those that came at `since_ms` or before with -error (INT64_MAX: all). */
 void pending_fail(struct pending *t, int64_t since_ms, int error);
@@ -104,7 +109,7 @@ bool pending_oldest(const struct pending *t, int64_t *ret_since_ms);
 /* The lowest number that may still be sent again; false: none has a number, so it is the next that upstream gives. */
 bool pending_lowest(const struct pending *t, uint64_t *ret_request);
 
-/* So much waits that no further requests should be read while there is a connection, which will make room soon. */
+/* So much waits that no further requests should be read while there is a line, which will make room soon. */
 static inline bool pending_is_full(const struct pending *t)
 {
 	return t->bytes >= PENDING_MAX_BYTES;

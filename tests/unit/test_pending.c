@@ -38,6 +38,8 @@ static struct {
 	struct { uint64_t request, ino; bool again; } sent[LOG_MAX];
 	unsigned count;
 	int error;
+	uint64_t cancelled[20];
+	unsigned cancelled_count;
 	unsigned room;          /* so many more are taken before -EAGAIN */
 } up;
 
@@ -79,7 +81,16 @@ static int up_resend(void *ctx, uint64_t request, const void *call, size_t len)
 	return 0;
 }
 
-static const struct fs_upstream upstream = { &up, up_send, up_resend };
+static void up_cancel(void *ctx, uint64_t request)
+{
+	assert_ptr_equal(ctx, &up);
+	assert_true(up.cancelled_count < ARRAY_LEN(up.cancelled));
+	up.cancelled[up.cancelled_count++] = request;
+}
+
+static const struct fs_upstream upstream = { &up, up_send, up_resend, up_cancel };
+/* One that keeps calls by itself. */
+static const struct fs_upstream keeper = { &up, up_send, NULL, up_cancel };
 
 static void on_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
 {
@@ -221,6 +232,45 @@ static void test_pending__upstream_refuses(void **state)
 	assert_int_equal(up.sent[1].request, 2);
 	assert_int_equal(t.count, 2);
 	pending_release(&t);
+}
+
+static void test_pending__upstream_that_keeps(void **state)
+{
+	struct pending t;
+	unsigned i;
+
+	(void)state;
+	start(&t);
+	t.upstream = &keeper;
+	/* It takes all that it can, line or not, and the bytes are its own then. */
+	up.room = 100;
+	for (i = 1; i <= 110; i++)
+		assert_int_equal(add(&t, i, i), 0);
+	assert_int_equal(up.count, 100);
+	assert_int_equal(t.count, 110);
+	assert_int_equal(t.bytes, 10 * t.first->len);
+	pending_link_up(&t);
+	pending_link_down(&t);
+	pending_link_up(&t);
+	assert_int_equal(up.count, 100);
+	up.room = 5;
+	assert_true(done(&t, 50, 0, 1));
+	assert_int_equal(up.count, 105);
+	assert_int_equal(up.sent[104].ino, 105);
+	/* What nobody waits for any more is said. */
+	pending_fail(&t, 2, EIO);
+	assert_int_equal(up.cancelled_count, 2);
+	assert_int_equal(up.cancelled[1], 2);
+	assert_true(pending_interrupt(&t, 107));
+	pending_link_down(&t);
+	assert_int_equal(told[told_count - 1].unique, 107);
+	assert_int_equal(told[told_count - 1].error, -EINTR);
+	assert_int_equal(up.cancelled_count, 2);
+	assert_true(pending_interrupt(&t, 60));
+	assert_int_equal(up.cancelled[2], 60);
+	assert_false(done(&t, 60, 0, 1));
+	pending_release(&t);
+	assert_int_equal(t.bytes, 0);
 }
 
 static void test_pending__interrupts(void **state)
@@ -375,7 +425,7 @@ static int world_resend(void *ctx, uint64_t request, const void *call, size_t le
 	return world_take(request, call, len);
 }
 
-static const struct fs_upstream world_upstream = { NULL, world_send, world_resend };
+static const struct fs_upstream world_upstream = { NULL, world_send, world_resend, NULL };
 
 static void world_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
 {
@@ -502,6 +552,7 @@ int main(void)
 		cmocka_unit_test(test_pending__order_and_window),
 		cmocka_unit_test(test_pending__sent_again_in_order),
 		cmocka_unit_test(test_pending__upstream_refuses),
+		cmocka_unit_test(test_pending__upstream_that_keeps),
 		cmocka_unit_test(test_pending__interrupts),
 		cmocka_unit_test(test_pending__time_and_end),
 		cmocka_unit_test(test_pending__crossed),

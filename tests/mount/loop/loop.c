@@ -163,7 +163,7 @@ static void stale(void *ctx, uint64_t ino, uint64_t off)
 
 int __wrap_session_run(struct fs *fs, void (*ready)(struct fs *fs))
 {
-	static const struct fs_upstream upstream = { NULL, loop_send, loop_resend };
+	static const struct fs_upstream upstream = { NULL, loop_send, loop_resend, NULL };
 	static const struct fs_shared shared = { NULL, stale };
 	const char *every = getenv("LOOP_CUT");
 	int r;
