@@ -69,9 +69,9 @@ void control_release(struct fs *fs)
 	fs->control = NULL;
 }
 
-bool control_is_name(uint64_t dir, const char *name)
+bool control_is_name(uint64_t dir, const char *name, size_t len)
 {
-	return dir == KEYS_ROOT_INO && strcmp(name, CONTROL_NAME) == 0;
+	return dir == KEYS_ROOT_INO && len == sizeof CONTROL_NAME - 1 && memcmp(name, CONTROL_NAME, len) == 0;
 }
 
 bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat)

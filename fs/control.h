@@ -30,7 +30,7 @@ static inline bool control_owns(uint64_t ino)
 }
 
 /* True if this is the name of the directory of control files. */
-bool control_is_name(uint64_t dir, const char *name);
+bool control_is_name(uint64_t dir, const char *name, size_t len);
 
 /* 0 and the entry, or -ENOENT. `dir` is one of ours, or the root if control_is_name(). */
 int control_lookup(struct fs *fs, uint64_t dir, const char *name,

@@ -11,6 +11,7 @@
 #include "fs/defer.h"
 #include "fs/inodes.h"
 #include "fs/options.h"
+#include "fs/pending.h"
 #include "fs/reaper.h"
 
 #include <fuse_lowlevel.h>
@@ -27,6 +28,15 @@
 struct control;
 struct session;
 
+/* A store that other mounts change too. The kernel is told of that by threads that hold nothing that a request could
+ * wait for. */
+struct fs_shared {
+	void *ctx;
+	/* What the kernel has cached of ino from byte `off` on may not be what the store has. Returns at
+	 * once. */
+	void (*stale)(void *ctx, uint64_t ino, uint64_t off);
+};
+
 struct fs {
 	const struct options *options;
 	char *store_path, *mountpoint;          /* absolute */
@@ -42,6 +52,8 @@ struct fs {
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
 	struct defer checkpoint;                /* [any] replies that wait for checkpoint_seq */
 	atomic_bool started;                    /* [any] the queues may be used */
+	const struct fs_shared *shared;         /* NULL: every change comes from this mount's kernel */
+	struct pending *pending;                /* a remote mount: calls under way to the primary; else NULL */
 
 	/* The request that is being answered. */
 	const struct fuse_in_header *request;   /* raw; NULL between requests */

@@ -288,6 +288,18 @@ static void reply_raw(struct fs *fs, int error)
 
 /* ---- Requests ---- */
 
+/* A program that waits wants out. On this machine nothing waits for long but what must: ENOSYS makes
+ * the kernel stop sending these. A call to another machine may; nobody waits for the answer to this. */
+static void interrupt(struct fs *fs, const struct fuse_in_header *in)
+{
+	const struct fuse_interrupt_in *which = (const void *)(in + 1);
+
+	if (fs->pending == NULL)
+		reply_raw(fs, ENOSYS);
+	else if (in->len >= sizeof *in + sizeof *which)
+		(void)pending_interrupt(fs->pending, which->unique);
+}
+
 /* Have one request answered. False: it found no space, and is to be parked. */
 static bool process(struct fs *fs, char *bytes, size_t size)
 {
@@ -300,9 +312,7 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	fs->again = false;
 	switch (in->opcode) {
 	case FUSE_INTERRUPT:
-		/* Nothing here waits for long but what must: ENOSYS makes the kernel stop sending
-		 * these. */
-		reply_raw(fs, ENOSYS);
+		interrupt(fs, in);
 		break;
 	case FUSE_SYNCFS:
 		reply_raw(fs, ops_hold_durable(fs));
@@ -434,7 +444,9 @@ static int read_request(struct fs *fs)
 static bool wait_request(struct fs *fs)
 {
 	struct session *s = fs->session;
-	bool waiting = s->parked != NULL || !defer_is_empty(&fs->checkpoint);
+	/* Without a connection requests are read nevertheless: reads go on, changes are refused. */
+	bool full = fs->pending != NULL && fs->pending->linked && pending_is_full(fs->pending);
+	bool waiting = full || s->parked != NULL || !defer_is_empty(&fs->checkpoint);
 	bool reap = reaper_has_work(fs);
 	struct pollfd fds[2] = { { .fd = fs->fd, .events = POLLIN },
 				 { .fd = s->event_fd, .events = POLLIN } };
@@ -445,7 +457,7 @@ static bool wait_request(struct fs *fs)
 	atomic_store_explicit(&s->attention, waiting || s->reap_waits, memory_order_release);
 	if (!waiting && !reap && !s->stopping)
 		return true;
-	if (s->parked_bytes >= PARK_MAX_BYTES)
+	if (s->parked_bytes >= PARK_MAX_BYTES || full)
 		fds[0].fd = -1;
 	s->was_woken = false;
 	n = poll(fds, 2, reap && !s->reap_waits ? 0 : ATTENTION_MS);

@@ -577,12 +577,34 @@ static void give_back_named(struct keys *k)
 /* Room for one record of allocate_some(). */
 static int reserve_some(struct keys *k, uint64_t blocks)
 {
-	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 4, min_u64(blocks, CONTENTS_RESERVE_MAX), false);
+	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 6, min_u64(blocks, CONTENTS_RESERVE_MAX), false);
 }
 
-static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size)
+/* What the caller may not keep: its mode bits go from *a now, its capabilities by change_kill(), since a record's extents
+ * come before its mutations. */
+static int plan_kill(struct keys *k, struct keys_attr *a, unsigned kill, struct xattr_place *ret_caps)
+{
+	int r = 0;
+
+	ret_caps->exists = false;
+	if (kill == 0)
+		return 0;
+	attr_kill_priv(a, kill);
+	if (a->flags & KEYS_ATTR_XATTR)
+		r = xattr_find(k, a->ino, CAPS_NAME, ret_caps);
+	return r == -ENOSPC ? 0 : r;
+}
+
+static void change_kill(struct keys *k, uint64_t ino, const struct xattr_place *caps)
+{
+	if (caps->exists)
+		xattr_change_remove(k, ino, caps);
+}
+
+static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size, unsigned kill)
 {
 	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
+	struct xattr_place caps;
 	struct keys_statfs fs;
 	struct keys_attr a;
 	int r;
@@ -599,8 +621,11 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 		r = reserve_some(k, end - at);
 		if (r == 0)
 			r = inode_get_to_change(k, ino, &a);
+		if (r == 0)
+			r = plan_kill(k, &a, kill, &caps);
 		if (r < 0)
 			return r;
+		kill = 0;
 		change_begin(k, CHANGE_FALLOCATE);
 		if (a.inline_len > 0 && end > 1) {
 			/* Out of the inode, since an inode with extents holds nothing inline (C2). */
@@ -610,6 +635,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 			change_data(k, ino, 0, block, BLOCK_SIZE);
+			change_kill(k, ino, &caps);
 			change_attr(k, &a);
 			r = change_commit_part(k);
 			if (r < 0)
@@ -623,6 +649,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 		}
+		change_kill(k, ino, &caps);
 		attr_touch(k, &a, true);
 		if (at >= end && !keep_size && off + len > a.size)
 			a.size = off + len;
@@ -636,13 +663,16 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	return 0;
 }
 
-static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, int (*commit)(struct keys *k))
+static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill, int (*commit)(struct keys *k))
 {
 	struct keys_attr a;
+	struct xattr_place caps;
 	int r = change_reserve(k, 8, 2, true);
 
 	if (r == 0)
 		r = inode_get_to_change(k, ino, &a);
+	if (r == 0)
+		r = plan_kill(k, &a, kill, &caps);
 	if (r < 0)
 		return r;
 	r = contents_check(k, &a, off, off + len);
@@ -650,12 +680,13 @@ static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, int (
 		return r;
 	attr_touch(k, &a, true);
 	change_begin(k, CHANGE_PUNCH);
+	change_kill(k, ino, &caps);
 	change_punch(k, ino, off, off + len);
 	change_attr(k, &a);
 	return commit(k);
 }
 
-int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len)
+int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len, unsigned kill)
 {
 	struct keys_attr a;
 	int r = inode_get_to_change(k, ino, &a);
@@ -673,23 +704,23 @@ int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_
 	switch (mode) {
 	case 0:
 	case FALLOC_FL_KEEP_SIZE:
-		return preallocate(k, ino, off, len, mode != 0);
+		return preallocate(k, ino, off, len, mode != 0, kill);
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-		return punch(k, ino, off, len, change_commit);
+		return punch(k, ino, off, len, kill, change_commit);
 	case FALLOC_FL_ZERO_RANGE:
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 		/* Asked for before the punch, so that -EAGAIN means that nothing was done. */
 		r = reserve_some(k, len / BLOCK_SIZE + 2);
 		if (r == 0)
-			r = punch(k, ino, off, len, change_commit_part);
-		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE);
+			r = punch(k, ino, off, len, kill, change_commit_part);
+		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE, 0);
 	default:
 		return -EOPNOTSUPP;
 	}
 }
 
 int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, size_t len,
-		    size_t *ret_copied)
+		    unsigned kill, size_t *ret_copied)
 {
 	static uint8_t buf[KEYS_WRITE_MAX];     /* request thread only */
 	struct iovec iov[600];
@@ -708,8 +739,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 		*ret_copied = 0;
 		return 0;
 	}
-	/* setuid bits are the caller's business: only it knows who asks. */
-	return keys_write(k, dst, dst_off, buf, done, 0, ret_copied);
+	return keys_write(k, dst, dst_off, buf, done, kill, ret_copied);
 }
 
 /* Applying --------------------------------------------------------------------------------------------------------- */

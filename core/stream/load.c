@@ -180,7 +180,7 @@ static int load_unwritten(struct loader *l, const uint8_t *p, uint32_t len)
 	l->changed = true;
 	/* The last block of the largest file ends one byte behind the largest size. What a try has allocated stays. */
 	do
-		r = keys_fallocate(l->k, l->a.ino, FALLOC_FL_KEEP_SIZE, off, min_u64(n, KEYS_SIZE_MAX - off));
+		r = keys_fallocate(l->k, l->a.ino, FALLOC_FL_KEEP_SIZE, off, min_u64(n, KEYS_SIZE_MAX - off), 0);
 	while (again(l, r, &tries));
 	return r;
 }

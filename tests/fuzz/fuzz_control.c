@@ -74,7 +74,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 	case 0: case 1:
 		in_text(in, name, sizeof name);
 		/* ops.c asks this first. */
-		if (!control_owns(ino) && !control_is_name(ino, name))
+		if (!control_owns(ino) && !control_is_name(ino, name, strlen(name)))
 			return;
 		if (control_lookup(fs, ino, name, &entry) == 0) {
 			check(control_owns(entry.ino) && entry.attr.st_size >= 0);

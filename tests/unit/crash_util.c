@@ -1559,7 +1559,7 @@ static int op_copy(struct work *w)
 		at += part;
 	}
 	w->expected = 0;
-	r = keys_copy_range(w->k, src, from, dst, to, len, &done);
+	r = keys_copy_range(w->k, src, from, dst, to, len, 0, &done);
 	if (len == 0) {
 		if (settle(w, r) != 0 || done != 0)
 			disagree(w, "a copy of nothing made a record");
@@ -1633,7 +1633,7 @@ static int op_fallocate(struct work *w)
 	say(w, "fallocate %x, %llu bytes at %llu of %llu (size %llu, %llu blocks)", mode, (unsigned long long)len,
 	    (unsigned long long)off, (unsigned long long)ino, (unsigned long long)f->a.size, (unsigned long long)f->a.blocks);
 	w->expected = 0;
-	r = keys_fallocate(w->k, ino, mode, off, len);
+	r = keys_fallocate(w->k, ino, mode, off, len, 0);
 	left = settle(w, r);
 	if (r == 0 && left == 0)
 		disagree(w, "no record was made");
