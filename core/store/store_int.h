@@ -83,6 +83,8 @@ struct store {
 	pthread_mutex_t ext_lock;
 	struct store_range ext[EXT_RANGES];     /* [E] written, not synced */
 	unsigned ext_count;                     /* [E] */
+	unsigned rebases;                       /* [E] how often durable_seq began anew */
+	_Atomic bool rebasing;                  /* [A] set and cleared under ext_lock: a rebase's checkpoint is being written */
 	_Atomic uint64_t ext_blocks;            /* [A] */
 
 	_Atomic uint64_t oldest_ns;             /* [A] wall clock of the oldest change not on disk, 0 = none */
@@ -107,6 +109,8 @@ struct store {
 };
 
 /* store.c */
+/* [any] seq is on disk, unless a rebase came since `rebases` was read: then its number means something else. */
+void store_durable(struct store *s, seq_t seq, unsigned rebases);
 void store_fail(struct store *s, int error);
 void store_progress(struct store *s);
 void store_wake_provisioner(struct store *s);
