@@ -121,8 +121,10 @@ uint64_t logical_digest(const struct logical_item *item, uint64_t seed)
 	return item->window ? window_digest(item->window, seed) : hash64(item->value, item->len, seed);
 }
 
-static struct key key_after(struct key k)
+struct key logical_after(struct key k)
 {
+	if (logical_is_window(k))
+		return k.lo < WINDOW_LAST ? (struct key){ k.hi, k.lo + WINDOW_BLOCKS } : (struct key){ k.hi + 1, 0 };
 	return ++k.lo == 0 ? (struct key){ k.hi + 1, 0 } : k;
 }
 
@@ -148,6 +150,17 @@ void logical_begin(struct logical_walk *w, struct keys *k, struct key from)
 	w->leaves = 0;
 }
 
+/* Leaves that the window's extents fill at most, about. */
+static unsigned window_leaves(const struct window *w)
+{
+	unsigned i, parts = 1;
+
+	for (i = 1; i < WINDOW_BLOCKS; i++)
+		parts += w->kind[i] != w->kind[i - 1] ||
+			 (w->kind[i] == WINDOW_DATA && w->block[i] != w->block[i - 1] + 1);
+	return 1 + parts / 16;
+}
+
 static int take_window(struct logical_walk *w, struct key end, struct logical_item *ret)
 {
 	struct key key = item_key(w->ino, ITEM_EXTENT, w->fblock);
@@ -160,6 +173,7 @@ static int take_window(struct logical_walk *w, struct key end, struct logical_it
 	if (r < 0)
 		return r;
 	*ret = (struct logical_item){ .key = key, .window = &w->window };
+	w->leaves += window_leaves(&w->window);
 	if (next == UINT64_MAX) {
 		w->at = item_key(w->ino, ITEM_EXTENT + 1, 0);
 		w->ino = 0;
@@ -215,7 +229,7 @@ int logical_next(struct logical_walk *w, struct key end, struct logical_item *re
 		key = cursor_key(&c);
 		if (!all && key_cmp(key, end) >= 0)
 			return 0;
-		w->at = key_after(key);
+		w->at = key.lo == UINT64_MAX ? (struct key){ key.hi + 1, 0 } : (struct key){ key.hi, key.lo + 1 };
 		if (logical_is_window(key)) {
 			r = go_to_window(w, key.hi >> 8, key.lo);
 			if (r < 0)

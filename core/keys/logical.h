@@ -52,11 +52,14 @@ static inline bool logical_is_window(struct key k)
 {
 	return k.hi >> 8 != 0 && (k.hi & 0xff) == ITEM_EXTENT;
 }
+/* Where what lies behind the item k begins. */
+struct key logical_after(struct key k);
+/* May a range of items begin or end here? */
+static inline bool logical_is_bound(struct key k)
+{
+	return !logical_is_window(k) || k.lo % WINDOW_BLOCKS == 0;
+}
 uint64_t logical_digest(const struct logical_item *item, uint64_t seed);
-/* One item. -ENOENT. */
-struct logical_walk;
-int logical_get(struct logical_walk *w, struct key k, struct logical_item *ret);
-
 /* A walk over them; the store may change between two steps. */
 struct logical_walk {
 	struct keys *k;
@@ -67,6 +70,8 @@ struct logical_walk {
 	struct window window;
 	uint8_t inode[INODE_SIZE + INLINE_MAX];
 };
+/* One item, w->k's; w goes on behind it. -ENOENT. */
+int logical_get(struct logical_walk *w, struct key k, struct logical_item *ret);
 void logical_begin(struct logical_walk *w, struct keys *k, struct key from);
 /* The next item with a key less than `end`, any key if that is LOGICAL_END. 1; 0: none; -EUCLEAN. */
 int logical_next(struct logical_walk *w, struct key end, struct logical_item *ret);

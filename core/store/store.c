@@ -336,6 +336,7 @@ int store_commit(struct store *s)
 	if (r < 0)
 		return r;
 	/* From here on kill -9 loses nothing of it (O1). */
+	s->commits++;
 	if (!s->changed) {
 		s->changed = true;
 		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
@@ -469,9 +470,9 @@ bool store_rebasing(const struct store *s)
 	return atomic_load(&((struct store *)(uintptr_t)s)->rebasing);
 }
 
-uint64_t store_journal_pos(const struct store *s)
+uint64_t store_commits(const struct store *s)
 {
-	return s->journal.tail;
+	return s->commits;
 }
 
 int store_rebase_ready(struct store *s, uint64_t blocks)

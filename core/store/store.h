@@ -165,8 +165,8 @@ struct store_base {
 int store_rebase(struct store *s, const struct store_base *base);
 /* [any] A rebase is not durable yet: wait for `progress` until this is false or store_failed() says why not. */
 bool store_rebasing(const struct store *s);
-/* How far records went: it moves with every record, also internal ones. */
-uint64_t store_journal_pos(const struct store *s);
+/* Records committed since the store was opened, internal ones too. */
+uint64_t store_commits(const struct store *s);
 
 /* Some places changed without a record; done: as far as is possible. */
 void store_compacted(struct store *s, bool done);

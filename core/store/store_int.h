@@ -65,6 +65,7 @@ struct store {
 	_Atomic int ckpt_state;         /* [A] enum ckpt_state */
 	bool ckpt_pinned;               /* [K] a reader holds the checkpoint that was in force */
 	bool changed;                   /* [R] since the last cut */
+	uint64_t commits;               /* [R] since it was opened */
 	uint64_t changed_ns;            /* [R] when the first of these was, monotonic */
 	jpos_t cut_pos;                 /* [R] where the last cut was */
 	unsigned gone_segments;         /* [R] old segments that F counts as free */
