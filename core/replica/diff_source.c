@@ -34,6 +34,7 @@ struct diff_source {
 	struct logical_walk look;
 	/* the DATA being answered */
 	bool in_data;
+	struct key data;
 	uint8_t bits[WINDOW_BLOCKS / 8];
 	unsigned next;                  /* block */
 	struct window window;
@@ -307,6 +308,7 @@ static int answer_data(struct diff_source *s, struct diff_reader *q, uint8_t **p
 		memset(s->bits, 0xff, sizeof s->bits);
 	*p = diff_put_u8(*p, DIFF_DATA);
 	*p = diff_put_layout(*p, s->window.kind);
+	s->data = key;
 	s->next = 0;
 	s->in_data = true;
 	return 0;
@@ -321,8 +323,9 @@ static bool is_wanted(const struct diff_source *s, unsigned i)
  * since its checksum goes along. */
 static int answer_blocks(struct diff_source *s, uint8_t **p)
 {
-	unsigned i, n = 0, end = s->next;
-	uint8_t *csums, *bytes;
+	unsigned i, n = 0, end = s->next, at = 0;
+	uint64_t ino = s->data.hi >> 8, damaged = 0;
+	uint8_t *bits, *csums, *bytes;
 	int r = 0;
 
 	for (; end < WINDOW_BLOCKS && n < DIFF_BLOCKS_MAX; end++)
@@ -330,7 +333,8 @@ static int answer_blocks(struct diff_source *s, uint8_t **p)
 	if (n > 0) {
 		*p = diff_put_u8(*p, DIFF_BLOCKS);
 		*p = diff_put_u8(*p, (uint8_t)n);
-		csums = *p;
+		bits = *p;
+		csums = bits + 8;
 		bytes = csums + (size_t)4 * n;
 		for (i = s->next; i < end; i++) {
 			const uint8_t *from;
@@ -342,8 +346,13 @@ static int answer_blocks(struct diff_source *s, uint8_t **p)
 				return r;
 			csums = diff_put_u32(csums, s->window.csum[i]);
 			memcpy(bytes, from, BLOCK_SIZE);
+			if (block_csum(bytes, ino, s->data.lo + i) != s->window.csum[i])
+				damaged |= 1ull << at;
 			bytes += BLOCK_SIZE;
+			at++;
 		}
+		put_le64(bits, damaged);
+		s->progress.damaged_blocks += (unsigned)__builtin_popcountll(damaged);
 		*p = bytes;
 		s->progress.staged_blocks += n;
 	}

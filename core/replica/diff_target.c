@@ -692,20 +692,40 @@ static int open_data(struct diff_target *t, struct diff_reader *q)
 	return 0;
 }
 
+/* What a BLOCKS says. */
+struct blocks {
+	unsigned n;
+	uint64_t damaged;
+	const uint8_t *csums, *bytes;
+};
+
+static int get_blocks(struct diff_target *t, struct diff_reader *q, struct blocks *ret)
+{
+	if (diff_get_u8(q) != DIFF_BLOCKS)
+		return hostile("something else than blocks");
+	ret->n = diff_get_u8(q);
+	ret->damaged = diff_get_u64(q);
+	ret->csums = diff_get(q, (size_t)4 * ret->n);
+	ret->bytes = diff_get(q, (size_t)ret->n * BLOCK_SIZE);
+	if (q->bad || ret->n == 0 || ret->n > DIFF_BLOCKS_MAX || ret->n > t->blocks_left)
+		return hostile("blocks");
+	return 0;
+}
+
 /* The bytes go to blocks that nothing leads to yet (D2). */
-static int stage_blocks(struct diff_target *t, unsigned n, const uint8_t *csums, const uint8_t *bytes)
+static int stage_blocks(struct diff_target *t, const struct blocks *b)
 {
 	uint64_t ino = t->now.key.hi >> 8, block = 0, got = 0;
-	unsigned i = t->block_next;
+	unsigned i = t->block_next, j;
 
-	while (n > 0) {
+	for (j = 0; j < b->n; j++) {
 		uint8_t *to;
 		int r = 0;
 
 		while (t->plan.kind[i] != WINDOW_KEEP || t->window.kind[i] != WINDOW_DATA)
 			i++;
 		if (got == 0)
-			r = store_stage(t->store, n, &block, &got);
+			r = store_stage(t->store, b->n - j, &block, &got);
 		if (r < 0)
 			return r;
 		to = store_blocks(t->store, block, 1, &r);
@@ -713,16 +733,17 @@ static int stage_blocks(struct diff_target *t, unsigned n, const uint8_t *csums,
 			return r;
 		t->plan.kind[i] = WINDOW_DATA;
 		t->plan.block[i] = block;
-		t->plan.csum[i] = get_le32(csums);
-		memcpy(to, bytes, BLOCK_SIZE);
+		t->plan.csum[i] = get_le32(b->csums + (size_t)4 * j);
+		memcpy(to, b->bytes + (size_t)j * BLOCK_SIZE, BLOCK_SIZE);
 		store_written(t->store, block, 1);
-		/* The source's checksum counts: a block that is damaged there is known as damaged here. */
-		t->progress.damaged_blocks += block_csum(to, ino, t->now.key.lo + i) != t->plan.csum[i];
-		csums += 4;
-		bytes += BLOCK_SIZE;
+		/* A block that is damaged at the source is known as damaged here, too; one that became so on the way is none. */
+		if (block_csum(to, ino, t->now.key.lo + i) != t->plan.csum[i]) {
+			if (!(b->damaged >> j & 1))
+				return hostile("damaged blocks");
+			t->progress.damaged_blocks++;
+		}
 		block++;
 		got--;
-		n--;
 		i++;
 	}
 	t->block_next = i;
@@ -733,9 +754,8 @@ static int stage_blocks(struct diff_target *t, unsigned n, const uint8_t *csums,
 static int work_data(struct diff_target *t)
 {
 	const struct diff_message *m = t->answers.first;
-	struct diff_reader q = { NULL, NULL, false };
-	const uint8_t *csums, *bytes;
-	unsigned n;
+	struct diff_reader q;
+	struct blocks b;
 	int r;
 
 	if (t->blocks_left == 0) {
@@ -747,22 +767,17 @@ static int work_data(struct diff_target *t)
 	if (!m)
 		return -ENODATA;
 	q = (struct diff_reader){ m->bytes + t->answers_at, m->bytes + m->len, false };
-	if (diff_get_u8(&q) != DIFF_BLOCKS)
-		return hostile("something else than blocks");
-	n = diff_get_u8(&q);
-	csums = diff_get(&q, (size_t)4 * n);
-	bytes = diff_get(&q, (size_t)n * BLOCK_SIZE);
-	if (q.bad || n == 0 || n > DIFF_BLOCKS_MAX || n > t->blocks_left)
-		return hostile("blocks");
+	r = get_blocks(t, &q, &b);
 	/* More than one range of blocks may be needed; each is asked for only after there is room for all. */
-	r = store_reserve(t->store, n, false);
 	if (r == 0)
-		r = stage_blocks(t, n, csums, bytes);
+		r = store_reserve(t->store, b.n, false);
+	if (r == 0)
+		r = stage_blocks(t, &b);
 	if (r < 0)
 		return r;
-	t->blocks_left -= n;
-	t->progress.staged_blocks += n;
-	t->progress.done_bytes += (uint64_t)n * BLOCK_SIZE;
+	t->blocks_left -= b.n;
+	t->progress.staged_blocks += b.n;
+	t->progress.done_bytes += (uint64_t)b.n * BLOCK_SIZE;
 	t->answers_at = (size_t)(q.p - m->bytes);
 	return 0;
 }

@@ -19,7 +19,8 @@
  *            ITEM  u16 length (0xffff: there is none), value
  *            DEEP  u8 n, n times: var window (from the one before), u64 digest, u64 digest of the bytes; u8 1: there are more
  *            DESC  layout; for each block of data: u32 checksum, u64 digest of the bytes
- *            DATA  layout; then, until all blocks came, u8 BLOCKS, u8 n, n times u32 checksum, n times 4096 bytes
+ *            DATA  layout; then, until all blocks came: u8 BLOCKS, u8 n, u64 bits, n times u32 checksum, n times 4096 bytes;
+ *                  bit i: the checksum of block i does not fit its bytes, it is damaged at the source
  * END      nothing: the target needs no more
  * A window is a number of 256 file blocks. A layout is a list of u16: kind << 12 | blocks - 1, until there are 256.
  */
