@@ -105,7 +105,8 @@ struct diff_target {
 
 static int hostile(const char *what)
 {
-	return err_set(EPROTO, "diff: the primary sent %s that cannot be", what);
+	(void)err_set(EPROTO, "diff: the primary sent %s that cannot be", what);
+	return -EPROTO;
 }
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
