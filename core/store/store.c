@@ -100,6 +100,11 @@ uint64_t store_gen(const struct store *s)
 	return s->space.gen;
 }
 
+void store_path(const struct store *s, char *buf, size_t size)
+{
+	(void)snprintf(buf, size, "/proc/self/fd/%d", s->fd);
+}
+
 bool store_read_only(const struct store *s)
 {
 	return s->read_only;
@@ -376,7 +381,8 @@ static int sync_extents(struct store *s)
 	return r;
 }
 
-void store_durable(struct store *s, seq_t seq, unsigned rebases)
+/* seq is on disk, unless a rebase came since `rebases` was read: then its number means something else. */
+static void raise_durable(struct store *s, seq_t seq, unsigned rebases)
 {
 	(void)pthread_mutex_lock(&s->ext_lock);
 	if (rebases == s->rebases && !atomic_load(&s->rebasing) && atomic_load(&s->durable_seq) < seq)
@@ -398,7 +404,7 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail, unsigned rebases)
 	if (r < 0)
 		return r;
 	atomic_store(&s->durable_pos, max_u64(from, tail));
-	store_durable(s, seq, rebases);
+	raise_durable(s, seq, rebases);
 	atomic_store(&s->oldest_ns, store_seq(s) > seq ? real : 0);
 	atomic_store(&s->last_sync_ns, real);
 	atomic_store(&s->last_sync_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);

@@ -132,6 +132,8 @@ uint64_t store_gen(const struct store *s);
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error);
 struct space *store_space(struct store *s);
 bool store_read_only(const struct store *s);
+/* A path by which this process can open the file once more, as a snapshot, whatever became of its name; also :memory:. */
+void store_path(const struct store *s, char *buf, size_t size);
 /* Block behind which nothing should stand, since the file is mostly free; 0: no need to move anything. */
 uint64_t store_compact_limit(const struct store *s);
 /* A change without a record went wrong half-way: no checkpoint may be cut any more. */

@@ -110,8 +110,6 @@ struct store {
 };
 
 /* store.c */
-/* [any] seq is on disk, unless a rebase came since `rebases` was read: then its number means something else. */
-void store_durable(struct store *s, seq_t seq, unsigned rebases);
 void store_fail(struct store *s, int error);
 void store_progress(struct store *s);
 void store_wake_provisioner(struct store *s);

@@ -354,15 +354,18 @@ static int note_commit(void *ctx, uint64_t seq, uint64_t epoch)
 /* A's state now is what is carried over. */
 static void link_begin(struct keys *a, struct keys *b, bool direct, unsigned limit)
 {
-	const struct store_options o = { .path = path_a, .read_only = true, .snapshot = true };
+	struct store_options o = { .path = path_a, .read_only = true, .snapshot = true };
+	char path[32];
 	const struct diff_target_options to = { .send = send_to_source, .changed = count_change, .commit = note_commit,
 						.direct = direct, .folder = below(2) ? dir : NULL };
 
 	memset(&ln, 0, sizeof ln);
 	ln.to_target.limit = ln.to_source.limit = limit;
 	ln.b = b;
-	if (a)
-		assert_int_equal(store_checkpoint(a->store), 0);
+	assert_int_equal(store_checkpoint(a->store), 0);
+	store_path(a->store, path, sizeof path);
+	if (a->store->memory || below(2))
+		o.path = path;
 	if (keys_open(&o, &ln.snapshot) < 0)
 		fail_msg("no snapshot: %s", err_last());
 	assert_int_equal(diff_source_new(ln.snapshot, below(UINT64_MAX), send_to_target, NULL, &ln.s), 0);
@@ -867,7 +870,7 @@ static void test_diff__no_space_leaves_the_old_state(void **state)
 }
 
 /* Files of all sizes. */
-static void fill(struct keys *k, uint64_t bytes)
+static void fill(struct keys *k, uint64_t bytes, bool small)
 {
 	static uint8_t data[200000];
 	struct keys_attr attr;
@@ -875,7 +878,7 @@ static void fill(struct keys *k, uint64_t bytes)
 	unsigned i;
 
 	for (i = 0; bytes > 0; i++) {
-		size_t len = (size_t)min_u64(bytes, below(3) ? below(2000) : below(sizeof data)), n;
+		size_t len = (size_t)min_u64(bytes, small || below(3) ? below(2000) : below(sizeof data)), n;
 
 		(void)snprintf(name, sizeof name, "fill%u", i);
 		assert_int_equal(keys_make(k, 1, name, strlen(name), S_IFREG | 0644, 0, &cred, &attr), 0);
@@ -890,7 +893,7 @@ static void fill(struct keys *k, uint64_t bytes)
 /* With ever more room in B: either it fits, or nothing happened. */
 static void test_diff__every_size_fits_or_not(void **state)
 {
-	uint64_t size, fitted = 0, full = 0;
+	uint64_t size, fitted = 0, full = 0, late = 0;
 
 	(void)state;
 	for (size = 0; size < 24; size++) {
@@ -900,12 +903,14 @@ static void test_diff__every_size_fits_or_not(void **state)
 
 		rng = seed * 0x9e3779b97f4a7c15ull + 8;
 		make_pair(ORIGIN_OTHER, (8ull << 20) + size * (256u << 10), &a, &b);
-		fill(a, 5 << 20);
+		fill(a, size % 2 ? 3 << 20 : 7 << 20, size % 2);
 		old = digest_of(b);
 		link_begin(a, b, false, 5);
 		r = link_run();
-		if (r == 0)
+		if (r == 0) {
 			r = diff_target_apply(ln.t);
+			late += r == -ENOSPC;
+		}
 		if (r != 0 && r != -ENOSPC)
 			fail_msg("%d: %s", r, err_last());
 		assert_int_equal(store_failed(b->store), 0);
@@ -919,7 +924,8 @@ static void test_diff__every_size_fits_or_not(void **state)
 		assert_clean(b, "of some size");
 		drop_pair(a, b);
 	}
-	print_message("# fitted %llu, full %llu\n", (unsigned long long)fitted, (unsigned long long)full);
+	print_message("# fitted %llu, full %llu, of these %llu only when it was applied\n", (unsigned long long)fitted,
+		      (unsigned long long)full, (unsigned long long)late);
 }
 
 /* Peers that send anything ------------------------------------------------------------------------------------------- */
@@ -1222,6 +1228,44 @@ static void test_diff__only_changed_blocks_come(void **state)
 	assert_int_equal(keys_close(b), 0);
 }
 
+/* Two stores in memory; the primary goes on while its checkpoint is read, and gives nothing of it out again. */
+static struct keys *busy;
+
+static int go_on(void)
+{
+	scribble(busy, 3);
+	(void)store_checkpoint(busy->store);
+	return 0;
+}
+
+static void test_diff__primary_goes_on_meanwhile(void **state)
+{
+	uint64_t i, d;
+
+	(void)state;
+	for (i = 0; i < cases; i++) {
+		struct keys *a = open_at(":memory:", NULL, 0, false), *b = open_at(":memory:", NULL, 0, false);
+
+		rng = (seed + i) * 0x9e3779b97f4a7c15ull + 16;
+		say_where("busy", seed + i);
+		fill(a, 2 << 20, false);
+		scribble(a, 200);
+		scribble(b, 50);
+		busy = a;
+		link_begin(a, b, false, 2);
+		d = digest_of(a);
+		ln.at_message = go_on;
+		assert_ready(link_run());
+		assert_ready(diff_target_apply(ln.t));
+		assert_same(ln.snapshot, b);
+		assert_int_equal(digest_of(b), d);
+		link_end();
+		assert_clean(b, "from a busy primary");
+		assert_int_equal(keys_close(a), 0);
+		assert_int_equal(keys_close(b), 0);
+	}
+}
+
 /* What changed is told, by name and by inode. */
 static struct diff_change told[64];
 static char told_names[64][64];
@@ -1302,6 +1346,7 @@ int main(void)
 		T(test_diff__failing_commit_is_final),
 		T(test_diff__few_changes_cost_few_bytes),
 		T(test_diff__only_changed_blocks_come),
+		T(test_diff__primary_goes_on_meanwhile),
 		T(test_diff__changes_are_told),
 	};
 	const char *s = getenv("SEED"), *c = getenv("CASES"), *only = getenv("ONLY");
