@@ -1075,7 +1075,8 @@ static void test_diff__nothing_is_durable_before_the_rebase_is(void **state)
 			/* Read before the flag: at that moment it was set. */
 			if (rebasing) {
 				assert_true(durable < seq);
-				assert_int_equal(store_reserve(b->store, 1, true), -EAGAIN);
+				r = store_reserve(b->store, 1, true);
+				assert_true(r == -EAGAIN || !store_rebasing(b->store));
 			}
 		} while (rebasing);
 		wait_while(b->store, store_rebasing);
