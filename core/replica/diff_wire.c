@@ -194,7 +194,7 @@ uint8_t *diff_put_layout(uint8_t *p, const uint8_t kind[WINDOW_BLOCKS])
 		n = 1;
 		while (i + n < WINDOW_BLOCKS && kind[i + n] == kind[i])
 			n++;
-		p = diff_put_u16(p, (uint16_t)(kind[i] << 12 | (n - 1)));
+		p = diff_put_u16(p, (uint16_t)((unsigned)kind[i] << 12 | (n - 1)));
 	}
 	return p;
 }
