@@ -739,8 +739,11 @@ static int stage_blocks(struct diff_target *t, const struct blocks *b)
 		store_written(t->store, block, 1);
 		/* A block that is damaged at the source is known as damaged here, too; one that became so on the way is none. */
 		if (block_csum(to, ino, t->now.key.lo + i) != t->plan.csum[i]) {
-			if (!(b->damaged >> j & 1))
+			if (!(b->damaged >> j & 1)) {
+				if (got > 1)
+					(void)store_drop_staged(t->store, block + 1, got - 1);
 				return hostile("damaged blocks");
+			}
 			t->progress.damaged_blocks++;
 		}
 		block++;

@@ -31,6 +31,7 @@
 
 #define B_MAX      (24ull << 20)        /* B's file in cases that are cut */
 #define DELAYED    256u
+#define CUT_MAX    (96u << 20)          /* larger than any of them */
 
 static char dir[64], path_a[96], path_b[96], path_c[96];
 static uint64_t rng, seed, cases;
@@ -231,6 +232,27 @@ static void scribble(struct keys *k, unsigned calls)
 		}
 		if (below(40) == 0)
 			(void)store_checkpoint(k->store);
+		(void)store_poll(k->store);
+	}
+}
+
+/* Files of all sizes. */
+static void fill(struct keys *k, uint64_t bytes, bool small)
+{
+	static uint8_t data[200000];
+	struct keys_attr attr;
+	char name[32];
+	unsigned i;
+
+	for (i = 0; bytes > 0; i++) {
+		size_t len = (size_t)min_u64(bytes, small || below(3) ? below(2000) : below(sizeof data)), n;
+
+		(void)snprintf(name, sizeof name, "fill%u", i);
+		assert_int_equal(keys_make(k, 1, name, strlen(name), S_IFREG | 0644, 0, &cred, &attr), 0);
+		memset(data, (int)i, len);
+		if (len > 0)
+			assert_int_equal(keys_write(k, attr.ino, 0, data, len, 0, &n), 0);
+		bytes -= len;
 		(void)store_poll(k->store);
 	}
 }
@@ -665,11 +687,12 @@ static int cut_sync(void *ctx, void *addr, size_t len)
 	int r = sys_linux.sync(ctx, addr, len);
 	unsigned how;
 
-	if (!cut.on)
+	if (!cut.disk)
 		return r;
-	for (how = 0; how < 4; how++) {
+	for (how = 0; cut.on && how < 4; how++) {
 		uint64_t before = rng;
 
+		cut.size = map_blocks(m) << BLOCK_SHIFT;
 		cut_write(m->base, how);
 		cut.on = false;
 		assert_old_or_new(path_c, false, "power cut");
@@ -696,25 +719,27 @@ static void test_diff__power_cut_while_applying(void **state)
 		/* Changes that only the journal has. */
 		scribble(b, 10);
 		assert_int_equal(store_sync(b->store), 0);
+		fill(a, below(2) << 20, false);
 		assert_int_equal(store_checkpoint(a->store), 0);
 		note_two(a, b);
-		link_begin(a, b, false, 20);
-		assert_ready(link_run());
-		cut.size = map_blocks(&b->store->map) << BLOCK_SHIFT;
-		cut.disk = malloc(cut.size);
+		/* All that is in the file is on disk; what comes from now on is not. */
+		cut.disk = calloc(1, CUT_MAX);
 		assert_non_null(cut.disk);
-		/* All that is in the file is on disk; only what comes now is not. */
-		memcpy(cut.disk, b->store->map.base, cut.size);
+		memcpy(cut.disk, b->store->map.base, map_blocks(&b->store->map) << BLOCK_SHIFT);
+		link_begin(a, b, false, 20);
 		b->store->sys.sync = cut_sync;
+		assert_ready(link_run());
 		cut.on = true;
 		assert_ready(diff_target_apply(ln.t));
 		cut.on = false;
 		assert_true(cut.images > 0);
 		was_new = two.was_new;
+		cut.size = map_blocks(&b->store->map) << BLOCK_SHIFT;
 		cut_write(b->store->map.base, 0);
 		assert_old_or_new(path_c, false, "after it");
 		assert_int_equal(two.was_new, was_new + 1);
 		free(cut.disk);
+		cut.disk = NULL;
 		link_end();
 		drop_pair(a, b);
 	}
@@ -866,27 +891,6 @@ static void test_diff__no_space_leaves_the_old_state(void **state)
 		assert_int_equal(keys_close(a), 0);
 		assert_int_equal(keys_close(b), 0);
 		work_release(&work);
-	}
-}
-
-/* Files of all sizes. */
-static void fill(struct keys *k, uint64_t bytes, bool small)
-{
-	static uint8_t data[200000];
-	struct keys_attr attr;
-	char name[32];
-	unsigned i;
-
-	for (i = 0; bytes > 0; i++) {
-		size_t len = (size_t)min_u64(bytes, small || below(3) ? below(2000) : below(sizeof data)), n;
-
-		(void)snprintf(name, sizeof name, "fill%u", i);
-		assert_int_equal(keys_make(k, 1, name, strlen(name), S_IFREG | 0644, 0, &cred, &attr), 0);
-		memset(data, (int)i, len);
-		if (len > 0)
-			assert_int_equal(keys_write(k, attr.ino, 0, data, len, 0, &n), 0);
-		bytes -= len;
-		(void)store_poll(k->store);
 	}
 }
 
