@@ -17,8 +17,7 @@ static const uint8_t zeros[ZEROS_SIZE] __attribute__((aligned(4096)));
 
 /* Extents ---------------------------------------------------------------------------------------------------------- */
 
-/* The first extent that ends behind fblock. 0, or -ENOENT. */
-static int extent_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret)
+int contents_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret)
 {
 	struct tree_cursor c;
 	const uint8_t *v;
@@ -98,7 +97,7 @@ static int read_block(struct keys *k, const struct keys_attr *a, uint64_t fblock
 			memcpy(out, p, len);
 		return r;
 	}
-	r = extent_find(k, a->ino, fblock, &e);
+	r = contents_find(k, a->ino, fblock, &e);
 	if (r == -ENOENT || (r == 0 && (e.fblock > fblock || e.flags & EXTENT_UNWRITTEN))) {
 		memset(out, 0, BLOCK_SIZE);
 		return 0;
@@ -202,7 +201,7 @@ int keys_read(struct keys *k, uint64_t ino, uint64_t off, size_t len, struct iov
 	while (r == 0 && off < end) {
 		uint64_t start, stop;
 
-		r = extent_find(k, ino, off >> BLOCK_SHIFT, &e);
+		r = contents_find(k, ino, off >> BLOCK_SHIFT, &e);
 		if (r == -ENOENT || (r == 0 && e.fblock << BLOCK_SHIFT >= end)) {
 			r = 0;
 			(void)add_zeros(&p, end - off);
@@ -268,7 +267,7 @@ int keys_seek(struct keys *k, uint64_t ino, uint64_t off, int whence, uint64_t *
 		return 0;
 	}
 	for (;;) {
-		r = extent_find(k, ino, at >> BLOCK_SHIFT, &e);
+		r = contents_find(k, ino, at >> BLOCK_SHIFT, &e);
 		if (r == -ENOENT) {
 			*ret_off = at;
 			return whence == SEEK_DATA ? -ENXIO : 0;
@@ -311,7 +310,7 @@ int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fb
 	while (count > 0 && r == 0 && n < max) {
 		uint64_t want = count, got;
 
-		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
+		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : contents_find(k, a->ino, fblock, &e);
 		if (r < 0 && r != -ENOENT)
 			break;
 		if (r == 0 && e.flags & EXTENT_UNWRITTEN && e.fblock <= fblock) {
@@ -404,7 +403,7 @@ static int check_block(struct keys *k, const struct keys_attr *a, uint64_t fbloc
 {
 	const uint8_t *unused;
 	struct extent e;
-	int r = extent_find(k, a->ino, fblock, &e);
+	int r = contents_find(k, a->ino, fblock, &e);
 
 	if (r < 0 || e.fblock > fblock)
 		return r == -ENOENT ? 0 : r;
@@ -523,7 +522,7 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 	while (at < end && n < ARRAY_LEN(piece) && room > 0) {
 		uint64_t hole = end - at, got;
 
-		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, at, &e);
+		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : contents_find(k, a->ino, at, &e);
 		if (r < 0 && r != -ENOENT)
 			goto fail;
 		if (r == 0 && e.fblock <= at) {
@@ -798,7 +797,7 @@ static int unmap_blocks(struct keys *k, uint64_t ino, uint64_t from, uint64_t to
 	int r;
 
 	*ret_freed = 0;
-	while ((r = extent_find(k, ino, from, &e)) == 0 && e.fblock < to) {
+	while ((r = contents_find(k, ino, from, &e)) == 0 && e.fblock < to) {
 		uint64_t a = max_u64(e.fblock, from), b = min_u64(e.fblock + e.count, to), end = e.fblock + e.count;
 		block_t block = e.block + (a - e.fblock);
 
@@ -830,7 +829,7 @@ static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
 	int r;
 
 	if (e->fblock > 0) {
-		r = extent_find(k, ino, e->fblock - 1, &before);
+		r = contents_find(k, ino, e->fblock - 1, &before);
 		if (r < 0 && r != -ENOENT)
 			return r;
 		if (r == 0 && before.fblock + before.count == e->fblock && before.gen == e->gen &&
@@ -843,6 +842,11 @@ static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
 		}
 	}
 	return extent_put(k, ino, e);
+}
+
+int contents_unmap(struct keys *k, uint64_t ino, uint64_t from, uint64_t to, int64_t *ret_freed)
+{
+	return unmap_blocks(k, ino, from, to, 0, ret_freed);
 }
 
 int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed)
@@ -860,7 +864,7 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	struct extent part;
 	uint64_t n;
 	int64_t freed = 0;
-	int r = extent_find(k, a->ino, fblock, e);
+	int r = contents_find(k, a->ino, fblock, e);
 
 	if (r < 0 && r != -ENOENT)
 		return r;
@@ -896,7 +900,7 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	r = map_blocks_at(k, a->ino, &part);
 	if (r == 0)
 		r = add_blocks(k, a->ino, 1 - freed);
-	return r < 0 ? r : extent_find(k, a->ino, fblock, e);
+	return r < 0 ? r : contents_find(k, a->ino, fblock, e);
 }
 
 /* The block's bytes changed: put its new checksum into the extent's item. */
@@ -1034,7 +1038,7 @@ int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 		for (f = fblock; f < fblock + x->count; ) {
 			struct extent old;
 
-			r = extent_find(k, ino, f, &old);
+			r = contents_find(k, ino, f, &old);
 			if (r < 0 && r != -ENOENT)
 				return r;
 			if (r == -ENOENT || old.fblock > f || !(old.flags & EXTENT_UNWRITTEN) ||
@@ -1058,7 +1062,7 @@ static int zero_part(struct keys *k, const struct keys_attr *a, uint64_t from, u
 
 	if (from >= to)
 		return 0;
-	r = extent_find(k, a->ino, from >> BLOCK_SHIFT, &e);
+	r = contents_find(k, a->ino, from >> BLOCK_SHIFT, &e);
 	if (r == -ENOENT || (r == 0 && (e.fblock > from >> BLOCK_SHIFT || e.flags & EXTENT_UNWRITTEN)))
 		return 0;
 	return r < 0 ? r : write_blocks(k, a, from, zeros, to - from);

@@ -85,6 +85,10 @@ int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
 /* Can [from, to) of the file be overwritten or zeroed by DATA or PUNCH? -EUCLEAN. */
 int contents_check(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to);
+/* The first extent that ends behind fblock. 0, or -ENOENT. */
+int contents_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret);
+/* Unmap file blocks [from, to); *ret_freed blocks were given back. The inode's count is left as it is. */
+int contents_unmap(struct keys *k, uint64_t ino, uint64_t from, uint64_t to, int64_t *ret_freed);
 /* Unmap what e covers and map e instead; *ret_freed blocks were given back. */
 int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed);
 /* Remove up to *budget extents of the inode from its end on; 1 if there are more. */

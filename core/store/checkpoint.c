@@ -213,7 +213,7 @@ int checkpoint_flip(struct store *s, struct super *sb)
 
 bool checkpoint_is_pinned(struct store *s)
 {
-	return !s->memory && file_is_pinned(s->fd);
+	return file_is_pinned(s->fd);
 }
 
 static int write_frozen(struct store *s)
@@ -246,8 +246,12 @@ int checkpoint_write(struct store *s)
 	s->ckpt_pinned = checkpoint_is_pinned(s);
 	atomic_store(&s->ckpt_pos, s->next.journal.pos);
 	atomic_store(&s->ckpt_seq, s->next.journal.seq);
+	(void)pthread_mutex_lock(&s->ext_lock);
 	if (atomic_load(&s->durable_seq) < s->next.journal.seq)
 		atomic_store(&s->durable_seq, s->next.journal.seq);
+	/* O11: if this was the checkpoint of a rebase, changes go on from here. (None that was cut before can end after it.) */
+	atomic_store(&s->rebasing, false);
+	(void)pthread_mutex_unlock(&s->ext_lock);
 	atomic_store(&s->last_ckpt_ns, s->next.written_ns);
 	atomic_store(&s->last_ckpt_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
 	atomic_fetch_add(&s->ckpts, 1);

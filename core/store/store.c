@@ -100,6 +100,11 @@ uint64_t store_gen(const struct store *s)
 	return s->space.gen;
 }
 
+void store_path(const struct store *s, char *buf, size_t size)
+{
+	(void)snprintf(buf, size, "/proc/self/fd/%d", s->fd);
+}
+
 bool store_read_only(const struct store *s)
 {
 	return s->read_only;
@@ -244,7 +249,7 @@ int store_reserve(struct store *s, uint64_t blocks, bool frees)
 
 	if (s->read_only || store_failed(s))
 		return -EROFS;
-	if (!frees && is_far_ahead(s))
+	if (store_rebasing(s) || (!frees && is_far_ahead(s)))
 		return -EAGAIN;
 	/* Without threads make_room() has done what it promises when it returns; each step can bring the next need. */
 	for (tries = 0; tries < 4; tries++) {
@@ -343,10 +348,14 @@ int store_commit(struct store *s)
 		return -E2BIG;
 	if (store_failed(s) || s->read_only)
 		return -EROFS;
+	/* O11: a record now would be lost if the checkpoint of the rebase does not reach the disk. */
+	if (store_rebasing(s))
+		return -EAGAIN;
 	r = journal_append(&s->journal, s->record.buf, s->record.len, store_durable_seq(s), &rec);
 	if (r < 0)
 		return r;
 	/* From here on kill -9 loses nothing of it (O1). */
+	s->commits++;
 	if (!s->changed) {
 		s->changed = true;
 		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
@@ -390,9 +399,18 @@ static int sync_extents(struct store *s)
 	return r;
 }
 
+/* seq is on disk, unless a rebase came since `rebases` was read: then its number means something else. */
+static void raise_durable(struct store *s, seq_t seq, unsigned rebases)
+{
+	(void)pthread_mutex_lock(&s->ext_lock);
+	if (rebases == s->rebases && !atomic_load(&s->rebasing) && atomic_load(&s->durable_seq) < seq)
+		atomic_store(&s->durable_seq, seq);
+	(void)pthread_mutex_unlock(&s->ext_lock);
+}
+
 /* O2: extents, then the journal's tail; only then is durable_seq raised, which is what answers an fsync. Crash before:
  * any valid prefix, nobody was answered. After: at least these records, with the extents they name. */
-static int sync_to(struct store *s, seq_t seq, jpos_t tail)
+static int sync_to(struct store *s, seq_t seq, jpos_t tail, unsigned rebases)
 {
 	jpos_t from = max_u64(atomic_load(&s->durable_pos), atomic_load(&s->ckpt_pos));
 	uint64_t begin = s->sys.now_mono_ns(s->sys.ctx), real = s->sys.now_real_ns(s->sys.ctx);
@@ -404,8 +422,7 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail)
 	if (r < 0)
 		return r;
 	atomic_store(&s->durable_pos, max_u64(from, tail));
-	if (atomic_load(&s->durable_seq) < seq)
-		atomic_store(&s->durable_seq, seq);
+	raise_durable(s, seq, rebases);
 	atomic_store(&s->oldest_ns, store_seq(s) > seq ? real : 0);
 	atomic_store(&s->last_sync_ns, real);
 	atomic_store(&s->last_sync_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
@@ -415,6 +432,8 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail)
 
 int store_sync(struct store *s)
 {
+	unsigned rebases;
+	bool rebasing;
 	seq_t seq;
 	jpos_t tail;
 	int r;
@@ -422,6 +441,10 @@ int store_sync(struct store *s)
 	if (s->read_only)
 		return 0;
 	(void)pthread_mutex_lock(&s->sync_serial);
+	(void)pthread_mutex_lock(&s->ext_lock);
+	rebases = s->rebases;
+	rebasing = atomic_load(&s->rebasing);
+	(void)pthread_mutex_unlock(&s->ext_lock);
 	/* The seq first: the tail, and the list of extents, then cover it. */
 	seq = store_seq(s);
 	tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire);
@@ -429,13 +452,98 @@ int store_sync(struct store *s)
 	/* What is durable is so only while the file is whole. */
 	if (r == 0)
 		r = map_check_size(&s->map);
-	if (r == 0 && seq > store_durable_seq(s))
-		r = sync_to(s, seq, tail);
+	if (r == 0 && !rebasing && seq > store_durable_seq(s))
+		r = sync_to(s, seq, tail, rebases);
 	(void)pthread_mutex_unlock(&s->sync_serial);
+	if (r == 0 && rebasing)
+		return -EAGAIN;
 	if (r < 0)
 		store_fail(s, r);
 	else
 		store_progress(s);
+	return r;
+}
+
+/* Another's state ------------------------------------------------------------------------------------------------- */
+
+int store_stage(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
+{
+	return space_stage(&s->space, want, ret_block, ret_count);
+}
+
+int store_use_staged(struct store *s, uint64_t block, uint64_t count)
+{
+	return space_use_staged(&s->space, block, count);
+}
+
+int store_drop_staged(struct store *s, uint64_t block, uint64_t count)
+{
+	return space_drop_staged(&s->space, block, count);
+}
+
+void store_edited(struct store *s, uint64_t blocks)
+{
+	if (!s->changed)
+		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
+	s->changed = true;
+	s->named_blocks += blocks;
+}
+
+bool store_rebasing(const struct store *s)
+{
+	return atomic_load(&((struct store *)(uintptr_t)s)->rebasing);
+}
+
+uint64_t store_commits(const struct store *s)
+{
+	return s->commits;
+}
+
+int store_rebase_ready(struct store *s, uint64_t blocks)
+{
+	int r;
+
+	if (s->read_only || store_failed(s))
+		return -EROFS;
+	r = checkpoint_finish(s);
+	if (r < 0)
+		return r;
+	/* What the edits touch gets an item in each group of blocks; a spare for the journal comes with every reservation. */
+	r = store_reserve(s, blocks + s->space.group_count / 64 + 16, true);
+	if (r == 0 && atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_IDLE)
+		r = -EAGAIN;
+	return r;
+}
+
+/* O11. The edits are in C only. A crash before the superblock of this checkpoint is whole on disk: D and its journal, of
+ * which nothing was overwritten (G1-G4; the fresh segment was a spare). After it: the edited tree with its number, and
+ * nothing behind it. What was acknowledged as durable under the old number is no statement about the new one, so
+ * durable_seq begins anew, and only the checkpoint raises it. */
+int store_rebase(struct store *s, const struct store_base *base)
+{
+	int r = store_failed(s);
+
+	if (r < 0)
+		return r;
+	check(!s->read_only);
+	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_IDLE) {
+		store_fail(s, -EAGAIN);         /* store_rebase_ready() was not asked */
+		return -EAGAIN;
+	}
+	/* Before the new number is published: a sync that is under way must not call it durable. */
+	(void)pthread_mutex_lock(&s->ext_lock);
+	atomic_store(&s->rebasing, true);
+	s->rebases++;
+	if (base->seq > 0 && atomic_load(&s->durable_seq) >= base->seq)
+		atomic_store(&s->durable_seq, base->seq - 1);
+	(void)pthread_mutex_unlock(&s->ext_lock);
+	s->super.hash_seed = base->hash_seed;
+	store_edited(s, 0);
+	r = journal_rebase(&s->journal, base->seq, base->epoch);
+	if (r == 0)
+		r = store_checkpoint(s);
+	if (r < 0)
+		store_fail(s, r);
 	return r;
 }
 

@@ -60,7 +60,8 @@ bool store_lost(const struct store *s, uint64_t *ret_byte);
 void store_left_halfway(struct store *s);
 /* [any] Ask the syncer to make everything up to now durable; returns at once (progress follows). */
 void store_sync_request(struct store *s);
-/* [any but the request thread with threads] Make everything committed before the call durable; waits. */
+/* [any but the request thread with threads] Make everything committed before the call durable; waits. -EAGAIN: nothing can
+ * become durable before a rebase is (store_rebasing()). */
 int store_sync(struct store *s);
 /* Request thread: cut a checkpoint now (-EAGAIN: one is being written, -ENOSPC); with threads it is written in the background: done when
  * store_checkpoint_seq() >= the store_seq() at the call. Without threads it is complete on return. */
@@ -176,10 +177,44 @@ uint64_t store_gen(const struct store *s);
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error);
 struct space *store_space(struct store *s);
 bool store_read_only(const struct store *s);
+/* A path by which this process can open the file once more, as a snapshot, whatever became of its name; also :memory:. */
+void store_path(const struct store *s, char *buf, size_t size);
 /* Block behind which nothing should stand, since the file is mostly free; 0: no need to move anything. */
 uint64_t store_compact_limit(const struct store *s);
 /* A change without a record went wrong half-way: no checkpoint may be cut any more. */
 void store_broken(struct store *s, int error);
+/* Another's state ------------------------------------------------------------------------------------------------- */
+/* A replica that was too long away does not get the changes that it missed, but what they led to: the tree is edited
+ * without records (keys/edit.h), and with the next checkpoint the store has the other one's state and its number. Crash
+ * argument: DESIGN.md section 4, O11.
+ *
+ * Blocks for contents that come in before anything leads to them: at least one, at most `want`, contiguous. They count as
+ * free on disk, so a crash leaks nothing; they stay the caller's over checkpoints. -ENOSPC; ask store_reserve() first. */
+int store_stage(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count);
+/* They become contents of the present generation. */
+int store_use_staged(struct store *s, uint64_t block, uint64_t count);
+/* They are free again. */
+int store_drop_staged(struct store *s, uint64_t block, uint64_t count);
+/* The tree was edited without a record, and `blocks` blocks of contents became part of it. Until a checkpoint is durable
+ * no record may be committed, since replay would not find what it builds on: edits and store_rebase() are one step of
+ * the request thread, or the store is one that nobody uses yet. */
+void store_edited(struct store *s, uint64_t blocks);
+/* 0: edits that need at most `blocks` blocks, then store_rebase(), will succeed if they follow at once. -EAGAIN: not yet, a
+ * checkpoint is being written or space is being made (`progress` tells). -ENOSPC, -EROFS. Nothing is done. */
+int store_rebase_ready(struct store *s, uint64_t blocks);
+struct store_base {
+	uint64_t seq, epoch;            /* of the state that the tree has now */
+	uint64_t hash_seed;             /* by which its names are keyed */
+};
+/* After the edits: the state is that of `base`, the journal begins anew behind it, and a checkpoint is cut. With threads
+ * it is written in the background. Until it is on disk (store_rebasing()) all changes get -EAGAIN, and
+ * store_durable_seq() is lower than base->seq. Any error is final for the store: on disk is the old state, whole. */
+int store_rebase(struct store *s, const struct store_base *base);
+/* [any] A rebase is not durable yet: wait for `progress` until this is false or store_failed() says why not. */
+bool store_rebasing(const struct store *s);
+/* Records committed since the store was opened, internal ones too. */
+uint64_t store_commits(const struct store *s);
+
 /* Some places changed without a record; done: as far as is possible. */
 void store_compacted(struct store *s, bool done);
 /* Blocks that only deletes and checkpoints may use. */

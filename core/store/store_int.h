@@ -77,6 +77,7 @@ struct store {
 	_Atomic int ckpt_state;         /* [A] enum ckpt_state */
 	bool ckpt_pinned;               /* [K] a reader holds the checkpoint that was in force */
 	bool changed;                   /* [R] since the last cut */
+	uint64_t commits;               /* [R] since it was opened */
 	uint64_t changed_ns;            /* [R] when the first of these was, monotonic */
 	jpos_t cut_pos;                 /* [R] where the last cut was */
 	unsigned gone_segments;         /* [R] old segments that F counts as free */
@@ -95,6 +96,8 @@ struct store {
 	pthread_mutex_t ext_lock;
 	struct store_range ext[EXT_RANGES];     /* [E] written, not synced */
 	unsigned ext_count;                     /* [E] */
+	unsigned rebases;                       /* [E] how often durable_seq began anew */
+	_Atomic bool rebasing;                  /* [A] set and cleared under ext_lock: a rebase's checkpoint is being written */
 	_Atomic uint64_t ext_blocks;            /* [A] */
 
 	_Atomic uint64_t oldest_ns;             /* [A] wall clock of the oldest change not on disk, 0 = none */
