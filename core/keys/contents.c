@@ -498,7 +498,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next)
 {
 	struct extent e;
-	int r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
+	int r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : contents_find(k, a->ino, fblock, &e);
 
 	if (r < 0 && r != -ENOENT)
 		return r;

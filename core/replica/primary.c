@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * primary: roles, what is new, when an fsync is done, the switch-over, sending. See primary.h for the invariants.
+ */
+#include "core/replica/primary_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct primary *primary_new(const struct primary_options *o, const struct primary_ops *ops, void *ctx)
+{
+	struct primary *p = calloc(1, sizeof *p);
+
+	if (!p)
+		return NULL;
+	p->o = *o;
+	p->ops = ops;
+	p->ctx = ctx;
+	p->next_token = 1;
+	if (p->o.version == 0)
+		p->o.version = MSG_VERSION;
+	if (p->o.lease_ms == 0)
+		p->o.lease_ms = 10000;
+	if (p->o.keep_ms == 0)
+		p->o.keep_ms = 1000;
+	if (p->o.sync_wait_ms == 0)
+		p->o.sync_wait_ms = 10000;
+	if (p->o.switch_wait_ms == 0)
+		p->o.switch_wait_ms = 10000;
+	return p;
+}
+
+void primary_free(struct primary *p)
+{
+	unsigned i;
+
+	if (!p)
+		return;
+	while (p->peers) {
+		struct primary_peer *peer = p->peers;
+
+		p->peers = peer->next;
+		idset_release(&peer->holds);
+		free(peer);
+	}
+	for (i = 0; i < p->client_count; i++)
+		free(p->clients[i]);
+	free(p->clients);
+	free(p);
+}
+
+void primary_note(struct primary *p, link_t link, const char *format, ...)
+{
+	char text[MSG_TEXT_MAX + 1];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	p->ops->note(p->ctx, link, text);
+}
+
+/* Roles ------------------------------------------------------------------------------------------------------------ */
+
+static void begin(struct primary *p, enum primary_state state, uint64_t epoch, uint64_t promised, seq_t last, uint64_t now)
+{
+	p->state = state;
+	p->epoch = epoch;
+	p->promised = max_u64(p->promised, promised);
+	p->last = last;
+	p->now = now;
+	p->elsewhere[0] = 0;
+	/* A switch-over is over when its epoch, or a later one, is heard of. */
+	if (p->handed && epoch >= p->target_next)
+		p->handed = false;
+}
+
+void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, seq_t durable, uint64_t now)
+{
+	p->now = now;
+	primary_close_all(p, "this is the primary now: connect again", true);
+	begin(p, PRIMARY_LEADS, epoch, promised, last, now);
+	p->handed = false;
+	p->durable = durable;
+	p->stale_ms = 0;
+	p->synced = 0;
+	p->grace_at = now;
+	primary_update_synced(p);
+}
+
+void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, uint64_t now)
+{
+	p->now = now;
+	/* A link has one epoch. */
+	if (p->state != PRIMARY_RELAYS || p->epoch != epoch)
+		primary_close_all(p, "this is a replica of another epoch now: connect again", true);
+	begin(p, PRIMARY_RELAYS, epoch, promised, last, now);
+}
+
+void primary_off(struct primary *p, const char *reason, const char *name)
+{
+	if (p->state == PRIMARY_PARKED)
+		p->ops->park(p->ctx, false);
+	p->state = PRIMARY_OFF;
+	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+	primary_close_all(p, reason, true);
+}
+
+void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed)
+{
+	memcpy(p->o.cluster, cluster, 16);
+	p->o.hash_seed = hash_seed;
+}
+
+void primary_jumped(struct primary *p, const char *reason)
+{
+	primary_close_all(p, reason, false);
+}
+
+void primary_promised(struct primary *p, uint64_t promised)
+{
+	p->promised = max_u64(p->promised, promised);
+}
+
+void primary_fence(struct primary *p, uint64_t promised, const char *who)
+{
+	bool led = primary_leads(p) || p->state == PRIMARY_HANDING;
+	struct primary_peer *peer;
+
+	p->promised = max_u64(p->promised, promised);
+	if (led) {
+		primary_note(p, 0, "%s has promised epoch %llx, this store is of epoch %llx: it is not the primary any more",
+			     who, (unsigned long long)promised, (unsigned long long)p->epoch);
+		/* First nothing is acknowledged any more, then everyone hears why. */
+		if (p->state == PRIMARY_PARKED)
+			p->ops->park(p->ctx, false);
+		p->state = PRIMARY_OFF;
+		for (peer = p->peers; peer; peer = peer->next)
+			if (peer->link != 0)
+				primary_send_fenced(p, peer->link);
+		primary_close_all(p, "there is a newer primary", true);
+	}
+	p->ops->fenced(p->ctx, promised);
+}
+
+/* The switch-over -------------------------------------------------------------------------------------------------- */
+
+static struct primary_peer *find_store(const struct primary *p, const uint8_t store[16])
+{
+	struct primary_peer *peer;
+
+	for (peer = p->peers; peer; peer = peer->next)
+		if (peer->state == PEER_STREAMS && memcmp(peer->store, store, 16) == 0)
+			return peer;
+	return NULL;
+}
+
+int primary_switch(struct primary *p, const uint8_t store[16], uint64_t now)
+{
+	p->now = now;
+	if (p->state == PRIMARY_PARKED || p->state == PRIMARY_HANDING)
+		return err_set(EBUSY, "a switch-over is under way");
+	if (p->state != PRIMARY_LEADS)
+		return err_set(EROFS, "this is not the primary");
+	if (!find_store(p, store))
+		return err_set(ENOENT, "that replica is not connected, or not in step");
+	memcpy(p->target, store, 16);
+	p->parked_at = now;
+	p->state = PRIMARY_PARKED;
+	p->ops->park(p->ctx, true);
+	primary_check_switch(p);
+	return 0;
+}
+
+/* Go on as before: who was left without an answer connects again and sends it again. */
+static void give_up(struct primary *p, const char *why)
+{
+	struct primary_peer *peer, *next;
+
+	primary_note(p, 0, "the switch-over is given up: %s", why);
+	p->state = PRIMARY_LEADS;
+	p->ops->park(p->ctx, false);
+	for (peer = p->peers; peer; peer = next) {
+		next = peer->next;
+		if (peer->missed)
+			primary_close_peer(p, peer, "a switch-over was given up: connect again");
+	}
+}
+
+void primary_check_switch(struct primary *p)
+{
+	struct primary_peer *peer;
+
+	if (p->state != PRIMARY_PARKED)
+		return;
+	peer = find_store(p, p->target);
+	if (!peer) {
+		give_up(p, "the replica is gone");
+		return;
+	}
+	/* Everything that was ever run is in our line up to `last`, and on the target's disk: it cannot lose any of it, not
+	 * even by a power cut right after. */
+	if (p->running == 0 && peer->acked && peer->applied == p->last && peer->durable == p->last) {
+		p->state = PRIMARY_HANDING;
+		p->target_epoch = p->epoch;
+		p->target_seq = p->last;
+		p->target_next = epoch_next_term(max_u64(p->epoch, p->promised));
+		/* Crash before this is durable: we are the primary, the target was told nothing. After: nobody is, until the
+		 * target is told (when it asks again) or somebody promotes one by hand; no change can be made meanwhile. */
+		p->ops->hand_over(p->ctx, p->target_next);
+	} else if (elapsed(p->now, p->parked_at) >= p->o.switch_wait_ms) {
+		give_up(p, "the replica did not get there in time");
+	}
+}
+
+void primary_handed(struct primary *p, uint64_t now)
+{
+	char name[MSG_NAME_MAX + 1] = "";
+	struct primary_peer *peer;
+
+	p->now = now;
+	if (p->state != PRIMARY_HANDING)
+		return;
+	p->state = PRIMARY_OFF;
+	p->handed = true;
+	p->promised = max_u64(p->promised, p->target_next);
+	p->ops->park(p->ctx, false);
+	peer = find_store(p, p->target);
+	if (peer) {
+		(void)snprintf(name, sizeof name, "%s", peer->name);
+		/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+		(void)primary_send_promote(p, peer->link);
+	}
+	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+	primary_close_all(p, "the primary has moved", true);
+	p->ops->handed(p->ctx, p->target, name);
+}
+
+/* News ------------------------------------------------------------------------------------------------------------- */
+
+void primary_committed(struct primary *p, seq_t last, uint64_t bytes, uint64_t now)
+{
+	struct sample *s = &p->samples[(p->sample_next + SAMPLES - 1) % SAMPLES];
+
+	p->now = now;
+	p->last = last;
+	p->bytes = bytes;
+	if (elapsed(now, s->at) >= SAMPLE_MS || s->at == 0) {
+		p->samples[p->sample_next] = (struct sample){ last, bytes, now };
+		p->sample_next = (p->sample_next + 1) % SAMPLES;
+	}
+}
+
+void primary_durable(struct primary *p, seq_t seq)
+{
+	p->durable = max_u64(p->durable, seq);
+	primary_update_synced(p);
+}
+
+void primary_set_committed(struct primary *p, seq_t committed)
+{
+	p->committed = max_u64(p->committed, committed);
+}
+
+void primary_set_stale(struct primary *p, uint32_t stale_ms)
+{
+	p->stale_ms = stale_ms;
+}
+
+/* How many replicas are known to have seq on disk. */
+static uint64_t count_durable(const struct primary *p, seq_t seq)
+{
+	const struct primary_peer *peer;
+	uint64_t n = 0;
+
+	for (peer = p->peers; peer; peer = peer->next) {
+		if (peer->state != PEER_STREAMS || !peer->acked)
+			continue;
+		if (peer->tree_durable >= seq)
+			n += peer->tree_count;
+		else if (peer->durable >= seq)
+			n++;
+	}
+	return n;
+}
+
+/* (P4) The highest seq that enough disks have. */
+static seq_t enough_disks(const struct primary *p)
+{
+	const struct primary_peer *peer;
+	seq_t best = 0;
+
+	if (p->o.sync_replicas == 0)
+		return p->durable;
+	if (p->o.sync_replicas == PRIMARY_SYNC_ALL) {
+		best = p->durable;
+		for (peer = p->peers; peer; peer = peer->next)
+			if (peer->state == PEER_STREAMS)
+				best = min_u64(best, peer->acked ? peer->tree_durable : 0);
+		return best;
+	}
+	for (peer = p->peers; peer; peer = peer->next) {
+		seq_t try[2] = { peer->durable, peer->tree_durable };
+		unsigned i;
+
+		if (peer->state != PEER_STREAMS || !peer->acked)
+			continue;
+		for (i = 0; i < 2; i++)
+			if (try[i] > best && count_durable(p, try[i]) >= p->o.sync_replicas)
+				best = try[i];
+	}
+	return min_u64(best, p->durable);
+}
+
+static void slot_ready(struct primary *p, struct client *c, struct call_slot *s)
+{
+	if (s->state == SLOT_SYNC)
+		p->sync_waits--;
+	s->state = SLOT_READY;
+	c->peer->ready++;
+}
+
+/* For each call that waits for disks. */
+static void look_at_waits(struct primary *p)
+{
+	unsigned i, k;
+
+	if (p->sync_waits == 0)
+		return;
+	for (i = 0; i < p->client_count; i++) {
+		struct client *c = p->clients[i];
+
+		for (k = 0; k < MSG_WINDOW; k++) {
+			struct call_slot *s = &c->calls[k];
+
+			if (s->state != SLOT_SYNC)
+				continue;
+			if (s->res.seq <= p->synced) {
+				slot_ready(p, c, s);
+			} else if (elapsed(p->now, s->since) >= p->o.sync_wait_ms && p->durable >= s->res.seq) {
+				/* Our disk has it, too few others do: it is not what was asked for, so it is no success. */
+				s->res.error = -EIO;
+				slot_ready(p, c, s);
+			}
+		}
+	}
+}
+
+void primary_update_synced(struct primary *p)
+{
+	seq_t seq;
+
+	if (!primary_leads(p))
+		return;
+	seq = enough_disks(p);
+	if (seq > p->synced) {
+		p->synced = seq;
+		p->ops->synced(p->ctx, seq);
+	}
+	look_at_waits(p);
+}
+
+void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64_t token, const struct primary_result *res,
+		    uint64_t now)
+{
+	struct client *c = primary_find_client(p, client);
+	struct call_slot *s;
+
+	p->now = now;
+	check(p->running > 0);
+	p->running--;
+	if (c && c->peer) {
+		s = &c->calls[request % MSG_WINDOW];
+		/* (P3) A run of an earlier link is nobody's any more: what it did, the next run finds done. */
+		if (s->state == SLOT_RUNS && s->request == request && s->token == token) {
+			s->res = *res;
+			if (res->sync && res->error == 0 && p->state != PRIMARY_RELAYS && res->seq > p->synced) {
+				s->state = SLOT_SYNC;
+				s->since = now;
+				p->sync_waits++;
+			} else {
+				slot_ready(p, c, s);
+			}
+		}
+	}
+	primary_check_switch(p);
+}
+
+/* Sending ---------------------------------------------------------------------------------------------------------- */
+
+/* 0, or negative: nothing more goes out to it now. */
+static int sent(struct primary_peer *peer, int r)
+{
+	/* Another error means that the link is gone: primary_closed() will say so. */
+	if (r < 0)
+		peer->blocked = true;
+	return r;
+}
+
+static int send_result(struct primary *p, struct primary_peer *peer, const struct client *c, const struct call_slot *s)
+{
+	const struct msg_result m = { p->epoch, c->id, c->session, s->request, s->res.error, s->res.sync ? RESULT_SYNC : 0,
+				      s->res.seq, s->res.number };
+	uint8_t buf[64];
+	struct wire_writer w = wire_writer(buf, sizeof buf);
+
+	msg_put_result(&w, &m);
+	check(!w.full);
+	return sent(peer, p->ops->send(p->ctx, peer->link, MSG_RESULT, buf, (uint32_t)wire_used(&w)));
+}
+
+static int send_results(struct primary *p, struct primary_peer *peer)
+{
+	unsigned i, k;
+	int r;
+
+	for (i = 0; i < p->client_count && peer->ready > 0; i++) {
+		struct client *c = p->clients[i];
+
+		if (c->peer != peer)
+			continue;
+		for (k = 0; k < MSG_WINDOW && peer->ready > 0; k++) {
+			if (c->calls[k].state != SLOT_READY)
+				continue;
+			r = send_result(p, peer, c, &c->calls[k]);
+			if (r < 0)
+				return r;
+			c->calls[k].state = SLOT_FREE;
+			peer->ready--;
+		}
+	}
+	return 0;
+}
+
+static int send_position(struct primary *p, struct primary_peer *peer)
+{
+	const struct msg_position m = { p->epoch, p->last, p->durable, p->committed, p->bytes, p->stale_ms };
+	uint8_t buf[64];
+	struct wire_writer w = wire_writer(buf, sizeof buf);
+	int r;
+
+	msg_put_position(&w, &m);
+	check(!w.full);
+	r = sent(peer, p->ops->send(p->ctx, peer->link, MSG_POSITION, buf, (uint32_t)wire_used(&w)));
+	if (r == 0) {
+		peer->position_due = false;
+		peer->position_at = p->now;
+	}
+	return r;
+}
+
+/* (P2) One after the other. 1: there are more. */
+static int send_changes(struct primary *p, struct primary_peer *peer)
+{
+	unsigned n;
+	int r;
+
+	for (n = 0; peer->sent < p->last; n++) {
+		const struct msg_change head = { .epoch = p->epoch, .seq = peer->sent + 1, .durable = p->durable,
+						 .committed = p->committed };
+
+		if (n >= PRIMARY_BATCH)
+			return 1;
+		r = p->ops->send_change(p->ctx, peer->link, &head);
+		if (r == -ENOENT) {
+			primary_fall_back(p, peer);
+			return 0;
+		}
+		if (sent(peer, r) < 0)
+			return r;
+		peer->sent++;
+	}
+	return 0;
+}
+
+bool primary_pump(struct primary *p, uint64_t now)
+{
+	struct primary_peer *peer, *next;
+	bool more = false;
+
+	p->now = now;
+	for (peer = p->peers; peer; peer = next) {
+		next = peer->next;      /* falling back may end this one */
+		if (peer->blocked || (peer->state != PEER_STREAMS && peer->state != PEER_DIFFS))
+			continue;
+		/* Results first: they are small, and who gets them early has only to wait for the change. */
+		if (peer->ready > 0 && send_results(p, peer) < 0)
+			continue;
+		if (peer->position_due && send_position(p, peer) < 0)
+			continue;
+		if (peer->state == PEER_STREAMS && send_changes(p, peer) > 0)
+			more = true;
+	}
+	return more;
+}
+
+void primary_tick(struct primary *p, uint64_t now)
+{
+	struct primary_peer *peer;
+
+	p->now = now;
+	for (peer = p->peers; peer; peer = peer->next)
+		if (elapsed(now, peer->position_at) >= p->o.keep_ms || now < peer->position_at)
+			peer->position_due = true;
+	primary_expire(p);
+	if (primary_leads(p))
+		look_at_waits(p);
+	primary_check_switch(p);
+}
+
+/* Questions -------------------------------------------------------------------------------------------------------- */
+
+bool primary_may_mark(const struct primary *p, uint64_t ino, seq_t seq, uint64_t now)
+{
+	const struct primary_peer *peer;
+
+	/* (P5) Who led before knew of holds that we do not: they are restated within a lease. */
+	if (p->state != PRIMARY_LEADS || elapsed(now, p->grace_at) < p->o.lease_ms)
+		return false;
+	for (peer = p->peers; peer; peer = peer->next) {
+		if (peer->state == PEER_NEW)
+			continue;
+		if (peer->state == PEER_DIFFS || (peer->state == PEER_STREAMS && !peer->acked))
+			return false;
+		if (peer->tree_applied < seq || peer->holds_more || idset_has(&peer->holds, ino))
+			return false;
+	}
+	return true;
+}
+
+enum primary_state primary_state(const struct primary *p)
+{
+	return p->state;
+}
+
+uint64_t primary_epoch(const struct primary *p)
+{
+	return p->epoch;
+}
+
+seq_t primary_synced(const struct primary *p)
+{
+	return p->synced;
+}
+
+bool primary_idle(const struct primary *p)
+{
+	return p->running == 0;
+}
+
+void primary_tree(const struct primary *p, seq_t *applied, seq_t *durable, uint32_t *count)
+{
+	const struct primary_peer *peer;
+
+	*count = 1;
+	for (peer = p->peers; peer; peer = peer->next) {
+		if (peer->state == PEER_NEW)
+			continue;
+		*applied = min_u64(*applied, peer->tree_applied);
+		if (peer->state != PEER_STREAMS || !peer->acked)
+			continue;
+		*durable = min_u64(*durable, peer->tree_durable);
+		*count += peer->tree_count;
+	}
+}
+
+int primary_peer_status(const struct primary *p, unsigned i, uint64_t now, struct primary_peer_status *ret)
+{
+	const struct primary_peer *peer = p->peers;
+	const struct sample *s;
+	unsigned k;
+
+	while (peer && i-- > 0)
+		peer = peer->next;
+	if (!peer)
+		return -ENOENT;
+	memset(ret, 0, sizeof *ret);
+	ret->link = peer->link;
+	ret->state = peer->state;
+	memcpy(ret->store, peer->store, 16);
+	memcpy(ret->name, peer->name, sizeof ret->name);
+	ret->client = peer->client;
+	ret->sent = peer->sent;
+	ret->applied = peer->applied;
+	ret->durable = peer->durable;
+	ret->tree_count = peer->tree_count;
+	ret->holds = peer->holds.count;
+	ret->read_only = peer->read_only || peer->no_calls;
+	ret->blocked = peer->blocked;
+	ret->lag_seq = p->last > peer->applied ? p->last - peer->applied : 0;
+	for (k = 0; k < p->client_count; k++)
+		if (p->clients[k]->peer == peer) {
+			unsigned n;
+
+			for (n = 0; n < MSG_WINDOW; n++)
+				ret->open_calls += p->clients[k]->calls[n].state != SLOT_FREE;
+		}
+	if (ret->lag_seq == 0)
+		return 0;
+	/* The oldest sample behind what it has: so much it is behind. */
+	for (k = 0; k < SAMPLES; k++) {
+		s = &p->samples[(p->sample_next + k) % SAMPLES];
+		if (s->seq > peer->applied) {
+			ret->lag_ms = elapsed(now, s->at);
+			ret->lag_bytes = p->bytes > s->bytes ? p->bytes - s->bytes : 0;
+			break;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * primary: the side of a link that feeds: who is connected, what each has, what to send next, calls that came and their
+ * results, holds, when an fsync is done, and the planned handing over to another. The same engine serves a relay: then
+ * its calls are passed on instead of run.
+ *
+ * Pure steps: no socket, clock, thread or disk. All of it belongs to one thread (the net thread), `now` is milliseconds of a
+ * clock that does not stop in suspend; one that jumps costs patience, never data. Effects go through struct primary_ops,
+ * whose functions must not call back into the engine. Steps only note what is due; primary_pump() sends. Memory is
+ * bounded by the constants below. What is durable is said by the caller: primary_durable(), primary_handed().
+ *
+ *   OFF        refuses everyone (told who is the primary, if known)
+ *   LEADS      the primary of epoch `epoch`
+ *   RELAYS     a replica that feeds others
+ *   PARKED     LEADS, but new calls are left unanswered: it waits until the target of a switch-over has everything
+ *   HANDING    the target has everything: the caller makes durable that this store is primary no more
+ *
+ * Invariants:
+ * (P1) Nothing is obeyed of who is in a lower epoch, and a higher one ends ours at once.
+ * (P2) A replica is fed behind a position that both histories have, one change after the other.
+ * (P3) A call is run once for each connection that brought it, in order; whether it was run before says the client's item
+ *      in the store, at the moment when it is run. An answer goes only to the run that the client waits for (token).
+ * (P4) An answer that needs disks is given when `synced` has reached its seq; synced counts only what was acknowledged
+ *      in this epoch on a connection that streams.
+ * (P5) An orphan is marked only if everyone who is connected, or has not been gone for a lease, has acknowledged what made
+ *      it one, and does not hold it.
+ * (P6) No peer waits for another one: what cannot be sent to one stays where it is.
+ */
+#ifndef MSYNCFS_PRIMARY_H
+#define MSYNCFS_PRIMARY_H
+
+#include "core/replica/idset.h"
+#include "core/replica/message.h"
+
+typedef uint64_t link_t;        /* a connection; never used twice; 0: none */
+
+#define PRIMARY_PEERS_MAX   128u        /* connected, or gone for less than a lease */
+#define PRIMARY_CLIENTS_MAX 4096u
+#define PRIMARY_BATCH       64u         /* changes to one peer in one pump */
+#define PRIMARY_SYNC_ALL    UINT32_MAX
+
+enum primary_state { PRIMARY_OFF, PRIMARY_LEADS, PRIMARY_RELAYS, PRIMARY_PARKED, PRIMARY_HANDING };
+enum peer_state { PEER_NEW, PEER_STREAMS, PEER_DIFFS, PEER_REFUSED, PEER_CLOSED, PEER_GONE };
+
+struct primary_peer;
+
+/* A call for the request thread. bytes are valid during the call of ops->run only. */
+struct primary_run {
+	uint64_t token;                 /* of this run; comes back in primary_result() */
+	link_t link;
+	uint64_t client, session, request, low;
+	const uint8_t *bytes;
+	uint32_t len;
+};
+
+struct primary_result {
+	int32_t error;
+	bool sync;                      /* answer it when disks have it */
+	seq_t seq;
+	uint64_t number;
+};
+
+struct primary_ops {
+	/* A frame. -EAGAIN: full, primary_writable() will come; else negative: the link is gone (primary_closed() comes). */
+	int (*send)(void *ctx, link_t link, unsigned type, const void *bytes, uint32_t len);
+	/* The change head->seq as a frame MSG_CHANGE; the caller of this fills in what is missing in head (change_epoch and
+	 * the bytes). -ENOENT: the feed does not reach back to it. Else as send. */
+	int (*send_change)(void *ctx, link_t link, const struct msg_change *head);
+	/* What was sent goes out, then the link is closed. primary_closed() follows later. */
+	void (*close)(void *ctx, link_t link, const char *reason);
+	/* Our history and last position. */
+	void (*history)(void *ctx, struct history *ret);
+	/* Queue a call. -EAGAIN: its frame is taken back, and comes again later. */
+	int (*run)(void *ctx, const struct primary_run *run);
+	/* Nobody waits for it any more; it may be run all the same. */
+	void (*cancel)(void *ctx, uint64_t token, uint64_t client, uint64_t request);
+	/* A diff for a peer, opaque. start: 0 or negative (refused, try later). frame: as primary_frame(). */
+	int (*diff_start)(void *ctx, link_t link, const struct msg_hello *hello);
+	int (*diff_frame)(void *ctx, link_t link, unsigned type, const uint8_t *bytes, uint32_t len);
+	void (*diff_stop)(void *ctx, link_t link);
+	/* A client is here (again), with all locks that it has; NULL: it does not say, they stay. Left: its link broke. Expired:
+	 * a lease ago. */
+	void (*client_here)(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len);
+	void (*client_left)(void *ctx, uint64_t client, uint64_t session);
+	void (*client_expired)(void *ctx, uint64_t client);
+	/* The first peer holds this inode; the last one does not any more (relays pass it on). */
+	void (*held)(void *ctx, uint64_t ino, bool held);
+	/* A higher epoch was heard of. If we were the primary, we are not any more (P1). Make the promise durable. */
+	void (*fenced)(void *ctx, uint64_t promised);
+	/* Park local changes, or let them go on. */
+	void (*park)(void *ctx, bool park);
+	/* Make durable: this store is a replica, promised = next. Then primary_handed(). */
+	void (*hand_over)(void *ctx, uint64_t next);
+	/* It was told, and is where to connect now. */
+	void (*handed)(void *ctx, const uint8_t store[16], const char *name);
+	/* An fsync up to here is done. */
+	void (*synced)(void *ctx, seq_t seq);
+	/* One line for the log. link 0: about no peer. */
+	void (*note)(void *ctx, link_t link, const char *text);
+};
+
+struct primary_options {
+	uint8_t cluster[16], store[16];
+	uint64_t hash_seed;
+	uint64_t features, required;    /* of messages */
+	uint16_t version;               /* MSG_VERSION; tests pretend others */
+	uint32_t lease_ms;              /* 10000 */
+	uint32_t keep_ms;               /* 1000: POSITION at least this often */
+	uint32_t sync_replicas;         /* 0: fsync needs this disk; N: N others too; PRIMARY_SYNC_ALL */
+	uint32_t sync_wait_ms;          /* 10000: longest that a fsync waits for replicas; then EIO */
+	uint32_t switch_wait_ms;        /* 10000: longest that a switch-over parks changes */
+};
+
+struct primary;
+
+/* NULL: no memory. OFF at first. */
+struct primary *primary_new(const struct primary_options *o, const struct primary_ops *ops, void *ctx);
+void primary_free(struct primary *p);
+
+/* Roles ------------------------------------------------------------------------------------------------------------ */
+
+/* Begin as the primary of epoch: role, promise and the EPOCH change are durable or committed. All peers of another role
+ * are closed. For a lease nothing is marked. */
+void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, seq_t durable, uint64_t now);
+/* Begin to feed others as a replica, in the epoch of its own link. */
+void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, uint64_t now);
+/* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
+void primary_off(struct primary *p, const char *reason, const char *name);
+/* The cluster was taken from the primary. */
+void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed);
+/* A relay: its state made a jump (diff): those who were fed have to come again. */
+void primary_jumped(struct primary *p, const char *reason);
+/* A higher epoch was promised here. */
+void primary_promised(struct primary *p, uint64_t promised);
+
+/* Hand over to the replica with this store. -ENOENT: it does not stream here; -EBUSY: one is under way; -EROFS: not the primary. */
+int primary_switch(struct primary *p, const uint8_t store[16], uint64_t now);
+/* ops->hand_over is durable. */
+void primary_handed(struct primary *p, uint64_t now);
+
+/* News ------------------------------------------------------------------------------------------------------------- */
+
+/* The feed has changes up to last; bytes: counter of the bytes of all changes. */
+void primary_committed(struct primary *p, seq_t last, uint64_t bytes, uint64_t now);
+/* On our disk up to seq. A relay: on the primary's. */
+void primary_durable(struct primary *p, seq_t seq);
+void primary_set_committed(struct primary *p, seq_t committed);
+/* A relay: how stale it is itself. */
+void primary_set_stale(struct primary *p, uint32_t stale_ms);
+/* A run has ended. Late and unknown ones are ignored. */
+void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64_t token, const struct primary_result *res,
+		    uint64_t now);
+/* The diff of a peer ended badly on our side. */
+void primary_diff_failed(struct primary *p, link_t link, const char *reason);
+
+/* Links ------------------------------------------------------------------------------------------------------------ */
+
+#define PRIMARY_PEER_READ_ONLY 1u       /* its key allows no calls */
+
+/* A link opened. -EBUSY, -ENOMEM: close it. */
+int primary_opened(struct primary *p, link_t link, unsigned flags, uint64_t now);
+/* 0; -EAGAIN: not now; read nothing more of the link, and give this frame again later; -EOPNOTSUPP: an unknown type;
+ * else negative: close the link, err_last() is the reason. */
+int primary_frame(struct primary *p, link_t link, unsigned type, const uint8_t *bytes, uint32_t len, uint64_t now);
+void primary_writable(struct primary *p, link_t link);
+void primary_closed(struct primary *p, link_t link, uint64_t now);
+/* Leases, waits, signs of life. At least every keep_ms / 2. */
+void primary_tick(struct primary *p, uint64_t now);
+/* Send what is due. true: there is more, call it again. */
+bool primary_pump(struct primary *p, uint64_t now);
+
+/* Questions -------------------------------------------------------------------------------------------------------- */
+
+/* May the orphan be marked whose last name the change `seq` took? (P5). Our own kernel is the caller's business. */
+bool primary_may_mark(const struct primary *p, uint64_t ino, seq_t seq, uint64_t now);
+enum primary_state primary_state(const struct primary *p);
+uint64_t primary_epoch(const struct primary *p);
+/* Highest seq for which an fsync is done. */
+seq_t primary_synced(const struct primary *p);
+/* The least that those who are fed have, at most the given own positions; how many they are, itself included. */
+void primary_tree(const struct primary *p, seq_t *applied, seq_t *durable, uint32_t *count);
+/* Is nothing under way that was handed to ops->run? */
+bool primary_idle(const struct primary *p);
+
+struct primary_peer_status {
+	link_t link;
+	enum peer_state state;
+	uint8_t store[16];
+	char name[MSG_NAME_MAX + 1];
+	uint64_t client;
+	seq_t sent, applied, durable;
+	uint64_t lag_seq, lag_bytes, lag_ms;    /* bytes and ms are what samples every few ms say */
+	uint32_t tree_count, holds, open_calls;
+	bool read_only, blocked;
+};
+/* The i-th peer. -ENOENT behind the last. */
+int primary_peer_status(const struct primary *p, unsigned i, uint64_t now, struct primary_peer_status *ret);
+
+#endif
