@@ -10,6 +10,7 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
+#include "fs/link.h"
 #include "fs/log.h"
 #include "fs/lost.h"
 #include "fs/mnt.h"
@@ -157,6 +158,7 @@ void fs_progress(void *ctx)
 	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
 		return;
 	defer_run(&fs->durable);
+	link_progress(fs->link);
 	session_wake(fs);
 }
 
@@ -171,6 +173,7 @@ static const char *open_hint(int error)
 	case EACCES: case EPERM: return "check its owner and mode";
 	case EROFS:             return "mount with -o ro";
 	case ENOSPC: case EDQUOT: return "make room on its disk";
+	case EINPROGRESS:       return "mount it with --from to go on";
 	case ENOENT:            return "check the name, or mount without -o ro to make it";
 	default:                return "the store was not mounted";
 	}
@@ -190,6 +193,9 @@ static int open_store(struct fs *fs)
 		.holder_mount = fs->mountpoint,
 		.progress = fs_progress,
 		.progress_ctx = fs,
+		.incomplete = o->from != NULL,
+		.committed = fs->link != NULL ? link_committed : NULL,
+		.committed_ctx = fs,
 	};
 	const char *text;
 	int r = keys_open(&so, &fs->keys);
@@ -202,7 +208,8 @@ static int open_store(struct fs *fs)
 		return EXIT_FAILED;
 	}
 	fs->store = keys_store(fs->keys);
-	return 0;
+	r = fs->link != NULL ? link_start(fs->link) : link_check_alone(fs);
+	return r < 0 ? EXIT_FAILED : 0;
 }
 
 /* ---- The mount ---- */
@@ -302,6 +309,8 @@ static int open_fs(struct fs *fs)
 		log_error("cannot start: %s", strerror(-r));
 		return EXIT_FAILED;
 	}
+	if (link_new(fs, &fs->link) < 0)
+		return EXIT_FAILED;
 	r = open_store(fs);
 	if (r != 0)
 		return r;
@@ -315,6 +324,10 @@ static int open_fs(struct fs *fs)
 	}
 	if (keys_getattr(fs->keys, KEYS_ROOT_INO, &root) == 0)
 		ops_fill_stat(&root, &fs->root);
+	if (fs->link != NULL && link_attach(fs->link) < 0) {
+		log_error("out of memory");
+		return EXIT_FAILED;
+	}
 	atomic_store_explicit(&fs->started, true, memory_order_release);
 	reaper_start(fs);
 	return 0;
@@ -353,6 +366,7 @@ static int close_fs(struct fs *fs)
 		defer_stop(&fs->durable);
 		defer_stop(&fs->checkpoint);
 	}
+	link_stop(fs->link);
 	if (fs->fuse != NULL) {
 		if (fs->fd >= 0 && session_detached(fs))
 			cut_device(fs->fd);
@@ -365,6 +379,7 @@ static int close_fs(struct fs *fs)
 	/* Only now has the last helper ended that calls fs_progress(). */
 	defer_release(&fs->durable);
 	defer_release(&fs->checkpoint);
+	link_free(fs->link);
 	session_release(fs);
 	control_release(fs);
 	inodes_release(&fs->inodes);

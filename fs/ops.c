@@ -6,6 +6,7 @@
 
 #include "core/base.h"
 #include "fs/control.h"
+#include "fs/link.h"
 #include "fs/log.h"
 
 #include <errno.h>
@@ -135,10 +136,19 @@ void ops_touch_atime(struct fs *fs, uint64_t ino)
 		(void)keys_touch_atime(fs->keys, ino, fs->options->atime);
 }
 
+/* The kernel here does not know this orphan: others may. */
+static void given_up(struct fs *fs, uint64_t ino)
+{
+	if (fs->link != NULL)
+		link_orphan(fs->link, ino);
+	else
+		reaper_add(fs, ino);
+}
+
 void ops_orphaned(struct fs *fs, uint64_t ino)
 {
 	if (!inodes_mark_orphan(&fs->inodes, ino))
-		reaper_add(fs, ino);
+		given_up(fs, ino);
 }
 
 static void forget(struct fs *fs, uint64_t ino, uint64_t count)
@@ -146,7 +156,7 @@ static void forget(struct fs *fs, uint64_t ino, uint64_t count)
 	if (control_owns(ino))
 		control_forget(fs, ino);
 	else if (ino != KEYS_ROOT_INO && inodes_forget(&fs->inodes, ino, count))
-		reaper_add(fs, ino);
+		given_up(fs, ino);
 }
 
 /* Tell the kernel of an inode that exists; it holds one lookup more of it then. */

@@ -8,6 +8,7 @@
 #define MSYNCFS_OPTIONS_H
 
 #include "core/keys/keys.h"
+#include "core/replica/replica.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,6 +27,13 @@ struct options {
 	enum keys_atime atime;
 	uint64_t size_bytes;                    /* 0 = as stored, or the disk */
 	unsigned sync_interval_s;
+	/* Remote mounts. */
+	char *listen, *from, *key_file;         /* NULL: not given */
+	uint64_t keep_bytes;                    /* of changes kept for replicas; 0 = the default */
+	unsigned keep_s;                        /* and how long; 0 = for ever */
+	enum replica_policy on_disconnect;
+	unsigned wait_s;                        /* of on-disconnect=wait:SECONDS */
+	bool replace;                           /* what is in the store may be given up to become a replica */
 	char *kernel; /* words for the kernel that we only pass on, or NULL */
 };
 

@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * follower: the request thread's side of a remote mount: the replica's engine over the store. Changes of the primary are
+ * applied here, calls of the kernel leave here and are answered when their change has come.
+ */
+#include "fs/link_int.h"
+
+#include "core/stream/stream.h"
+#include "fs/log.h"
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TICK_MS    50
+#define DIFF_STEPS 8u           /* between two requests; one takes about 100 us */
+
+/* What nobody else has is being written to a file beside the store, by a thread. */
+struct aside {
+	struct link *l;
+	pthread_t thread;
+	uint64_t epoch;
+	seq_t last;
+	seq_t want;             /* the checkpoint must have it */
+	atomic_int result;      /* 1: under way */
+	char path[4096];
+};
+
+static uint64_t now_ms(void)
+{
+	return (uint64_t)link_now_ms();
+}
+
+/* ---- What diverged ---- */
+
+static int dump_to(struct aside *a, struct keys *k)
+{
+	struct stream_counts counts;
+	int fd = open(a->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r;
+
+	if (fd < 0)
+		return -errno;
+	r = stream_dump(k, fd, NULL, &counts);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	close(fd);
+	if (r < 0)
+		(void)unlink(a->path);
+	return r;
+}
+
+static void *aside_main(void *arg)
+{
+	struct aside *a = arg;
+	struct store *s = a->l->fs->store;
+	const struct timespec pause = { .tv_nsec = 5000000 };
+	char path[64];
+	struct store_options so = { .path = path, .read_only = true, .snapshot = true };
+	struct keys *k = NULL;
+	int r = 0;
+
+	session_block_signals();
+	while (r == 0 && store_checkpoint_seq(s) < a->want) {
+		r = store_failed(s);
+		nanosleep(&pause, NULL);
+	}
+	store_path(s, path, sizeof path);
+	if (r == 0)
+		r = keys_open(&so, &k);
+	/* There from an attempt before: it is the same. */
+	if (r == 0)
+		r = dump_to(a, k);
+	if (k != NULL)
+		(void)keys_close(k);
+	atomic_store(&a->result, r == -EEXIST ? 0 : r);
+	session_wake(a->l->fs);
+	return NULL;
+}
+
+static void op_aside(void *ctx, uint64_t epoch, seq_t last, seq_t common)
+{
+	struct link *l = ctx;
+	struct aside *a = calloc(1, sizeof *a);
+	const char *where = strcmp(l->fs->store_path, ":memory:") == 0 ? "/var/tmp/msyncfs" : l->fs->store_path;
+
+	if (a == NULL) {
+		replica_aside_done(l->replica, -ENOMEM, now_ms());
+		return;
+	}
+	a->l = l;
+	a->epoch = epoch;
+	a->last = last;
+	a->want = store_seq(l->fs->store);
+	atomic_store(&a->result, 1);
+	snprintf(a->path, sizeof a->path, "%s.diverged-%llu-%llu", where, (unsigned long long)epoch, (unsigned long long)last);
+	log_warn("%s has changes %llu to %llu that its primary does not have: putting its state aside in %s",
+		 l->fs->store_path, (unsigned long long)common + 1, (unsigned long long)last, a->path);
+	atomic_store(&l->want_checkpoint, a->want + 1);
+	l->aside = a;
+	if (pthread_create(&a->thread, NULL, aside_main, a) != 0) {
+		l->aside = NULL;
+		free(a);
+		replica_aside_done(l->replica, -EAGAIN, now_ms());
+	}
+}
+
+static void look_at_aside(struct link *l)
+{
+	struct aside *a = l->aside;
+	int r = atomic_load(&a->result);
+
+	if (r == 1)
+		return;
+	pthread_join(a->thread, NULL);
+	l->aside = NULL;
+	if (r < 0)
+		log_error("%s: cannot put the state aside: %s, not following the primary until that works", a->path, strerror(-r));
+	else
+		log_warn("%s: what was here and not on the primary is there now: see msyncfs load", a->path);
+	replica_aside_done(l->replica, r, now_ms());
+	free(a);
+}
+
+/* ---- Diff ---- */
+
+static int diff_send(void *ctx, enum diff_type type, const void *bytes, size_t len)
+{
+	struct link *l = ctx;
+
+	return net_send(l->net, l->link, (uint16_t)(MSG_DIFF + type), WIRE_MUST, bytes, (uint32_t)len);
+}
+
+static bool known(struct link *l, uint64_t ino)
+{
+	return ino == KEYS_ROOT_INO || inodes_known(&l->fs->inodes, ino);
+}
+
+static void diff_changed(void *ctx, const struct diff_change *c)
+{
+	struct link *l = ctx;
+
+	if (!known(l, c->ino))
+		return;
+	if (c->name != NULL)
+		notify_name(l->notify, c->ino, c->name, c->len);
+	else
+		notify_data(l->notify, c->ino, 0, 0);
+}
+
+static void diff_end(struct link *l)
+{
+	diff_target_free(l->diff);
+	l->diff = NULL;
+	l->diff_applied = false;
+}
+
+static int op_diff_start(void *ctx, link_t id, const struct msg_welcome *w)
+{
+	struct link *l = ctx;
+	struct diff_target_options o = { .send = diff_send, .changed = diff_changed, .ctx = l };
+	struct store_identity own;
+	char *path = NULL;
+	int r;
+
+	(void)id;
+	(void)w;
+	store_identity(l->fs->store, &own);
+	o.direct = l->diff_direct = own.incomplete;
+	if (strcmp(l->fs->store_path, ":memory:") != 0) {
+		path = strdup(l->fs->store_path);
+		if (path == NULL)
+			return -ENOMEM;
+		o.folder = dirname(path);
+	}
+	r = diff_target_new(l->fs->keys, &o, &l->diff);
+	free(path);
+	return r;
+}
+
+static int op_diff_frame(void *ctx, link_t id, unsigned type, const uint8_t *bytes, uint32_t len)
+{
+	struct link *l = ctx;
+
+	(void)id;
+	return l->diff != NULL ? diff_target_message(l->diff, type - MSG_DIFF, bytes, len) : 0;
+}
+
+static void op_diff_stop(void *ctx, link_t id)
+{
+	(void)id;
+	if (((struct link *)ctx)->diff != NULL)
+		diff_end(ctx);
+}
+
+static void diff_failed(struct link *l, int error)
+{
+	const char *text = *err_last() != '\0' ? err_last() : strerror(-error);
+	char reason[256];
+
+	snprintf(reason, sizeof reason, "the comparison with the primary ended: %s", text);
+	log_warn("%s: %s", l->fs->store_path, reason);
+	diff_end(l);
+	replica_diff_failed(l->replica, reason, now_ms());
+}
+
+/* The new state is durable: what it was an unfinished copy of, it is. */
+static void diff_done(struct link *l)
+{
+	struct diff_progress p;
+	struct store_identity id;
+
+	store_identity(l->fs->store, &id);
+	if (id.incomplete) {
+		id.incomplete = false;
+		if (l->complete_ticket == 0 && store_set_identity(l->fs->store, &id, &l->complete_ticket) < 0) {
+			diff_failed(l, -EIO);
+			return;
+		}
+	}
+	if (store_identity_durable(l->fs->store) < l->complete_ticket)
+		return;
+	l->complete_ticket = 0;
+	diff_target_progress(l->diff, &p);
+	log_info("%s: equal to the primary at change %llu: %llu items differed, %llu bytes came",
+		 l->fs->store_path, (unsigned long long)p.seq, (unsigned long long)p.items_differ,
+		 (unsigned long long)p.received_bytes);
+	diff_end(l);
+	replica_set_flags(l->replica, 0);
+	if (l->feeds)
+		feed_restart(&l->feed, store_seq(l->fs->store) + 1);
+	link_read_history(l);
+	l->told_durable = store_durable_seq(l->fs->store);
+	replica_diff_done(l->replica, p.epoch, p.seq, now_ms());
+}
+
+/* True: there is more to do at once. */
+static bool diff_step(struct link *l)
+{
+	int r = DIFF_BUSY;
+
+	if (l->diff_applied) {
+		if (store_failed(l->fs->store) != 0)
+			diff_failed(l, store_failed(l->fs->store));
+		else if (!store_rebasing(l->fs->store))
+			diff_done(l);
+		return false;
+	}
+	for (unsigned i = 0; i < DIFF_STEPS && r == DIFF_BUSY; i++)
+		r = diff_target_step(l->diff);
+	if (r == DIFF_READY) {
+		r = diff_target_apply(l->diff);
+		l->diff_applied = r == 0;
+		if (r == -EAGAIN || r == 0)
+			return false;
+	}
+	if (r < 0) {
+		diff_failed(l, r);
+		return false;
+	}
+	return r == DIFF_BUSY;
+}
+
+/* ---- What the engine wants ---- */
+
+static int op_send(void *ctx, link_t id, unsigned type, const void *head, uint32_t head_len, const void *body,
+		   uint32_t body_len)
+{
+	struct link *l = ctx;
+	struct net_buf *b = net_buf_new((uint16_t)type, msg_flags(type), head_len + body_len);
+	int r;
+
+	if (b == NULL)
+		return -EAGAIN;
+	memcpy(net_buf_payload(b), head, head_len);
+	if (body_len > 0)
+		memcpy(net_buf_payload(b) + head_len, body, body_len);
+	r = net_send_buf(l->net, id, b);
+	net_buf_put(b);
+	return r;
+}
+
+static void op_close(void *ctx, link_t id, const char *reason)
+{
+	struct link *l = ctx;
+
+	if (reason != NULL)
+		log_warn("leaving the primary: %s", reason);
+	(void)net_close(l->net, id, reason != NULL ? WIRE_E_OWNER : WIRE_E_CLOSED, reason != NULL ? reason : "");
+}
+
+static void op_history(void *ctx, struct history *ret)
+{
+	link_history(ctx, ret);
+}
+
+static int op_apply(void *ctx, const struct msg_change *c)
+{
+	struct link *l = ctx;
+	int r = change_apply(l->fs->keys, c->bytes, c->len);
+
+	if (r == -ENOSPC && !l->space_logged)
+		log_error("%s: no space for the primary's changes: make room on its disk", l->fs->store_path);
+	l->space_logged = r == -ENOSPC;
+	return r == -ENOSPC ? -EAGAIN : r;
+}
+
+static void op_promise(void *ctx, uint64_t epoch)
+{
+	struct link *l = ctx;
+	struct store_identity id;
+
+	store_identity(l->fs->store, &id);
+	id.promised_epoch = max_u64(id.promised_epoch, epoch);
+	l->promise_epoch = epoch;
+	if (store_set_identity(l->fs->store, &id, &l->promise_ticket) < 0)
+		l->promise_ticket = 0;
+}
+
+static bool is_zero(const uint8_t id[16])
+{
+	static const uint8_t zero[16];
+
+	return memcmp(id, zero, sizeof zero) == 0;
+}
+
+static int op_welcome(void *ctx, const struct msg_welcome *w)
+{
+	struct link *l = ctx;
+	struct store *s = l->fs->store;
+	struct store_identity id;
+
+	store_identity(s, &id);
+	if (id.role == STORE_REPLICA && memcmp(id.cluster, w->cluster, 16) == 0 &&
+	    (!id.incomplete || w->decision != WELCOME_STREAM))
+		return 0;
+	id.role = STORE_REPLICA;
+	memcpy(id.cluster, w->cluster, 16);
+	id.promised_epoch = max_u64(id.promised_epoch, w->epoch);
+	/* With nothing to lose, it is filled at once, and is no state of anything until the end. */
+	if (store_seq(s) == 0 && w->decision != WELCOME_STREAM)
+		id.incomplete = true;
+	return store_put_identity(s, &id);
+}
+
+static uint32_t op_locks(void *ctx, uint8_t *buf, uint32_t max)
+{
+	(void)ctx, (void)buf, (void)max;
+	return 0;
+}
+
+static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a)
+{
+	struct link *l = ctx;
+	const struct call_result res = { .error = a->error, .number = a->number };
+
+	/* Interrupted or timed out ones have left already. */
+	(void)pending_complete(l->fs->pending, cookie, &res);
+}
+
+/* Nobody is fed by a remote mount in this version, and none becomes the primary while it runs. */
+static void op_forwarded(void *ctx, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
+			 const struct replica_answer *a)
+{
+	(void)ctx, (void)client, (void)session, (void)request, (void)token, (void)a;
+}
+
+static void op_run(void *ctx, uint64_t client, uint64_t request, uint64_t low, const uint8_t *bytes, uint32_t len)
+{
+	(void)ctx, (void)client, (void)request, (void)low, (void)bytes, (void)len;
+}
+
+static void op_lead(void *ctx, uint64_t epoch)
+{
+	(void)ctx, (void)epoch;
+}
+
+static void op_elsewhere(void *ctx, const char *name)
+{
+	(void)ctx;
+	log_warn("the machine that --from names is not the primary%s%s", name[0] != '\0' ? "; it says that is " : "", name);
+}
+
+static void op_note(void *ctx, const char *text)
+{
+	(void)ctx;
+	log_info("primary: %s", text);
+}
+
+static const struct replica_ops engine_ops = {
+	.send = op_send, .close = op_close, .history = op_history, .apply = op_apply, .promise = op_promise,
+	.welcome = op_welcome, .aside = op_aside, .diff_start = op_diff_start, .diff_frame = op_diff_frame,
+	.diff_stop = op_diff_stop, .locks = op_locks, .answer = op_answer, .forwarded = op_forwarded, .run = op_run,
+	.lead = op_lead, .elsewhere = op_elsewhere, .note = op_note,
+};
+
+/* ---- Calls of this mount ---- */
+
+static int up_send(void *ctx, const void *bytes, size_t len, uint64_t *ret_request)
+{
+	struct link *l = ctx;
+	struct replica_call rc = { .cookie = l->cookie + 1, .bytes = bytes, .len = (uint32_t)len };
+	struct call c;
+	int r = call_decode(bytes, len, &c);
+
+	if (r < 0)
+		return -EIO;
+	rc.object = c.ino;
+	rc.flags = c.op == CALL_FSYNC || (c.flags & CALL_DURABLE) != 0 ? REPLICA_CALL_SYNC : REPLICA_CALL_WRITE;
+	r = replica_call(l->replica, &rc, now_ms());
+	if (r < 0)
+		return r;
+	*ret_request = ++l->cookie;
+	return 0;
+}
+
+static void up_cancel(void *ctx, uint64_t request)
+{
+	(void)replica_cancel(((struct link *)ctx)->replica, request);
+}
+
+static struct fs_upstream upstream = { .send = up_send, .cancel = up_cancel };
+
+/* ---- For link.c ---- */
+
+int follower_item(struct link *l, struct item *item)
+{
+	int r;
+
+	switch (item->kind) {
+	case NEWS_OPENED:
+		l->link = item->id;
+		(void)replica_opened(l->replica, item->id, now_ms());
+		return 0;
+	case NEWS_FRAME:
+		r = replica_frame(l->replica, item->id, item->type, item->bytes, item->len, now_ms());
+		if (r == -EAGAIN)
+			return r;
+		if (r < 0 && l->link == item->id) {
+			log_warn("the primary sends what cannot be: %s", err_last());
+			(void)net_close(l->net, item->id, WIRE_E_PROTOCOL, err_last());
+		}
+		return 0;
+	case NEWS_WRITABLE:
+		replica_writable(l->replica, item->id);
+		return 0;
+	default:
+		replica_closed(l->replica, item->id, now_ms());
+		if (l->link == item->id)
+			l->link = 0;
+		return 0;
+	}
+}
+
+bool follower_step(struct link *l)
+{
+	struct store *s = l->fs->store;
+	seq_t durable = store_durable_seq(s);
+	int64_t now = link_now_ms();
+	bool more = false;
+
+	if (durable != l->told_durable && !store_rebasing(s)) {
+		l->told_durable = durable;
+		replica_durable(l->replica, durable);
+	}
+	if (l->promise_ticket != 0 && store_identity_durable(s) >= l->promise_ticket) {
+		l->promise_ticket = 0;
+		replica_promised(l->replica, l->promise_epoch);
+	}
+	if (l->aside != NULL)
+		look_at_aside(l);
+	if (l->diff != NULL)
+		more = diff_step(l);
+	if (now - l->ticked_ms >= TICK_MS) {
+		l->ticked_ms = now;
+		replica_tick(l->replica, (uint64_t)now);
+	}
+	while (replica_pump(l->replica, (uint64_t)now))
+		;
+	pending_push(l->fs->pending);
+	return more;
+}
+
+int follower_init(struct link *l)
+{
+	const struct options *o = l->fs->options;
+	struct store *s = l->fs->store;
+	struct store_identity id;
+	char name[MSG_NAME_MAX + 1];
+	struct replica_options ro = {
+		.client = l->client,
+		.version = MSG_VERSION,
+		.policy = o->on_disconnect,
+		.wait_ms = o->wait_s * 1000,
+		.flags = (o->read_only ? HELLO_READ_ONLY : 0) | (o->replace ? HELLO_REPLACE : 0),
+		.name = name,
+	};
+
+	store_identity(s, &id);
+	memcpy(ro.cluster, id.cluster, sizeof ro.cluster);
+	memcpy(ro.store, l->store, sizeof ro.store);
+	if (id.incomplete)
+		ro.flags |= HELLO_INCOMPLETE;
+	if (gethostname(name, sizeof name) < 0)
+		name[0] = '\0';
+	name[sizeof name - 1] = '\0';
+	l->told_durable = store_durable_seq(s);
+	l->replica = replica_new(&ro, &engine_ops, l, store_epoch(s), store_seq(s), l->told_durable, id.promised_epoch);
+	l->fs->pending = calloc(1, sizeof *l->fs->pending);
+	if (l->replica == NULL || l->fs->pending == NULL)
+		return -ENOMEM;
+	upstream.ctx = l;
+	pending_init(l->fs->pending, &upstream, ops_answer, l->fs);
+	pending_link_up(l->fs->pending);
+	if (is_zero(id.cluster))
+		log_info("%s: a new remote mount", l->fs->store_path);
+	return 0;
+}
+
+void follower_release(struct link *l)
+{
+	if (l->aside != NULL) {
+		pthread_join(l->aside->thread, NULL);
+		free(l->aside);
+		l->aside = NULL;
+	}
+	if (l->diff != NULL)
+		diff_end(l);
+	replica_free(l->replica);
+	l->replica = NULL;
+	if (l->fs->pending != NULL) {
+		pending_release(l->fs->pending);
+		free(l->fs->pending);
+		l->fs->pending = NULL;
+	}
+}
