@@ -3,7 +3,7 @@
  * feeder: the net thread's side of a link: the primary's engine over real connections, the feed and diffs. It never
  * touches the store but by what is marked [any]: positions, blocks of contents by pread, a snapshot of its own.
  */
-#include "fs/link_int.h"
+#include "fs/remote_int.h"
 
 #include "fs/log.h"
 
@@ -15,8 +15,8 @@
 
 /* A diff for one connection, in a thread of its own, which may wait for the disk. */
 struct diff_job {
-	struct diff_job *next;          /* link.lock */
-	struct link *l;
+	struct diff_job *next;          /* remote.lock */
+	struct remote *l;
 	net_id id;
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -37,7 +37,7 @@ struct feeder {
 	struct diff_job *diff;
 };
 
-static struct feeder *find(struct link *l, net_id id)
+static struct feeder *find(struct remote *l, net_id id)
 {
 	struct feeder *f = l->feeders;
 
@@ -48,7 +48,7 @@ static struct feeder *find(struct link *l, net_id id)
 
 static uint64_t now_ms(void)
 {
-	return (uint64_t)link_now_ms();
+	return (uint64_t)remote_now_ms();
 }
 
 /* ---- Diffs ---- */
@@ -72,7 +72,7 @@ static void diff_free(struct diff_job *job)
 static void diff_finished(void *ctx)
 {
 	struct diff_job *job = ctx;
-	struct link *l = job->l;
+	struct remote *l = job->l;
 	struct feeder *f = find(l, job->id);
 
 	if (f != NULL && f->diff == job) {
@@ -192,7 +192,7 @@ static void diff_tell(struct diff_job *job, bool stop, struct item *m)
 
 static int op_diff_start(void *ctx, link_t id, const struct msg_hello *hello)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct feeder *f = find(l, id);
 	struct diff_job *job;
 
@@ -226,7 +226,7 @@ static int op_diff_frame(void *ctx, link_t id, unsigned type, const uint8_t *byt
 
 	if (f == NULL || f->diff == NULL)
 		return 0;
-	m = link_item(NEWS_FRAME, id, bytes, len);
+	m = remote_item(NEWS_FRAME, id, bytes, len);
 	if (m == NULL)
 		return -ENOMEM;
 	m->type = type - MSG_DIFF;
@@ -248,20 +248,20 @@ static void op_diff_stop(void *ctx, link_t id)
 
 static int op_send(void *ctx, link_t id, unsigned type, const void *bytes, uint32_t len)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	return net_send(l->net, id, (uint16_t)type, msg_flags(type), bytes, len);
 }
 
 static int read_blocks(void *ctx, block_t block, uint64_t count, uint8_t *to)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	return store_read_blocks(l->fs->store, block, count, to);
 }
 
 /* The frame of a change: made once, for all that are at it. */
-static int make_change(struct link *l, struct feeder *f, const struct msg_change *head)
+static int make_change(struct remote *l, struct feeder *f, const struct msg_change *head)
 {
 	struct msg_change m = *head;
 	struct change_info info;
@@ -300,7 +300,7 @@ static int make_change(struct link *l, struct feeder *f, const struct msg_change
 
 static int op_send_change(void *ctx, link_t id, const struct msg_change *head)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct feeder *f = find(l, id);
 	int r = 0;
 
@@ -313,19 +313,19 @@ static int op_send_change(void *ctx, link_t id, const struct msg_change *head)
 
 static void op_close(void *ctx, link_t id, const char *reason)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	(void)net_close(l->net, id, reason != NULL ? WIRE_E_OWNER : WIRE_E_CLOSED, reason != NULL ? reason : "");
 }
 
 static void op_history(void *ctx, struct history *ret)
 {
-	link_history(ctx, ret);
+	remote_history(ctx, ret);
 }
 
 static int op_run(void *ctx, const struct primary_run *run)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct item *item;
 	bool full;
 
@@ -335,12 +335,12 @@ static int op_run(void *ctx, const struct primary_run *run)
 	pthread_mutex_unlock(&l->lock);
 	if (full)
 		return -EAGAIN;
-	item = link_item(NEWS_RUN, run->link, run->bytes, run->len);
+	item = remote_item(NEWS_RUN, run->link, run->bytes, run->len);
 	if (item == NULL)
 		return -EAGAIN;
 	item->run = *run;
 	item->run.bytes = item->bytes;
-	link_push(l, item);
+	remote_push(l, item);
 	return 0;
 }
 
@@ -373,12 +373,12 @@ static void op_held(void *ctx, uint64_t ino, bool held)
 
 static void op_fenced(void *ctx, uint64_t promised)
 {
-	struct item *item = link_item(NEWS_FENCED, 0, NULL, 0);
+	struct item *item = remote_item(NEWS_FENCED, 0, NULL, 0);
 
 	if (item == NULL)
 		return;
 	item->number = promised;
-	link_push(ctx, item);
+	remote_push(ctx, item);
 }
 
 static void op_park(void *ctx, bool park)
@@ -398,7 +398,7 @@ static void op_handed(void *ctx, const uint8_t store[16], const char *name)
 
 static void op_synced(void *ctx, seq_t seq)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	atomic_store_explicit(&l->synced, seq, memory_order_release);
 	defer_run(&l->fs->durable);
@@ -406,7 +406,7 @@ static void op_synced(void *ctx, seq_t seq)
 
 static void op_note(void *ctx, link_t id, const char *text)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct primary_peer_status st;
 
 	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
@@ -427,7 +427,7 @@ static const struct primary_ops engine_ops = {
 
 /* ---- The net thread at work ---- */
 
-static void pump(struct link *l)
+static void pump(struct remote *l)
 {
 	seq_t last = store_seq(l->fs->store);
 
@@ -439,14 +439,14 @@ static void pump(struct link *l)
 
 static void pump_posted(void *ctx)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	/* Before it is looked what there is: what comes later posts again. */
 	atomic_store(&l->pump_posted, false);
 	pump(l);
 }
 
-void feeder_kick(struct link *l)
+void feeder_kick(struct remote *l)
 {
 	if (l->net != NULL && atomic_load_explicit(&l->peer_count, memory_order_relaxed) > 0 &&
 	    !atomic_exchange(&l->pump_posted, true))
@@ -454,7 +454,7 @@ void feeder_kick(struct link *l)
 }
 
 /* Give the engine the frame that it could not take before. */
-static void retry(struct link *l, struct feeder *f)
+static void retry(struct remote *l, struct feeder *f)
 {
 	struct item *m = f->stuck;
 	int r = primary_frame(l->primary, f->id, m->type, m->bytes, m->len, now_ms());
@@ -471,7 +471,7 @@ static void retry(struct link *l, struct feeder *f)
 
 static void retry_all(void *ctx)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	for (struct feeder *f = l->feeders; f != NULL; f = f->next)
 		if (f->stuck != NULL && !f->closed)
@@ -479,7 +479,7 @@ static void retry_all(void *ctx)
 	pump(l);
 }
 
-static void mark_orphans(struct link *l)
+static void mark_orphans(struct remote *l)
 {
 	size_t kept = 0;
 
@@ -488,13 +488,13 @@ static void mark_orphans(struct link *l)
 		struct item *item = NULL;
 
 		if (primary_may_mark(l->primary, o.ino, o.seq, now_ms()))
-			item = link_item(NEWS_MARK, 0, NULL, 0);
+			item = remote_item(NEWS_MARK, 0, NULL, 0);
 		if (item == NULL) {
 			l->orphans[kept++] = o;
 			continue;
 		}
 		item->number = o.ino;
-		link_push(l, item);
+		remote_push(l, item);
 	}
 	l->orphan_count = kept;
 }
@@ -522,7 +522,7 @@ static void clean_name(char *name)
 			*name = '?';
 }
 
-static void write_status(struct link *l)
+static void write_status(struct remote *l)
 {
 	char text[STATUS_MAX];
 	struct primary_peer_status st;
@@ -542,7 +542,7 @@ static void write_status(struct link *l)
 
 static void tick(void *ctx)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	net_id timer;
 
 	primary_tick(l->primary, now_ms());
@@ -556,12 +556,12 @@ static void tick(void *ctx)
 
 static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct feeder *f;
 	unsigned flags = 0;
 
 	if (peer->dialer != 0) {
-		struct item *item = link_item(NEWS_OPENED, id, NULL, 0);
+		struct item *item = remote_item(NEWS_OPENED, id, NULL, 0);
 
 		if (item == NULL) {
 			(void)net_close(l->net, id, WIRE_E_CLOSED, "");
@@ -569,7 +569,7 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 		}
 		l->up_link = id;
 		log_info("connected to %s", peer->address);
-		link_push(l, item);
+		remote_push(l, item);
 		return;
 	}
 	if (peer->key != NULL && peer->key->tree != NULL) {
@@ -591,9 +591,9 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 }
 
 /* From our primary: to the request thread. */
-static int frame_up(struct link *l, net_id id, const struct wire_frame *w, const uint8_t *payload)
+static int frame_up(struct remote *l, net_id id, const struct wire_frame *w, const uint8_t *payload)
 {
-	struct item *item = link_item(NEWS_FRAME, id, payload, w->len);
+	struct item *item = remote_item(NEWS_FRAME, id, payload, w->len);
 	bool full;
 
 	if (item == NULL)
@@ -605,13 +605,13 @@ static int frame_up(struct link *l, net_id id, const struct wire_frame *w, const
 	pthread_mutex_unlock(&l->lock);
 	if (full)
 		(void)net_pause(l->net, id);
-	link_push(l, item);
+	remote_push(l, item);
 	return 0;
 }
 
 static int on_frame(void *ctx, net_id id, const struct wire_frame *w, const uint8_t *payload)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct feeder *f;
 	int r;
 
@@ -622,7 +622,7 @@ static int on_frame(void *ctx, net_id id, const struct wire_frame *w, const uint
 		return 0;
 	r = primary_frame(l->primary, id, w->type, payload, w->len, now_ms());
 	if (r == -EAGAIN) {
-		f->stuck = link_item(NEWS_FRAME, id, payload, w->len);
+		f->stuck = remote_item(NEWS_FRAME, id, payload, w->len);
 		if (f->stuck == NULL)
 			return err_set(ENOMEM, "no memory for a frame");
 		f->stuck->type = w->type;
@@ -637,14 +637,14 @@ static int on_frame(void *ctx, net_id id, const struct wire_frame *w, const uint
 
 static void on_writable(void *ctx, net_id id)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct feeder *f = find(l, id);
 
 	if (id == l->up_link) {
-		struct item *item = link_item(NEWS_WRITABLE, id, NULL, 0);
+		struct item *item = remote_item(NEWS_WRITABLE, id, NULL, 0);
 
 		if (item != NULL)
-			link_push(l, item);
+			remote_push(l, item);
 		return;
 	}
 	if (f != NULL && f->diff != NULL)
@@ -655,11 +655,11 @@ static void on_writable(void *ctx, net_id id)
 
 static void on_closed(void *ctx, net_id id, const struct net_end *end)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct feeder **at, *f;
 
 	if (end->dialer != 0) {
-		struct item *item = link_item(NEWS_CLOSED, id, NULL, 0);
+		struct item *item = remote_item(NEWS_CLOSED, id, NULL, 0);
 
 		pthread_mutex_lock(&l->lock);
 		snprintf(l->trouble, sizeof l->trouble, "%s: %s", end->address, end->text);
@@ -668,7 +668,7 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 		if (l->up_link == id)
 			l->up_link = 0;
 		if (item != NULL)
-			link_push(l, item);
+			remote_push(l, item);
 		return;
 	}
 	for (at = &l->feeders; (f = *at) != NULL && f->id != id; at = &f->next)
@@ -698,21 +698,21 @@ const struct net_owner feeder_owner = {
 /* ---- For the request thread ---- */
 
 struct lead {
-	struct link *l;
+	struct remote *l;
 	uint64_t epoch, promised;
 };
 
 static void lead_posted(void *ctx)
 {
 	struct lead *lead = ctx;
-	struct link *l = lead->l;
+	struct remote *l = lead->l;
 
 	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
 	free(lead);
 	tick(l);
 }
 
-void feeder_lead(struct link *l)
+void feeder_lead(struct remote *l)
 {
 	struct lead *lead = malloc(sizeof *lead);
 	struct store_identity id;
@@ -726,7 +726,7 @@ void feeder_lead(struct link *l)
 }
 
 struct result {
-	struct link *l;
+	struct remote *l;
 	uint64_t client, request, token;
 	struct primary_result res;
 };
@@ -741,7 +741,7 @@ static void result_posted(void *ctx)
 	free(r);
 }
 
-void feeder_result(struct link *l, const struct primary_run *run, const struct primary_result *res)
+void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
 {
 	struct result *r = malloc(sizeof *r);
 	bool refused;
@@ -762,14 +762,14 @@ void feeder_result(struct link *l, const struct primary_run *run, const struct p
 }
 
 struct orphan_post {
-	struct link *l;
+	struct remote *l;
 	struct orphan o;
 };
 
 static void orphan_posted(void *ctx)
 {
 	struct orphan_post *p = ctx;
-	struct link *l = p->l;
+	struct remote *l = p->l;
 
 	if (l->orphan_count == l->orphan_room) {
 		size_t room = l->orphan_room != 0 ? 2 * l->orphan_room : 64;
@@ -788,7 +788,7 @@ static void orphan_posted(void *ctx)
 	mark_orphans(l);
 }
 
-void feeder_orphan(struct link *l, uint64_t ino, seq_t seq)
+void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq)
 {
 	struct orphan_post *p = malloc(sizeof *p);
 
@@ -799,7 +799,7 @@ void feeder_orphan(struct link *l, uint64_t ino, seq_t seq)
 		free(p);
 }
 
-int feeder_init(struct link *l)
+int feeder_init(struct remote *l)
 {
 	struct primary_options o = {
 		.hash_seed = store_hash_seed(l->fs->store),
@@ -819,7 +819,7 @@ int feeder_init(struct link *l)
 }
 
 /* The net thread has ended, and told of the end of each connection. */
-void feeder_release(struct link *l)
+void feeder_release(struct remote *l)
 {
 	while (l->jobs != NULL) {
 		diff_tell(l->jobs, true, NULL);

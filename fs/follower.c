@@ -3,7 +3,7 @@
  * follower: the request thread's side of a remote mount: the replica's engine over the store. Changes of the primary are
  * applied here, calls of the kernel leave here and are answered when their change has come.
  */
-#include "fs/link_int.h"
+#include "fs/remote_int.h"
 
 #include "core/stream/stream.h"
 #include "fs/log.h"
@@ -21,7 +21,7 @@
 
 /* What nobody else has is being written to a file beside the store, by a thread. */
 struct aside {
-	struct link *l;
+	struct remote *l;
 	pthread_t thread;
 	uint64_t epoch;
 	seq_t last;
@@ -32,7 +32,7 @@ struct aside {
 
 static uint64_t now_ms(void)
 {
-	return (uint64_t)link_now_ms();
+	return (uint64_t)remote_now_ms();
 }
 
 /* ---- What diverged ---- */
@@ -83,7 +83,7 @@ static void *aside_main(void *arg)
 
 static void op_aside(void *ctx, uint64_t epoch, seq_t last, seq_t common)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct aside *a = calloc(1, sizeof *a);
 	const char *where = strcmp(l->fs->store_path, ":memory:") == 0 ? "/var/tmp/msyncfs" : l->fs->store_path;
 
@@ -108,7 +108,7 @@ static void op_aside(void *ctx, uint64_t epoch, seq_t last, seq_t common)
 	}
 }
 
-static void look_at_aside(struct link *l)
+static void look_at_aside(struct remote *l)
 {
 	struct aside *a = l->aside;
 	int r = atomic_load(&a->result);
@@ -129,19 +129,19 @@ static void look_at_aside(struct link *l)
 
 static int diff_send(void *ctx, enum diff_type type, const void *bytes, size_t len)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	return net_send(l->net, l->link, (uint16_t)(MSG_DIFF + type), WIRE_MUST, bytes, (uint32_t)len);
 }
 
-static bool known(struct link *l, uint64_t ino)
+static bool known(struct remote *l, uint64_t ino)
 {
 	return ino == KEYS_ROOT_INO || inodes_known(&l->fs->inodes, ino);
 }
 
 static void diff_changed(void *ctx, const struct diff_change *c)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	if (!known(l, c->ino))
 		return;
@@ -151,7 +151,7 @@ static void diff_changed(void *ctx, const struct diff_change *c)
 		notify_data(l->notify, c->ino, 0, 0);
 }
 
-static void diff_end(struct link *l)
+static void diff_end(struct remote *l)
 {
 	diff_target_free(l->diff);
 	l->diff = NULL;
@@ -160,7 +160,7 @@ static void diff_end(struct link *l)
 
 static int op_diff_start(void *ctx, link_t id, const struct msg_welcome *w)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct diff_target_options o = { .send = diff_send, .changed = diff_changed, .ctx = l };
 	struct store_identity own;
 	char *path = NULL;
@@ -183,7 +183,7 @@ static int op_diff_start(void *ctx, link_t id, const struct msg_welcome *w)
 
 static int op_diff_frame(void *ctx, link_t id, unsigned type, const uint8_t *bytes, uint32_t len)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	(void)id;
 	return l->diff != NULL ? diff_target_message(l->diff, type - MSG_DIFF, bytes, len) : 0;
@@ -192,11 +192,11 @@ static int op_diff_frame(void *ctx, link_t id, unsigned type, const uint8_t *byt
 static void op_diff_stop(void *ctx, link_t id)
 {
 	(void)id;
-	if (((struct link *)ctx)->diff != NULL)
+	if (((struct remote *)ctx)->diff != NULL)
 		diff_end(ctx);
 }
 
-static void diff_failed(struct link *l, int error)
+static void diff_failed(struct remote *l, int error)
 {
 	const char *text = *err_last() != '\0' ? err_last() : strerror(-error);
 	char reason[256];
@@ -208,7 +208,7 @@ static void diff_failed(struct link *l, int error)
 }
 
 /* The new state is durable: what it was an unfinished copy of, it is. */
-static void diff_done(struct link *l)
+static void diff_done(struct remote *l)
 {
 	struct diff_progress p;
 	struct store_identity id;
@@ -232,13 +232,13 @@ static void diff_done(struct link *l)
 	replica_set_flags(l->replica, 0);
 	if (l->feeds)
 		feed_restart(&l->feed, store_seq(l->fs->store) + 1);
-	link_read_history(l);
+	remote_read_history(l);
 	l->told_durable = store_durable_seq(l->fs->store);
 	replica_diff_done(l->replica, p.epoch, p.seq, now_ms());
 }
 
 /* True: there is more to do at once. */
-static bool diff_step(struct link *l)
+static bool diff_step(struct remote *l)
 {
 	int r = DIFF_BUSY;
 
@@ -269,7 +269,7 @@ static bool diff_step(struct link *l)
 static int op_send(void *ctx, link_t id, unsigned type, const void *head, uint32_t head_len, const void *body,
 		   uint32_t body_len)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct net_buf *b = net_buf_new((uint16_t)type, msg_flags(type), head_len + body_len);
 	int r;
 
@@ -285,7 +285,7 @@ static int op_send(void *ctx, link_t id, unsigned type, const void *head, uint32
 
 static void op_close(void *ctx, link_t id, const char *reason)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	if (reason != NULL)
 		log_warn("leaving the primary: %s", reason);
@@ -294,12 +294,12 @@ static void op_close(void *ctx, link_t id, const char *reason)
 
 static void op_history(void *ctx, struct history *ret)
 {
-	link_history(ctx, ret);
+	remote_history(ctx, ret);
 }
 
 static int op_apply(void *ctx, const struct msg_change *c)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	int r = change_apply(l->fs->keys, c->bytes, c->len);
 
 	if (r == -ENOSPC && !l->space_logged)
@@ -310,7 +310,7 @@ static int op_apply(void *ctx, const struct msg_change *c)
 
 static void op_promise(void *ctx, uint64_t epoch)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct store_identity id;
 
 	store_identity(l->fs->store, &id);
@@ -329,7 +329,7 @@ static bool is_zero(const uint8_t id[16])
 
 static int op_welcome(void *ctx, const struct msg_welcome *w)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct store *s = l->fs->store;
 	struct store_identity id;
 
@@ -354,7 +354,7 @@ static uint32_t op_locks(void *ctx, uint8_t *buf, uint32_t max)
 
 static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	const struct call_result res = { .error = a->error, .number = a->number };
 
 	/* Interrupted or timed out ones have left already. */
@@ -401,7 +401,7 @@ static const struct replica_ops engine_ops = {
 
 static int up_send(void *ctx, const void *bytes, size_t len, uint64_t *ret_request)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 	struct replica_call rc = { .cookie = l->cookie + 1, .bytes = bytes, .len = (uint32_t)len };
 	struct call c;
 	int r = call_decode(bytes, len, &c);
@@ -419,14 +419,14 @@ static int up_send(void *ctx, const void *bytes, size_t len, uint64_t *ret_reque
 
 static void up_cancel(void *ctx, uint64_t request)
 {
-	(void)replica_cancel(((struct link *)ctx)->replica, request);
+	(void)replica_cancel(((struct remote *)ctx)->replica, request);
 }
 
 static struct fs_upstream upstream = { .send = up_send, .cancel = up_cancel };
 
-/* ---- For link.c ---- */
+/* ---- For remote.c ---- */
 
-int follower_item(struct link *l, struct item *item)
+int follower_item(struct remote *l, struct item *item)
 {
 	int r;
 
@@ -455,11 +455,11 @@ int follower_item(struct link *l, struct item *item)
 	}
 }
 
-bool follower_step(struct link *l)
+bool follower_step(struct remote *l)
 {
 	struct store *s = l->fs->store;
 	seq_t durable = store_durable_seq(s);
-	int64_t now = link_now_ms();
+	int64_t now = remote_now_ms();
 	bool more = false;
 
 	if (durable != l->told_durable && !store_rebasing(s)) {
@@ -484,7 +484,7 @@ bool follower_step(struct link *l)
 	return more;
 }
 
-int follower_init(struct link *l)
+int follower_init(struct remote *l)
 {
 	const struct options *o = l->fs->options;
 	struct store *s = l->fs->store;
@@ -520,7 +520,7 @@ int follower_init(struct link *l)
 	return 0;
 }
 
-void follower_release(struct link *l)
+void follower_release(struct remote *l)
 {
 	if (l->aside != NULL) {
 		pthread_join(l->aside->thread, NULL);

@@ -26,7 +26,7 @@
 #define FS_FOREVER_S  1e9                       /* timeout of what only we change */
 
 struct control;
-struct link;
+struct remote;
 struct session;
 
 /* A store that other mounts change too. The kernel is told of that by threads that hold nothing that a request could
@@ -50,7 +50,7 @@ struct fs {
 	struct reaper reaper;
 	struct control *control;
 	struct session *session;
-	struct link *link;                      /* to other machines, or NULL */
+	struct remote *remote;                      /* to other machines, or NULL */
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
 	struct defer checkpoint;                /* [any] replies that wait for checkpoint_seq */
 	atomic_bool started;                    /* [any] the queues may be used */

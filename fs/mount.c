@@ -10,7 +10,7 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
-#include "fs/link.h"
+#include "fs/remote.h"
 #include "fs/log.h"
 #include "fs/lost.h"
 #include "fs/mnt.h"
@@ -158,7 +158,7 @@ void fs_progress(void *ctx)
 	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
 		return;
 	defer_run(&fs->durable);
-	link_progress(fs->link);
+	remote_progress(fs->remote);
 	session_wake(fs);
 }
 
@@ -194,7 +194,7 @@ static int open_store(struct fs *fs)
 		.progress = fs_progress,
 		.progress_ctx = fs,
 		.incomplete = o->from != NULL,
-		.committed = fs->link != NULL ? link_committed : NULL,
+		.committed = fs->remote != NULL ? remote_committed : NULL,
 		.committed_ctx = fs,
 	};
 	const char *text;
@@ -208,7 +208,7 @@ static int open_store(struct fs *fs)
 		return EXIT_FAILED;
 	}
 	fs->store = keys_store(fs->keys);
-	r = fs->link != NULL ? link_start(fs->link) : link_check_alone(fs);
+	r = fs->remote != NULL ? remote_start(fs->remote) : remote_check_alone(fs);
 	return r < 0 ? EXIT_FAILED : 0;
 }
 
@@ -309,7 +309,7 @@ static int open_fs(struct fs *fs)
 		log_error("cannot start: %s", strerror(-r));
 		return EXIT_FAILED;
 	}
-	if (link_new(fs, &fs->link) < 0)
+	if (remote_new(fs, &fs->remote) < 0)
 		return EXIT_FAILED;
 	r = open_store(fs);
 	if (r != 0)
@@ -324,7 +324,7 @@ static int open_fs(struct fs *fs)
 	}
 	if (keys_getattr(fs->keys, KEYS_ROOT_INO, &root) == 0)
 		ops_fill_stat(&root, &fs->root);
-	if (fs->link != NULL && link_attach(fs->link) < 0) {
+	if (fs->remote != NULL && remote_attach(fs->remote) < 0) {
 		log_error("out of memory");
 		return EXIT_FAILED;
 	}
@@ -366,7 +366,7 @@ static int close_fs(struct fs *fs)
 		defer_stop(&fs->durable);
 		defer_stop(&fs->checkpoint);
 	}
-	link_stop(fs->link);
+	remote_stop(fs->remote);
 	if (fs->fuse != NULL) {
 		if (fs->fd >= 0 && session_detached(fs))
 			cut_device(fs->fd);
@@ -379,7 +379,7 @@ static int close_fs(struct fs *fs)
 	/* Only now has the last helper ended that calls fs_progress(). */
 	defer_release(&fs->durable);
 	defer_release(&fs->checkpoint);
-	link_free(fs->link);
+	remote_free(fs->remote);
 	session_release(fs);
 	control_release(fs);
 	inodes_release(&fs->inodes);

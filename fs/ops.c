@@ -6,7 +6,7 @@
 
 #include "core/base.h"
 #include "fs/control.h"
-#include "fs/link.h"
+#include "fs/remote.h"
 #include "fs/log.h"
 
 #include <errno.h>
@@ -139,8 +139,8 @@ void ops_touch_atime(struct fs *fs, uint64_t ino)
 /* The kernel here does not know this orphan: others may. */
 static void given_up(struct fs *fs, uint64_t ino)
 {
-	if (fs->link != NULL)
-		link_orphan(fs->link, ino);
+	if (fs->remote != NULL)
+		remote_orphan(fs->remote, ino);
 	else
 		reaper_add(fs, ino);
 }

@@ -16,7 +16,7 @@
 #include "core/store/map.h"
 #include "fs/device.h"
 #include "fs/fs.h"
-#include "fs/link.h"
+#include "fs/remote.h"
 #include "fs/log.h"
 #include "fs/mnt.h"
 #include "fs/ops.h"
@@ -36,7 +36,7 @@
 #define PARK_LIMIT_S    30
 #define PARK_MAX_BYTES  (64u << 20)     /* with that much parked no further request is read */
 #define ATTENTION_MS    10              /* how often what waits is looked at without being woken */
-#define LINK_MS         50              /* the same, of other machines */
+#define REMOTE_MS         50              /* the same, of other machines */
 #define TICK_MS         250             /* housekeeping of an idle mount with changes */
 #define REAP_EVERY      4u              /* requests between slices if the mount is never idle */
 #define STOP_GRACE_MS   1000            /* for files that are still open when told to stop */
@@ -61,7 +61,7 @@ struct session {
 	int64_t retry_ms;               /* when the parked requests were last tried */
 	unsigned since_reap;
 	bool was_woken, reap_waits, failed_logged;
-	bool link_more;                 /* there is more of other machines to do at once */
+	bool remote_more;                 /* there is more of other machines to do at once */
 	bool told;                      /* ready() was called */
 	void (*ready)(struct fs *fs);
 	unsigned read_errors;           /* in a row */
@@ -457,13 +457,13 @@ static bool wait_request(struct fs *fs)
 	int n;
 
 	/* The ordinary case. Polling for a while before going to sleep would be put here. */
-	atomic_store_explicit(&s->attention, waiting || s->reap_waits || fs->link != NULL, memory_order_release);
-	if (!waiting && !reap && !s->stopping && fs->link == NULL)
+	atomic_store_explicit(&s->attention, waiting || s->reap_waits || fs->remote != NULL, memory_order_release);
+	if (!waiting && !reap && !s->stopping && fs->remote == NULL)
 		return true;
 	if (s->parked_bytes >= PARK_MAX_BYTES || full)
 		fds[0].fd = -1;
 	s->was_woken = false;
-	n = poll(fds, 2, s->link_more || (reap && !s->reap_waits) ? 0 : waiting || s->reap_waits || s->stopping ? ATTENTION_MS : LINK_MS);
+	n = poll(fds, 2, s->remote_more || (reap && !s->reap_waits) ? 0 : waiting || s->reap_waits || s->stopping ? ATTENTION_MS : REMOTE_MS);
 	/* Without poll() the read has to wait; the tick interrupts it. */
 	if (n < 0 && errno != EINTR)
 		return fds[0].fd >= 0;
@@ -527,7 +527,7 @@ static void housekeeping(struct fs *fs, bool idle)
 	struct session *s = fs->session;
 
 	tend_store(fs);
-	s->link_more = link_step(fs->link);
+	s->remote_more = remote_step(fs->remote);
 	if (reaper_has_work(fs) && (idle || ++s->since_reap >= REAP_EVERY)) {
 		s->since_reap = 0;
 		s->reap_waits = reaper_step(fs) == -EAGAIN;

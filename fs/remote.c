@@ -2,7 +2,7 @@
  *
  * link: see link.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
  */
-#include "fs/link_int.h"
+#include "fs/remote_int.h"
 
 #include "fs/cmd.h"
 #include "fs/control.h"
@@ -60,19 +60,19 @@ void queue_clear(struct queue *q)
 		free(item);
 }
 
-struct item *link_item(enum news kind, net_id id, const void *bytes, uint32_t len)
+struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len)
 {
 	struct item *item = malloc(sizeof *item + len);
 
 	if (item == NULL)
 		return NULL;
-	*item = (struct item){ .kind = kind, .id = id, .len = len, .since_ms = link_now_ms() };
+	*item = (struct item){ .kind = kind, .id = id, .len = len, .since_ms = remote_now_ms() };
 	if (len > 0)
 		memcpy(item->bytes, bytes, len);
 	return item;
 }
 
-void link_push(struct link *l, struct item *item)
+void remote_push(struct remote *l, struct item *item)
 {
 	pthread_mutex_lock(&l->lock);
 	queue_add(item->kind == NEWS_RUN ? &l->runs : &l->inbox, item);
@@ -80,7 +80,7 @@ void link_push(struct link *l, struct item *item)
 	session_wake(l->fs);
 }
 
-static struct item *take(struct link *l, struct queue *q)
+static struct item *take(struct remote *l, struct queue *q)
 {
 	struct item *item;
 	bool resume;
@@ -98,7 +98,7 @@ static struct item *take(struct link *l, struct queue *q)
 
 /* ---- The epochs ---- */
 
-void link_read_history(struct link *l)
+void remote_read_history(struct remote *l)
 {
 	struct keys_epoch epochs[KEYS_HISTORY_MAX];
 	struct history h = { 0 };
@@ -117,7 +117,7 @@ void link_read_history(struct link *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
-void link_history(struct link *l, struct history *ret)
+void remote_history(struct remote *l, struct history *ret)
 {
 	pthread_mutex_lock(&l->lock);
 	*ret = l->history;
@@ -127,13 +127,13 @@ void link_history(struct link *l, struct history *ret)
 
 /* ---- What a change means ---- */
 
-static bool known(struct link *l, uint64_t ino)
+static bool known(struct remote *l, uint64_t ino)
 {
 	return ino == KEYS_ROOT_INO || inodes_known(&l->fs->inodes, ino);
 }
 
 /* own: the kernel here asked for it, and knows. */
-static void look_at(struct link *l, const struct change_event *e, bool own)
+static void look_at(struct remote *l, const struct change_event *e, bool own)
 {
 	switch (e->kind) {
 	case EVENT_NAME: case EVENT_NO_NAME:
@@ -159,17 +159,17 @@ static void look_at(struct link *l, const struct change_event *e, bool own)
 			replica_hold(l->replica, e->ino, false);
 		break;
 	case EVENT_EPOCH:
-		link_read_history(l);
+		remote_read_history(l);
 		break;
 	default:
 		break;
 	}
 }
 
-void link_committed(void *ctx, const uint8_t *rec, uint32_t len)
+void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
 {
 	struct fs *fs = ctx;
-	struct link *l = fs->link;
+	struct remote *l = fs->remote;
 	struct change_events events;
 	struct change_event e;
 	bool own;
@@ -190,7 +190,7 @@ void link_committed(void *ctx, const uint8_t *rec, uint32_t len)
 
 /* ---- Calls of remote mounts ---- */
 
-static void run_call(struct link *l, const struct primary_run *run, struct primary_result *res)
+static void run_call(struct remote *l, const struct primary_run *run, struct primary_result *res)
 {
 	struct call_result cr = { 0 };
 	struct call c;
@@ -221,7 +221,7 @@ static void run_call(struct link *l, const struct primary_run *run, struct prima
 }
 
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
-static bool run_next(struct link *l)
+static bool run_next(struct remote *l)
 {
 	struct primary_result res = { 0 };
 	struct item *item;
@@ -240,7 +240,7 @@ static bool run_next(struct link *l)
 	else
 		res.error = -EIO;
 	if (res.error == -EAGAIN) {
-		if (link_now_ms() - item->since_ms < RUN_LIMIT_MS || store_is_writing(l->fs->store))
+		if (remote_now_ms() - item->since_ms < RUN_LIMIT_MS || store_is_writing(l->fs->store))
 			return false;
 		res.error = -ENOSPC;
 	}
@@ -253,7 +253,7 @@ static bool run_next(struct link *l)
 }
 
 /* Another primary was made: this one is none any more. */
-static void fenced(struct link *l, uint64_t promised)
+static void fenced(struct remote *l, uint64_t promised)
 {
 	struct store_identity id;
 	uint64_t ticket;
@@ -268,14 +268,14 @@ static void fenced(struct link *l, uint64_t promised)
 	(void)store_set_identity(l->fs->store, &id, &ticket);
 }
 
-static void mark(struct link *l, uint64_t ino)
+static void mark(struct remote *l, uint64_t ino)
 {
 	/* Known again, or no space: it is found when the store is opened again. */
 	if (!inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
 		reaper_add(l->fs, ino);
 }
 
-static int handle(struct link *l, struct item *item)
+static int handle(struct remote *l, struct item *item)
 {
 	switch (item->kind) {
 	case NEWS_MARK:
@@ -289,7 +289,7 @@ static int handle(struct link *l, struct item *item)
 	}
 }
 
-bool link_step(struct link *l)
+bool remote_step(struct remote *l)
 {
 	struct item *item;
 	bool more = false;
@@ -318,23 +318,23 @@ bool link_step(struct link *l)
 	return more;
 }
 
-bool link_leads(const struct link *l)
+bool remote_leads(const struct remote *l)
 {
 	return l->leads;
 }
 
-bool link_owns_store(const struct link *l)
+bool remote_owns_store(const struct remote *l)
 {
 	return l != NULL && l->diff != NULL;
 }
 
-void link_progress(struct link *l)
+void remote_progress(struct remote *l)
 {
 	if (l != NULL && l->leads && l->feeds)
 		feeder_kick(l);
 }
 
-void link_orphan(struct link *l, uint64_t ino)
+void remote_orphan(struct remote *l, uint64_t ino)
 {
 	if (l->leads)
 		feeder_orphan(l, ino, store_seq(l->fs->store));
@@ -344,7 +344,7 @@ void link_orphan(struct link *l, uint64_t ino)
 
 /* ---- Status ---- */
 
-static size_t follower_status(struct link *l, char *buf, size_t size)
+static size_t follower_status(struct remote *l, char *buf, size_t size)
 {
 	static const char *const states[] = { "down", "hello", "aside", "diff", "stream", "leading", "leads" };
 	struct replica_status st;
@@ -352,7 +352,7 @@ static size_t follower_status(struct link *l, char *buf, size_t size)
 	char trouble[256];
 	int n;
 
-	replica_status(l->replica, (uint64_t)link_now_ms(), &st);
+	replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
 	if (l->diff != NULL)
 		diff_target_progress(l->diff, &p);
 	pthread_mutex_lock(&l->lock);
@@ -371,7 +371,7 @@ static size_t follower_status(struct link *l, char *buf, size_t size)
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }
 
-size_t link_status(struct link *l, char *buf, size_t size)
+size_t remote_status(struct remote *l, char *buf, size_t size)
 {
 	size_t len = 0, waiting;
 	uint64_t lag_ns;
@@ -403,10 +403,10 @@ size_t link_status(struct link *l, char *buf, size_t size)
 
 /* ---- Start and end ---- */
 
-int link_new(struct fs *fs, struct link **ret)
+int remote_new(struct fs *fs, struct remote **ret)
 {
 	const struct options *o = fs->options;
-	struct link *l;
+	struct remote *l;
 	int r;
 
 	*ret = NULL;
@@ -427,7 +427,7 @@ int link_new(struct fs *fs, struct link **ret)
 		r = keyring_load(o->key_file, &l->ring);
 		if (r < 0) {
 			log_error("%s", err_last());
-			link_free(l);
+			remote_free(l);
 			return r;
 		}
 	}
@@ -435,7 +435,7 @@ int link_new(struct fs *fs, struct link **ret)
 	return 0;
 }
 
-void link_free(struct link *l)
+void remote_free(struct remote *l)
 {
 	if (l == NULL)
 		return;
@@ -449,7 +449,7 @@ void link_free(struct link *l)
 	free(l);
 }
 
-int link_check_alone(struct fs *fs)
+int remote_check_alone(struct fs *fs)
 {
 	struct store_identity id;
 
@@ -468,7 +468,7 @@ static bool is_zero(const uint8_t id[16])
 }
 
 /* This store is the primary, and has been one, or is one from now on. */
-static int lead(struct link *l)
+static int lead(struct remote *l)
 {
 	struct store *s = l->fs->store;
 	struct store_identity id;
@@ -495,7 +495,7 @@ static int lead(struct link *l)
 	return r;
 }
 
-static int check_follower(struct link *l)
+static int check_follower(struct remote *l)
 {
 	struct store *s = l->fs->store;
 	struct store_identity id;
@@ -514,7 +514,7 @@ static int check_follower(struct link *l)
 	return 0;
 }
 
-static int start_net(struct link *l)
+static int start_net(struct remote *l)
 {
 	struct net_options no = { .keys = l->ring };
 	struct net_owner owner = feeder_owner;
@@ -537,13 +537,13 @@ static int start_net(struct link *l)
 	return r;
 }
 
-static void show_progress(struct link *l, int64_t *shown_ms)
+static void show_progress(struct remote *l, int64_t *shown_ms)
 {
 	struct diff_progress p;
 
-	if (l->diff == NULL || !isatty(STDERR_FILENO) || link_now_ms() - *shown_ms < 250)
+	if (l->diff == NULL || !isatty(STDERR_FILENO) || remote_now_ms() - *shown_ms < 250)
 		return;
-	*shown_ms = link_now_ms();
+	*shown_ms = remote_now_ms();
 	diff_target_progress(l->diff, &p);
 	fprintf(stderr, "\rfirst sync: %llu of %llu MiB   ", (unsigned long long)p.done_bytes >> 20,
 		(unsigned long long)p.total_bytes >> 20);
@@ -551,10 +551,10 @@ static void show_progress(struct link *l, int64_t *shown_ms)
 
 /* Until the store is a state of the primary. A store that was one already is mounted at once, whether or not its primary
  * can be reached. */
-static int wait_first_sync(struct link *l)
+static int wait_first_sync(struct remote *l)
 {
 	const struct timespec pause = { .tv_nsec = START_POLL_NS };
-	int64_t start = link_now_ms(), heard = start, shown = 0;
+	int64_t start = remote_now_ms(), heard = start, shown = 0;
 	struct store_identity id;
 	struct replica_status st;
 	char trouble[256];
@@ -563,17 +563,17 @@ static int wait_first_sync(struct link *l)
 	if (id.role == STORE_REPLICA && !id.incomplete && !is_zero(id.cluster))
 		return 0;
 	for (;;) {
-		bool more = link_step(l);
+		bool more = remote_step(l);
 
 		(void)store_poll(l->fs->store);
-		replica_status(l->replica, (uint64_t)link_now_ms(), &st);
+		replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
 		if (st.state == REPLICA_STREAM)
 			break;
 		if (store_failed(l->fs->store) != 0)
 			return store_failed(l->fs->store);
 		if (st.state != REPLICA_DOWN)
-			heard = link_now_ms();
-		if (link_now_ms() - heard > (int64_t)max_u64(l->fs->options->wait_s, 5) * 1000) {
+			heard = remote_now_ms();
+		if (remote_now_ms() - heard > (int64_t)max_u64(l->fs->options->wait_s, 5) * 1000) {
 			pthread_mutex_lock(&l->lock);
 			memcpy(trouble, l->trouble, sizeof trouble);
 			pthread_mutex_unlock(&l->lock);
@@ -590,7 +590,7 @@ static int wait_first_sync(struct link *l)
 	return 0;
 }
 
-int link_start(struct link *l)
+int remote_start(struct remote *l)
 {
 	const struct options *o = l->fs->options;
 	struct store *s = l->fs->store;
@@ -605,7 +605,7 @@ int link_start(struct link *l)
 	r = feed_init(&l->feed, o->keep_bytes != 0 ? o->keep_bytes : FEED_SIZE, (uint64_t)o->keep_s * 1000000000u, store_seq(s) + 1);
 	if (r == 0) {
 		l->feeds = true;
-		link_read_history(l);
+		remote_read_history(l);
 		r = feeder_init(l);
 	}
 	if (r == 0 && !l->leads)
@@ -622,12 +622,12 @@ int link_start(struct link *l)
 
 static void stale(void *ctx, uint64_t ino, uint64_t off)
 {
-	struct link *l = ctx;
+	struct remote *l = ctx;
 
 	notify_data(l->notify, ino, off, 0);
 }
 
-int link_attach(struct link *l)
+int remote_attach(struct remote *l)
 {
 	int r = notify_start(l->fs->fd, &l->notify);
 
@@ -636,7 +636,7 @@ int link_attach(struct link *l)
 	return r;
 }
 
-void link_stop(struct link *l)
+void remote_stop(struct remote *l)
 {
 	if (l == NULL)
 		return;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * link_int: the inside of struct link, for link.c, feeder.c and follower.c.
+ * remote_int: the inside of struct remote, for remote.c, feeder.c and follower.c.
  * Fields: [R] request thread; [N] net thread; [A] atomic; [L] under lock; [C] constant once started.
  */
-#ifndef MSYNCFS_LINK_INT_H
-#define MSYNCFS_LINK_INT_H
+#ifndef MSYNCFS_REMOTE_INT_H
+#define MSYNCFS_REMOTE_INT_H
 
 #include "core/replica/call.h"
 #include "core/replica/change.h"
@@ -15,7 +15,7 @@
 #include "core/replica/replica.h"
 #include "core/keys/cluster.h"
 #include "fs/fs.h"
-#include "fs/link.h"
+#include "fs/remote.h"
 #include "fs/notify.h"
 #include "fs/session.h"
 
@@ -57,7 +57,7 @@ struct orphan {
 	seq_t seq;                      /* the change that took its last name, at the latest */
 };
 
-struct link {
+struct remote {
 	struct fs *fs;                  /* [C] */
 	bool leads;                     /* [C] a primary; else a remote mount */
 	struct keyring *ring;           /* [C] or NULL */
@@ -110,7 +110,7 @@ struct link {
 	bool space_logged;              /* [R] */
 };
 
-static inline int64_t link_now_ms(void)
+static inline int64_t remote_now_ms(void)
 {
 	struct timespec t;
 
@@ -118,37 +118,37 @@ static inline int64_t link_now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* link.c */
+/* remote.c */
 /* [any] */
-void link_push(struct link *l, struct item *item);
-struct item *link_item(enum news kind, net_id id, const void *bytes, uint32_t len);
+void remote_push(struct remote *l, struct item *item);
+struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len);
 void queue_init(struct queue *q);
 void queue_add(struct queue *q, struct item *item);
 struct item *queue_take(struct queue *q);
 void queue_clear(struct queue *q);
 /* Request thread: the epochs of the store, for whoever asks. */
-void link_read_history(struct link *l);
+void remote_read_history(struct remote *l);
 /* [any] */
-void link_history(struct link *l, struct history *ret);
+void remote_history(struct remote *l, struct history *ret);
 
 /* feeder.c */
-int feeder_init(struct link *l);
-void feeder_release(struct link *l);
+int feeder_init(struct remote *l);
+void feeder_release(struct remote *l);
 /* Request thread: be the primary of the epoch in force from now on. */
-void feeder_lead(struct link *l);
+void feeder_lead(struct remote *l);
 /* [any] There is something new to send. */
-void feeder_kick(struct link *l);
+void feeder_kick(struct remote *l);
 /* Request thread. */
-void feeder_result(struct link *l, const struct primary_run *run, const struct primary_result *res);
-void feeder_orphan(struct link *l, uint64_t ino, seq_t seq);
+void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
+void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);
 extern const struct net_owner feeder_owner;
 
 /* follower.c */
-int follower_init(struct link *l);
-void follower_release(struct link *l);
+int follower_init(struct remote *l);
+void follower_release(struct remote *l);
 /* 0; -EAGAIN: not now. */
-int follower_item(struct link *l, struct item *item);
+int follower_item(struct remote *l, struct item *item);
 /* True: there is more to do. */
-bool follower_step(struct link *l);
+bool follower_step(struct remote *l);
 
 #endif
