@@ -309,8 +309,6 @@ static int open_fs(struct fs *fs)
 		log_error("cannot start: %s", strerror(-r));
 		return EXIT_FAILED;
 	}
-	if (remote_new(fs, &fs->remote) < 0)
-		return EXIT_FAILED;
 	r = open_store(fs);
 	if (r != 0)
 		return r;
@@ -379,7 +377,6 @@ static int close_fs(struct fs *fs)
 	/* Only now has the last helper ended that calls fs_progress(). */
 	defer_release(&fs->durable);
 	defer_release(&fs->checkpoint);
-	remote_free(fs->remote);
 	session_release(fs);
 	control_release(fs);
 	inodes_release(&fs->inodes);
@@ -432,6 +429,11 @@ int cmd_mount(int argc, char **argv)
 	r = find_paths(fs, &options);
 	if (r != 0)
 		goto out;
+	/* Here, where the name of the key file means what the caller means. */
+	if (remote_new(fs, &fs->remote) < 0) {
+		r = EXIT_FAILED;
+		goto out;
+	}
 	log_set_level(options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	if (!options.foreground) {
 		r = daemon_start(&ready_fd);
@@ -445,6 +447,7 @@ int cmd_mount(int argc, char **argv)
 	r = run(fs);
 out:
 	if (fs != NULL) {
+		remote_free(fs->remote);
 		free(fs->store_path);
 		free(fs->mountpoint);
 		free(fs);
