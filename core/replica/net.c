@@ -725,6 +725,7 @@ static void fill_options(struct net *net, const struct net_options *o)
 	DEFAULT(links_max, 4096);
 	DEFAULT(handshakes_max, 64);
 	DEFAULT(out_max, 8u << 20);
+	DEFAULT(rekey_writes, 1u << 22);
 #undef DEFAULT
 	n->handshakes_max = (uint32_t)min_u64(n->handshakes_max, HANDSHAKES_MAX);
 	n->retry_max_ms = (uint32_t)max_u64(n->retry_max_ms, n->retry_min_ms);

@@ -103,6 +103,7 @@ struct net_options {
 	uint32_t handshakes_max;        /* 64 of them unfinished; at most 256 */
 	uint32_t out_max;               /* 8 MiB queued on a link before -EAGAIN */
 	uint32_t spin_us;               /* 0: how long to look around for news before sleeping, if the last sleep was as short */
+	uint32_t rekey_writes;          /* 4194304: TLS writes on a link before its sending keys are renewed */
 	struct net_ops ops;
 };
 

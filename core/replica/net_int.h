@@ -86,6 +86,8 @@ struct link {
 	SSL *ssl;
 	bool tls_seen;                  /* the peer's first bytes were those of TLS */
 	bool tls_broken;                /* no close_notify on it */
+	bool tls_pending;               /* a write is to be repeated */
+	uint32_t tls_writes;            /* since the keys were renewed */
 	const struct net_key *key;
 	char unknown_id[KEY_ID_MAX + 1];
 	/* Input that is not handed over yet: the beginning of a frame, or what came before a pause. */

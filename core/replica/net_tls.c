@@ -249,13 +249,25 @@ ssize_t tls_recv(struct link *c, void *buf, size_t len)
 	return n == 1 ? (ssize_t)done : tls_result(c, n);
 }
 
+/* A key is good for some 2^24 records (RFC 8446, 5.5); a link may live for months. The peer need do nothing. Not while a
+ * record is half written: it belongs to the old key. */
+static void renew_key(struct link *c)
+{
+	if (++c->tls_writes < c->net->o.rekey_writes || c->tls_pending)
+		return;
+	if (SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
+		c->tls_writes = 0;
+}
+
 ssize_t tls_send(struct link *c, const void *buf, size_t len)
 {
 	size_t done = 0;
 	int n, r;
 
 	ERR_clear_error();
+	renew_key(c);
 	n = SSL_write_ex(c->ssl, buf, len, &done);
+	c->tls_pending = n != 1;
 	if (n == 1)
 		return (ssize_t)done;
 	r = tls_result(c, n);

@@ -26,6 +26,26 @@ uint64_t test_now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+static uint64_t statm(bool touched)
+{
+	unsigned long long asked = 0, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	check(f && fscanf(f, "%llu %llu", &asked, &resident) == 2);
+	(void)fclose(f);
+	return (touched ? resident : asked) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t memory_touched(void)
+{
+	return statm(true);
+}
+
+uint64_t memory_asked(void)
+{
+	return statm(false);
+}
+
 static unsigned open_descriptors(void)
 {
 	DIR *d = opendir("/proc/self/fd");

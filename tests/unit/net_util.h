@@ -109,5 +109,19 @@ int same_descriptors(void **state);
 uint32_t rnd(uint32_t n);
 uint8_t *noise(size_t len);
 uint64_t test_now_ms(void);
+/* Bytes of memory that this process has touched, and that it has asked for. */
+uint64_t memory_touched(void);
+uint64_t memory_asked(void);
+/* What sanitizers add to memory cannot be told from what is under test. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_COUNTS false
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MEMORY_COUNTS false
+#endif
+#endif
+#ifndef MEMORY_COUNTS
+#define MEMORY_COUNTS true
+#endif
 
 #endif

@@ -120,6 +120,8 @@ static void test_net__echo(void **state)
 	echo_over(path, &plain, &plain);
 	echo_over("127.0.0.1:0", &keyed, &keyed);
 	echo_over(":0", &keyed, &keyed);
+	keyed.rekey_writes = 2;                 /* new keys all the time */
+	echo_over("127.0.0.1:0", &keyed, &keyed);
 	echo_over(path, &keyed, &keyed);
 	keyring_free(ring);
 }
