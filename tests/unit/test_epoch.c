@@ -547,6 +547,16 @@ static void test_epoch__last_record_completes_a_call(void **state)
 		ok(keys_call_result(k, 7, i + 1, &seq, &number));
 		assert_int_equal(seq, seen.seq[2 * i + 1]);
 	}
+	/* More holes than one record fills. */
+	for (i = 0; i < 80; i++)
+		ok(keys_write(k, ino, (100 + 2 * i) << 12, "x", 1, 0, &n));
+	memset(&seen, 0, sizeof seen);
+	keys_set_caller(k, 7, 3);
+	ok(keys_fallocate(k, ino, FALLOC_FL_KEEP_SIZE, 100 << 12, 160 << 12));
+	keys_set_caller(k, 0, 0);
+	assert_int_equal(seen.count, 2);
+	assert_int_equal(seen.client[0], 0);
+	assert_int_equal(seen.client[1], 7);
 	assert_int_equal(problems(k), 0);
 	ok(keys_close(k));
 }
