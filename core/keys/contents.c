@@ -294,30 +294,21 @@ int keys_seek(struct keys *k, uint64_t ino, uint64_t off, int whence, uint64_t *
 
 /* Planning a write ------------------------------------------------------------------------------------------------- */
 
-/* Blocks that a long write goes to. */
-struct target {
-	block_t block;
-	uint32_t count;
-	bool fresh;
-};
-
-static void give_back(struct keys *k, const struct target *t, unsigned n)
+void contents_give_back(struct keys *k, const struct target *t, unsigned n)
 {
 	while (n-- > 0)
 		if (t[n].fresh)
 			(void)store_free(k->store, t[n].block, t[n].count, store_gen(k->store));
 }
 
-/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. In
- * badly fragmented space a record cannot name them all: then for the first part only. */
-static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
-			unsigned *ret_n)
+int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
+			  unsigned max, unsigned *ret_n)
 {
 	struct extent e;
 	unsigned n = 0;
 	int r = 0;
 
-	while (count > 0 && r == 0 && n < REC_EXTENTS_MAX) {
+	while (count > 0 && r == 0 && n < max) {
 		uint64_t want = count, got;
 
 		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
@@ -346,7 +337,7 @@ static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblo
 	}
 	*ret_n = n;
 	if (r < 0)
-		give_back(k, t, n);
+		contents_give_back(k, t, n);
 	return r;
 }
 
@@ -442,7 +433,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	struct target t[REC_EXTENTS_MAX];
 	uint64_t first = off >> BLOCK_SHIFT, count = ((off + *len - 1) >> BLOCK_SHIFT) - first + 1, have = 0;
 	unsigned n, i;
-	int r = find_targets(k, a, first, count, t, &n);
+	int r = contents_find_targets(k, a, first, count, t, ARRAY_LEN(t), &n);
 
 	if (r < 0)
 		return r;
@@ -450,6 +441,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 		have += t[i].count;
 	*len = (size_t)min_u64(*len, ((first + have) << BLOCK_SHIFT) - off);
 	a->size = max_u64(a->size, off + *len);
+	k->number = *len;
 	r = fill_targets(k, a, first, t, n, off, data, *len);
 	if (r == 0) {
 		change_map(k, a->ino, first, t, n, 0);
@@ -461,14 +453,14 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	}
 	/* Only an error that left everything as it was gives the blocks back; after others the store has failed. */
 	if (r < 0 && !store_failed(k->store))
-		give_back(k, t, n);
+		contents_give_back(k, t, n);
 	return r;
 }
 
 int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -493,6 +485,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	if (r < 0)
 		return r;
 	a.size = max_u64(a.size, off + len);
+	k->number = len;
 	change_data(k, ino, off, data, (uint32_t)len);
 	if (kill && a.flags & KEYS_ATTR_XATTR) {
 		r = xattr_change_drop(k, ino, CAPS_NAME);
@@ -503,6 +496,18 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	return change_commit(k);
 }
 
+int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next)
+{
+	struct extent e;
+	int r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret_is = r == 0 && e.fblock <= fblock && e.flags & EXTENT_UNWRITTEN;
+	*ret_next = r < 0 ? UINT64_MAX : e.fblock > fblock ? e.fblock : e.fblock + e.count;
+	return 0;
+}
+
 /* fallocate -------------------------------------------------------------------------------------------------------- */
 
 /* Give blocks to the holes in [first, end), at most one record's worth; *ret_next is where to go on. */
@@ -510,7 +515,7 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 {
 	struct record *rec = store_record(k->store);
 	struct { uint64_t fblock; struct target t; } piece[64];
-	uint64_t at = first, room = 16384;
+	uint64_t at = first, room = CONTENTS_RESERVE_MAX;
 	unsigned n = 0, i;
 	struct extent e;
 	int r;
@@ -551,14 +556,28 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 	return 0;
 fail:
 	for (i = 0; i < n; i++)
-		give_back(k, &piece[i].t, 1);
+		contents_give_back(k, &piece[i].t, 1);
 	return r;
+}
+
+/* The record at hand did not get into the journal: the blocks that it names are nobody's. */
+static void give_back_named(struct keys *k)
+{
+	const struct record *rec = store_record(k->store);
+	struct record_reader reader;
+	unsigned i;
+
+	if (store_failed(k->store) || rec->overflow || record_open(&reader, rec->buf, rec->len) < 0)
+		return;
+	for (i = 0; i < reader.extent_count; i++)
+		if (reader.extents[i].flags & EXT_FRESH)
+			(void)store_free(k->store, reader.extents[i].block, reader.extents[i].count, store_gen(k->store));
 }
 
 /* Room for one record of allocate_some(). */
 static int reserve_some(struct keys *k, uint64_t blocks)
 {
-	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 6, min_u64(blocks, 16384), false);
+	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 6, min_u64(blocks, CONTENTS_RESERVE_MAX), false);
 }
 
 /* What the caller may not keep: its mode bits go from *a now, its capabilities by change_kill(), since a record's extents
@@ -591,7 +610,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	int r;
 
 	/* What cannot fit is refused before anything is taken. */
-	r = inode_get(k, ino, &a);
+	r = inode_get_to_change(k, ino, &a);
 	if (r < 0)
 		return r;
 	keys_statfs(k, &fs);
@@ -601,7 +620,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	do {
 		r = reserve_some(k, end - at);
 		if (r == 0)
-			r = inode_get(k, ino, &a);
+			r = inode_get_to_change(k, ino, &a);
 		if (r == 0)
 			r = plan_kill(k, &a, kill, &caps);
 		if (r < 0)
@@ -618,7 +637,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			change_data(k, ino, 0, block, BLOCK_SIZE);
 			change_kill(k, ino, &caps);
 			change_attr(k, &a);
-			r = change_commit(k);
+			r = change_commit_part(k);
 			if (r < 0)
 				return r;
 			continue;
@@ -635,21 +654,23 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 		if (at >= end && !keep_size && off + len > a.size)
 			a.size = off + len;
 		change_attr(k, &a);
-		r = change_commit(k);
-		if (r < 0)
+		r = at < end ? change_commit_part(k) : change_commit(k);
+		if (r < 0) {
+			give_back_named(k);
 			return r;
+		}
 	} while (at < end);
 	return 0;
 }
 
-static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill)
+static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill, int (*commit)(struct keys *k))
 {
 	struct keys_attr a;
 	struct xattr_place caps;
 	int r = change_reserve(k, 8, 2, true);
 
 	if (r == 0)
-		r = inode_get(k, ino, &a);
+		r = inode_get_to_change(k, ino, &a);
 	if (r == 0)
 		r = plan_kill(k, &a, kill, &caps);
 	if (r < 0)
@@ -662,13 +683,13 @@ static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsig
 	change_kill(k, ino, &caps);
 	change_punch(k, ino, off, off + len);
 	change_attr(k, &a);
-	return change_commit(k);
+	return commit(k);
 }
 
 int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len, unsigned kill)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -685,13 +706,13 @@ int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_
 	case FALLOC_FL_KEEP_SIZE:
 		return preallocate(k, ino, off, len, mode != 0, kill);
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-		return punch(k, ino, off, len, kill);
+		return punch(k, ino, off, len, kill, change_commit);
 	case FALLOC_FL_ZERO_RANGE:
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 		/* Asked for before the punch, so that -EAGAIN means that nothing was done. */
 		r = reserve_some(k, len / BLOCK_SIZE + 2);
 		if (r == 0)
-			r = punch(k, ino, off, len, kill);
+			r = punch(k, ino, off, len, kill, change_commit_part);
 		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE, 0);
 	default:
 		return -EOPNOTSUPP;

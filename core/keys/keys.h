@@ -8,7 +8,7 @@
  * Durability: a call that returns 0 survives the death of the process; it survives power loss once
  * store_durable_seq() >= the value of store_seq() right after it.
  * Errors: negative errno. -EAGAIN from a changing call: nothing was done, space is being made, call again after the
- * store's `progress` callback. -EROFS: read-only or failed. -EUCLEAN: damage, see err_last(). -EIO: failed before.
+ * store's `progress` callback. -EROFS: read-only, a replica (cluster.h) or failed. -EUCLEAN: damage, see err_last(). -EIO: failed before.
  */
 #ifndef MSYNCFS_KEYS_H
 #define MSYNCFS_KEYS_H
@@ -154,7 +154,8 @@ int keys_removexattr(struct keys *k, uint64_t ino, const char *name);
 int keys_touch_atime(struct keys *k, uint64_t ino, enum keys_atime policy);
 
 /* Orphans -------------------------------------------------------------------------------------------------------- */
-/* Remove part of an orphan (about 256 items). 0: gone; 1: more to do; not an orphan: 0 and nothing happens. */
+/* Remove part of an orphan (about 256 items). 0: gone; 1: more to do; not an orphan: 0 and nothing happens. -EBUSY: the store is
+ * part of a cluster, and the orphan is not marked (cluster.h). */
 int keys_reap(struct keys *k, uint64_t ino);
 /* First orphan with a number >= from: *ret_ino, or -ENOENT. */
 int keys_next_orphan(struct keys *k, uint64_t from, uint64_t *ret_ino);

@@ -62,11 +62,22 @@ static int keep_segments(struct store *s)
 	return r;
 }
 
+void checkpoint_take_identity(struct super *sb, const struct super *from)
+{
+	sb->feature_ro_compat = from->feature_ro_compat;
+	sb->feature_incompat = from->feature_incompat;
+	sb->role = from->role;
+	memcpy(sb->cluster, from->cluster, sizeof sb->cluster);
+	sb->promised_epoch = from->promised_epoch;
+	sb->hash_seed = from->hash_seed;
+}
+
 static int fill_super(struct store *s, struct super *sb, bool clean)
 {
 	unsigned n = 0, i;
 
 	*sb = s->super;
+	checkpoint_take_identity(sb, &s->own);
 	sb->gen = s->space.gen;
 	if (sb->gen_limit < sb->gen + GEN_STEP / 2)
 		sb->gen_limit = sb->gen + GEN_STEP;
@@ -133,11 +144,27 @@ int checkpoint_cut(struct store *s, bool clean)
 	/* Only after the freeze is it known what the generation left in use. */
 	s->next.used_blocks = s->space.used;
 	s->next.flip = s->super.flip + 1;
+	s->next_version = s->own_version;
+	s->flip_only = false;
 	s->changed = false;
 	s->cut_pos = s->journal.tail;
 	s->named_blocks = 0;
 	atomic_store_explicit(&s->ckpt_state, CKPT_WRITING, memory_order_release);
 	return 0;
+}
+
+/* D's tree, journal and segments, so nothing else needs to be on disk before it (as O8). Crash: one of the two, and both
+ * lead to the same. The slot it goes to is not the one in force. */
+void checkpoint_cut_identity(struct store *s)
+{
+	if (atomic_load(&s->ckpt_state) != CKPT_IDLE)
+		return;
+	s->next = s->super;
+	checkpoint_take_identity(&s->next, &s->own);
+	s->next.flip = s->super.flip + 1;
+	s->next_version = s->own_version;
+	s->flip_only = true;
+	atomic_store_explicit(&s->ckpt_state, CKPT_WRITING, memory_order_release);
 }
 
 static int put_super(struct store *s, const struct super *sb, block_t block)
@@ -189,19 +216,31 @@ bool checkpoint_is_pinned(struct store *s)
 	return !s->memory && file_is_pinned(s->fd);
 }
 
+static int write_frozen(struct store *s)
+{
+	if (s->flip_only)
+		return 0;
+	space_seal(&s->space);
+	/* O5: all of F is on disk. Crash before: D, whose pages and journal nobody touched. */
+	return space_sync_frozen(&s->space);
+}
+
 int checkpoint_write(struct store *s)
 {
 	uint64_t begin = s->sys.now_mono_ns(s->sys.ctx);
-	int r;
+	int r = write_frozen(s);
 
-	space_seal(&s->space);
-	/* O5: all of F is on disk. Crash before: D, whose pages and journal nobody touched. */
-	r = space_sync_frozen(&s->space);
 	if (r == 0)
 		r = write_super(s, &s->next);
 	if (r < 0) {
 		store_fail(s, r);
 		return r;
+	}
+	atomic_store(&s->durable_version, s->next_version);
+	if (s->flip_only) {
+		atomic_store_explicit(&s->ckpt_state, CKPT_DONE, memory_order_release);
+		store_progress(s);
+		return 0;
 	}
 	/* After the store of the superblock: a reader that pinned D sees either our look or the new superblock. */
 	s->ckpt_pinned = checkpoint_is_pinned(s);
@@ -231,6 +270,11 @@ int checkpoint_finish(struct store *s)
 
 	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_DONE)
 		return 0;
+	if (s->flip_only) {
+		s->super = s->next;
+		atomic_store_explicit(&s->ckpt_state, CKPT_IDLE, memory_order_release);
+		return 0;
+	}
 	r = space_durable(&s->space, s->ckpt_pinned);
 	if (r < 0)
 		return r;

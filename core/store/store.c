@@ -92,7 +92,7 @@ uint64_t store_now_ns(const struct store *s)
 
 uint64_t store_hash_seed(const struct store *s)
 {
-	return s->super.hash_seed;
+	return s->own.hash_seed;
 }
 
 uint64_t store_gen(const struct store *s)
@@ -340,7 +340,11 @@ int store_commit(struct store *s)
 	r = record_open(&reader, rec, s->record.len);
 	if (r == 0)
 		r = s->client.apply(s->client.ctx, &reader, rec);
-	return r < 0 ? apply_failed(s, r) : 0;
+	if (r < 0)
+		return apply_failed(s, r);
+	if (s->committed && !(get_le16(rec + REC_FLAGS) & REC_FLAG_INTERNAL))
+		s->committed(s->committed_ctx, rec, s->record.len);
+	return 0;
 }
 
 /* Sync ------------------------------------------------------------------------------------------------------------ */
@@ -421,6 +425,21 @@ int store_sync(struct store *s)
 
 /* Housekeeping ---------------------------------------------------------------------------------------------------- */
 
+int store_write_cut(struct store *s)
+{
+	int r;
+
+	if (s->threads) {
+		(void)pthread_mutex_lock(&s->wake_lock);
+		s->ckpt_wanted = true;
+		(void)pthread_cond_signal(&s->ckpt_wake);
+		(void)pthread_mutex_unlock(&s->wake_lock);
+		return 0;
+	}
+	r = checkpoint_write(s);
+	return r < 0 ? r : checkpoint_finish(s);
+}
+
 int store_checkpoint(struct store *s)
 {
 	int r = checkpoint_finish(s);
@@ -435,15 +454,7 @@ int store_checkpoint(struct store *s)
 	/* Nothing changed since the last one: there is none to write. */
 	if (r < 0 || atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE)
 		return r;
-	if (s->threads) {
-		(void)pthread_mutex_lock(&s->wake_lock);
-		s->ckpt_wanted = true;
-		(void)pthread_cond_signal(&s->ckpt_wake);
-		(void)pthread_mutex_unlock(&s->wake_lock);
-		return 0;
-	}
-	r = checkpoint_write(s);
-	return r < 0 ? r : checkpoint_finish(s);
+	return store_write_cut(s);
 }
 
 static bool checkpoint_due(const struct store *s)
@@ -495,7 +506,8 @@ int store_poll(struct store *s)
 	grow_ahead(s);
 	if (!s->threads && atomic_load(&s->grow_wanted))
 		(void)store_provision(s);
-	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE && checkpoint_due(s))
+	r = identity_write(s);
+	if (r == 0 && atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE && checkpoint_due(s))
 		r = store_checkpoint(s);
 	return r == -ENOSPC ? 0 : r;
 }
@@ -503,7 +515,7 @@ int store_poll(struct store *s)
 bool store_is_dirty(const struct store *s)
 {
 	return !s->read_only && !store_failed(s) &&
-	       (s->changed || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
+	       (s->changed || identity_waits(s) || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
 }
 
 /* Figures --------------------------------------------------------------------------------------------------------- */
@@ -522,7 +534,9 @@ void store_status(const struct store *cs, struct store_status *ret)
 	ret->durable_seq = store_durable_seq(s);
 	ret->checkpoint_seq = store_checkpoint_seq(s);
 	ret->epoch = s->journal.epoch;
-	ret->promised_epoch = s->super.promised_epoch;
+	ret->promised_epoch = s->own.promised_epoch;
+	ret->role = (enum store_role)s->own.role;
+	ret->incomplete = s->own.feature_incompat & FEATURE_INCOMPLETE;
 	ret->journal_pos = tail;
 	ret->checkpoint_pos = atomic_load(&s->ckpt_pos);
 	ret->durable_pos = max_u64(atomic_load(&s->durable_pos), ret->checkpoint_pos);
@@ -580,6 +594,8 @@ static struct store *store_new(const struct store_options *o, const struct store
 	s->client = *client;
 	s->progress = o->progress;
 	s->progress_ctx = o->progress_ctx;
+	s->committed = o->committed;
+	s->committed_ctx = o->committed_ctx;
 	s->read_only = o->read_only;
 	s->threads = o->threads && !o->read_only;
 	s->sync_interval_s = o->sync_interval_s;
@@ -672,8 +688,14 @@ static int finish(void *arg)
 			r = checkpoint_cut(s, true);
 		if (r == 0)
 			r = checkpoint_write(s);
-		if (r == -ENOSPC)
+		if (r == -ENOSPC) {
+			/* All changes are in the journal; only the identity is not. */
 			r = 0;
+			if (identity_waits(s)) {
+				checkpoint_cut_identity(s);
+				r = checkpoint_write(s);
+			}
+		}
 	}
 	return r;
 }

@@ -27,6 +27,7 @@ struct store_options {
 	bool read_only;                 /* private mapping: recovers in memory, writes nothing */
 	bool snapshot;                  /* with read_only: of the last checkpoint, pinned, also while another process has it open */
 	struct store_salvage *salvage;  /* with read_only: of a damaged store, all that is left (salvage.h) */
+	bool incomplete;                /* also a replica whose first sync is not complete; else -EINPROGRESS */
 	bool threads;
 	uint64_t max_bytes;             /* most the file may grow to; 0 = as stored, or the disk */
 	unsigned sync_interval_s;       /* background sync; 0 = only when asked */
@@ -36,10 +37,16 @@ struct store_options {
 	/* Called from a helper when durable_seq moved, the store failed or space was freed. Must not block or call in. */
 	void (*progress)(void *ctx);
 	void *progress_ctx;
+	/* Request thread: called for each change that was committed and applied, not for internal records, nor while
+	 * recovering. rec is the whole record as it stands in the journal, valid during the call. Must not block, change the
+	 * store or fail. NULL: nobody follows. (keys_open() may commit one before it returns: the epoch's first change.) */
+	void (*committed)(void *ctx, const uint8_t *rec, uint32_t len);
+	void *committed_ctx;
 };
 
 /* Errors that an opener sees, beside errno: see err_last() for the text.
- * -EBUSY in use, -EMEDIUMTYPE not a store, -EPROTONOSUPPORT newer format, -EUCLEAN damaged, -EISDIR, -EROFS... */
+ * -EBUSY in use, -EMEDIUMTYPE not a store, -EPROTONOSUPPORT newer format, -EUCLEAN damaged, -EISDIR, -EROFS,
+ * -EINPROGRESS incomplete replica... */
 
 /* [any] Sequence number of the last committed change / of the last one known to be on disk. */
 uint64_t store_seq(const struct store *s);
@@ -64,6 +71,36 @@ int store_poll(struct store *s);
 /* Request thread: true if store_poll() has something to do soon even without requests. */
 bool store_is_dirty(const struct store *s);
 
+/* What the store is to others. It is kept in the superblock. */
+enum store_role { STORE_ALONE, STORE_PRIMARY, STORE_REPLICA };
+struct store_identity {
+	enum store_role role;
+	uint8_t cluster[16];            /* zeros: it never was part of one */
+	uint64_t promised_epoch;        /* nobody with a lower epoch is obeyed */
+	bool incomplete;                /* a replica that is no state of its primary yet */
+};
+/* Request thread. As last set, also if that is not on disk yet. */
+void store_identity(const struct store *s, struct store_identity *ret);
+/* Request thread: set it, at once for all that asks here. It goes to disk with a superblock of its own (two pages are
+ * synced, no checkpoint), off this thread: it is there when store_identity_durable() >= *ret_ticket, which `progress` tells
+ * (and store_poll() moves on if a checkpoint was being written just then); without threads on return. A crash leaves the
+ * old one or the new one, whole. -EINVAL: it cannot be (a promise taken back, incomplete but no replica), -EROFS. */
+int store_set_identity(struct store *s, const struct store_identity *id, uint64_t *ret_ticket);
+uint64_t store_identity_durable(const struct store *s);         /* [any] */
+/* Where the program may wait (when it starts, in a tool; the request thread is meant, but it serves nobody now): as
+ * store_set_identity(), durable on return. */
+int store_put_identity(struct store *s, const struct store_identity *id);
+bool store_is_replica(const struct store *s);
+void store_uuid(const struct store *s, uint8_t ret_uuid[16]);
+/* Was it closed in order the last time, so that no change was lost that somebody may have seen? True of a new one. */
+bool store_was_clean(const struct store *s);
+/* Request thread. The epoch that records are given from now on. It is durable with the first of them. */
+uint64_t store_epoch(const struct store *s);
+void store_set_epoch(struct store *s, uint64_t epoch);
+/* [any] Read blocks of contents that a record names, past the mapping. They may have been given to others meanwhile, so the
+ * caller compares checksums afterwards. -ESTALE: they are no longer there. */
+int store_read_blocks(const struct store *s, uint64_t block, uint64_t count, void *buf);
+
 /* Request thread. A snapshot of the figures. Times are CLOCK_REALTIME ns; 0 = never. */
 struct store_status {
 	char uuid[37];
@@ -79,6 +116,8 @@ struct store_status {
 	uint64_t inodes, grows, recovered_records;
 	int failed;                             /* errno, positive, or 0 */
 	bool read_only;
+	enum store_role role;
+	bool incomplete;
 };
 void store_status(const struct store *s, struct store_status *ret);
 
@@ -110,6 +149,10 @@ int store_commit(struct store *s);
 struct tree *store_tree(struct store *s);
 uint64_t store_now_ns(const struct store *s);
 uint64_t store_hash_seed(const struct store *s);
+/* Another store's seed for one that has no names yet (see keys_adopt_seed()). May wait, as store_put_identity(); durable on
+ * return, so that no name is ever in the journal before the seed that finds it. */
+int store_put_hash_seed(struct store *s, uint64_t seed);
+int store_random(const struct store *s, void *buf, size_t len);
 /* Counters that the superblock keeps; apply maintains them. */
 struct store_counts {
 	uint64_t inodes, next_ino;

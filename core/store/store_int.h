@@ -40,6 +40,8 @@ struct store {
 	struct store_client client;     /* [C] */
 	void (*progress)(void *ctx);    /* [C] */
 	void *progress_ctx;             /* [C] */
+	void (*committed)(void *ctx, const uint8_t *rec, uint32_t len);         /* [C] */
+	void *committed_ctx;            /* [C] */
 	bool read_only;                 /* [C] */
 	bool threads;                   /* [C] */
 	bool memory;                    /* [C] a memfd */
@@ -56,6 +58,12 @@ struct store {
 	struct store_counts counts;     /* [R] */
 	struct super super;             /* [R] what the superblock in force says */
 	struct super next;              /* [K] what the one being written says */
+	struct super own;               /* [R] identity and hash_seed as they are to be; only these fields are used */
+	uint64_t own_version;           /* [R] counts changes of it */
+	uint64_t next_version;          /* [R] the one in `next` */
+	_Atomic uint64_t durable_version;       /* [A] */
+	bool flip_only;                 /* [R] set at the cut, [K] while writing: `next` is D with another identity */
+	bool was_clean;                 /* [C] */
 
 	_Atomic int failed;             /* [A] first error that made it fail, negative */
 	_Atomic seq_t durable_seq;      /* [A] */
@@ -110,6 +118,14 @@ struct store {
 void store_fail(struct store *s, int error);
 void store_progress(struct store *s);
 void store_wake_provisioner(struct store *s);
+/* [R] What was cut is written: by the checkpointer, or here. */
+int store_write_cut(struct store *s);
+
+/* identity.c */
+/* [R] Is there a change of it that is not on disk? */
+bool identity_waits(const struct store *s);
+/* [R] Cut a superblock for it, unless one is being written (which may have it already). */
+int identity_write(struct store *s);
 
 /* checkpoint.c */
 /* [R] Cut: everything so far is F. -ENOSPC, -EUCLEAN; nothing happens if one is under way. */
@@ -122,6 +138,11 @@ int checkpoint_finish(struct store *s);
 int checkpoint_repair(struct store *s, block_t force);
 /* Write sb to the slot that is not in force and msync it (opening only). */
 int checkpoint_flip(struct store *s, struct super *sb);
+/* [R] Cut a superblock that differs from D by identity and seed only, if none is being written. checkpoint_write() and
+ * checkpoint_finish() follow as usual. */
+void checkpoint_cut_identity(struct store *s);
+/* Identity and seed of `from` into sb. */
+void checkpoint_take_identity(struct super *sb, const struct super *from);
 
 /* recovery.c */
 int recovery_format(struct store *s, const struct store_options *o);

@@ -16,6 +16,8 @@ struct super {
 	gen_t gen, gen_limit;
 	uint64_t flip;
 	uint64_t promised_epoch;
+	uint32_t role;                  /* ROLE_*; FEATURE_CLUSTER goes along */
+	uint8_t cluster[16];            /* zeros while it never had a role */
 	uint64_t total_blocks, max_blocks, used_blocks;
 	uint64_t inodes, next_ino;
 	struct tree_root root;
