@@ -10,7 +10,7 @@
  * Threading: call_run() and call_settle() request thread only; the others any. No memory of its own.
  * Durability: as for the keys_ function that is called. A call with CALL_DURABLE, and CALL_FSYNC, may be answered only when
  * store_durable_seq() has reached the value of store_seq() right after call_run(): whoever answers sees to that.
- * The bytes: core/PROTOCOL.md, "Calls".
+ * The bytes: CALL.md.
  */
 #ifndef MSYNCFS_CALL_H
 #define MSYNCFS_CALL_H
