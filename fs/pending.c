@@ -80,7 +80,7 @@ static bool resends(const struct pending *t)
 
 static bool window_is_open(const struct pending *t)
 {
-	return !resends(t) || t->first->request == 0 || t->newest - t->first->request + 1 < PENDING_WINDOW;
+	return !resends(t) || t->first == NULL || t->first->request == 0 || t->newest - t->first->request + 1 < PENDING_WINDOW;
 }
 
 void pending_push(struct pending *t)

@@ -603,7 +603,7 @@ static void change_kill(struct keys *k, uint64_t ino, const struct xattr_place *
 static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size, unsigned kill)
 {
 	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
-	struct xattr_place caps;
+	struct xattr_place caps = { 0 };
 	struct keys_statfs fs;
 	struct keys_attr a;
 	int r;
@@ -622,7 +622,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			r = inode_get_to_change(k, ino, &a);
 		if (r == 0)
 			r = plan_kill(k, &a, kill, &caps);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		kill = 0;
 		change_begin(k, CHANGE_FALLOCATE);
@@ -665,14 +665,14 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill, int (*commit)(struct keys *k))
 {
 	struct keys_attr a;
-	struct xattr_place caps;
+	struct xattr_place caps = { 0 };
 	int r = change_reserve(k, 8, 2, true);
 
 	if (r == 0)
 		r = inode_get_to_change(k, ino, &a);
 	if (r == 0)
 		r = plan_kill(k, &a, kill, &caps);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = contents_check(k, &a, off, off + len);
 	if (r < 0)

@@ -5,8 +5,10 @@
  */
 #include "core/replica/call.h"
 
+#include "core/keys/cluster.h"
 #include "core/keys/item.h"
 #include "core/replica/wire.h"
+#include "core/store/store.h"
 
 #include <linux/xattr.h>
 #include <stdio.h>      /* RENAME_* */
@@ -229,7 +231,7 @@ static const struct op {
 } ops[CALL_OPS] = {
 	[CALL_MAKE]        = { "make", run_make, F_DIR | F_NAME | F_MODE | F_RDEV, .names = true, .made = true },
 	[CALL_SYMLINK]     = { "symlink", run_symlink, F_DIR | F_NAME | F_TARGET, .names = true, .made = true },
-	[CALL_LINK]        = { "link", run_link, F_INO | F_DIR | F_NAME, .names = true, .made = true },
+	[CALL_LINK]        = { "link", run_link, F_INO | F_DIR | F_NAME, .names = true },
 	[CALL_UNLINK]      = { "unlink", run_unlink, F_DIR | F_NAME, .names = true },
 	[CALL_RMDIR]       = { "rmdir", run_rmdir, F_DIR | F_NAME, .names = true },
 	[CALL_RENAME]      = { "rename", run_rename, F_DIR | F_NAME | F_TO | F_HOW,
@@ -274,6 +276,29 @@ void call_run(struct keys *k, const struct call *c, struct call_result *ret)
 	/* A name that is not there is one thing, a directory that is not there another: its kernel knows it still. */
 	if (ret->error == -ENOENT && names_gone(k, c))
 		ret->error = -ESTALE;
+}
+
+void call_run_once(struct keys *k, uint64_t client, uint64_t request, const struct call *c, struct call_result *ret,
+		   uint64_t *ret_seq)
+{
+	uint64_t number;
+	int r = keys_call_result(k, client, request, ret_seq, &number);
+
+	if (r == -ENOENT) {
+		keys_set_caller(k, client, request);
+		call_run(k, c, ret);
+		keys_set_caller(k, 0, 0);
+		/* Also of one that was refused: by what it saw. */
+		*ret_seq = store_seq(keys_store(k));
+		return;
+	}
+	ret->error = r == -ESTALE ? -EIO : r;
+	ret->stale = false;
+	ret->number = r == 0 ? number : 0;
+	ret->off = ret->orphan = 0;
+	ret->attr.ino = 0;
+	if (r < 0)
+		*ret_seq = store_seq(keys_store(k));
 }
 
 bool call_changes_names(const struct call *c)

@@ -10,7 +10,7 @@
  * Threading: call_run() and call_settle() request thread only; the others any. No memory of its own.
  * Durability: as for the keys_ function that is called. A call with CALL_DURABLE, and CALL_FSYNC, may be answered only when
  * store_durable_seq() has reached the value of store_seq() right after call_run(): whoever answers sees to that.
- * The bytes: core/PROTOCOL.md, "Calls".
+ * The bytes: CALL.md.
  */
 #ifndef MSYNCFS_CALL_H
 #define MSYNCFS_CALL_H
@@ -102,6 +102,11 @@ struct call_result {
 /* Execute it. Everything in *ret is set. The arguments may be anything: what cannot be is refused as by a system call.
  * -ESTALE: an inode that it names by number is gone. */
 void call_run(struct keys *k, const struct call *c, struct call_result *ret);
+/* The same for the call `request` of the remote mount `client` (both not 0), at most once ever: if it was completed before,
+ * also by another primary, its result is what it was then, of which `number` only is known. *ret_seq: the change that the
+ * mount has to have applied before it believes the result. -EIO: so old that nobody can know any more. */
+void call_run_once(struct keys *k, uint64_t client, uint64_t request, const struct call *c, struct call_result *ret,
+		   uint64_t *ret_seq);
 /* Does it change names (for mounts that make only those durable at once)? */
 bool call_changes_names(const struct call *c);
 /* Before a call is sent: answer what call_run() would ask in_group(), by the state of this store. Should the file belong to

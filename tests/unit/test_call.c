@@ -330,7 +330,7 @@ static int direct_name(struct keys *k, const struct call *c, struct call_result 
 				   &res->orphan);
 	default: return 0;
 	}
-	res->number = r == 0 ? res->attr.ino : 0;
+	res->number = r == 0 && c->op != CALL_LINK ? res->attr.ino : 0;
 	return r;
 }
 
@@ -1067,6 +1067,103 @@ static void test_call__anything_unchecked(void **state)
 	assert_int_equal(keys_close(k), 0);
 }
 
+/* Make what the call needs to succeed. *f: the file that the later ones change. */
+static void prepare_once(struct keys *k, struct call *c, uint64_t *f)
+{
+	static const char *const own[] = { [CALL_MAKE] = "made", [CALL_SYMLINK] = "link", [CALL_LINK] = "linked", [CALL_UNLINK] = "made",
+					   [CALL_RMDIR] = "dir", [CALL_RENAME] = "old" };
+	struct keys_attr a;
+
+	c->dir = KEYS_ROOT_INO;
+	if (c->op <= CALL_RENAME)
+		c->name = text(own[c->op]);
+	switch (c->op) {
+	case CALL_MAKE:   c->mode = S_IFREG | 0644; break;
+	case CALL_LINK:   c->ino = make_file(k, "target", 0644, 1); break;
+	case CALL_RMDIR:  assert_int_equal(keys_make(k, KEYS_ROOT_INO, "dir", 3, S_IFDIR | 0755, 0, &c->cred, &a), 0); break;
+	case CALL_RENAME:
+		*f = make_file(k, "old", 0644, 5);
+		c->to_dir = KEYS_ROOT_INO;
+		break;
+	case CALL_COPY_RANGE:
+		c->src = *f;
+		c->src_off = 0;
+		break;
+	case CALL_FALLOCATE: c->len = 9u << 20; break;          /* more than one record */
+	default: break;
+	}
+	if (c->op >= CALL_SETATTR)
+		c->ino = *f;
+}
+
+/* A call that comes twice is executed once, and its number is the same; a store that was opened anew in between knows it, too. */
+static void test_call__once(void **state)
+{
+	char dir[] = "/tmp/test_call.XXXXXX", path[64];
+	struct store_options o = { .path = path, .create = true, .max_bytes = 64u << 20 };
+	struct call_result first, again;
+	uint64_t request = 0, seq, seq2, before, f = 0;
+	struct keys_attr a, b;
+	struct keys *k;
+	unsigned op;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof path, "%s/store", dir);
+	assert_int_equal(keys_open(&o, &k), 0);
+	for (op = 1; op < CALL_FSYNC; op++) {
+		struct call c = whole(op);
+
+		prepare_once(k, &c, &f);
+		call_run_once(k, 7, ++request, &c, &first, &seq);
+		if (first.error != 0)
+			fail_msg("operation %u: %d", op, first.error);
+		assert_int_equal(seq, store_seq(keys_store(k)));
+		if (op % 3 == 0) {
+			assert_int_equal(keys_close(k), 0);
+			assert_int_equal(keys_open(&o, &k), 0);
+		}
+		before = store_seq(keys_store(k));
+		(void)keys_getattr(k, c.ino, &a);
+		call_run_once(k, 7, request, &c, &again, &seq2);
+		assert_int_equal(again.error, 0);
+		assert_int_equal(again.number, first.number);
+		assert_int_equal(seq2, seq);
+		assert_int_equal(store_seq(keys_store(k)), before);
+		if (op >= CALL_SETATTR) {
+			assert_int_equal(keys_getattr(k, c.ino, &b), 0);
+			assert_true(same_attr(&a, &b));
+		}
+		/* The next is another one. */
+		call_run_once(k, 7, ++request, &c, &again, &seq2);
+		assert_true(seq2 >= seq);
+		if (op == CALL_APPEND)
+			assert_int_equal(again.off, first.off + first.number);
+	}
+	{
+		struct call c = whole(CALL_APPEND);
+
+		c.ino = f;
+		for (op = 0; op < 40; op++)
+			call_run_once(k, 7, ++request, &c, &first, &seq);
+		call_run_once(k, 7, request - 33, &c, &again, &seq2);
+		assert_int_equal(again.error, -EIO);
+		/* One that was refused left nothing, and may succeed the next time. */
+		c = whole(CALL_UNLINK);
+		c.dir = KEYS_ROOT_INO;
+		c.name = text("late");
+		call_run_once(k, 7, ++request, &c, &first, &seq);
+		assert_int_equal(first.error, -ENOENT);
+		(void)make_file(k, "late", 0644, 1);
+		call_run_once(k, 7, request, &c, &again, &seq2);
+		assert_int_equal(again.error, 0);
+		assert_true(again.orphan > 0);
+	}
+	assert_int_equal(keys_close(k), 0);
+	assert_int_equal(remove(path), 0);
+	assert_int_equal(remove(dir), 0);
+}
+
 static uint64_t number_of(const char *name, uint64_t otherwise)
 {
 	const char *s = getenv(name);
@@ -1090,6 +1187,7 @@ int main(void)
 		cmocka_unit_test(test_call__append),
 		cmocka_unit_test(test_call__gone),
 		cmocka_unit_test(test_call__anything_unchecked),
+		cmocka_unit_test(test_call__once),
 	};
 
 	seed = number_of("SEED", (uint64_t)time(NULL));

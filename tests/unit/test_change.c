@@ -541,7 +541,7 @@ static void test_change__fragmented_space(void **state)
 	must(extents_b() == REC_EXTENTS_MAX);
 	compare_items();
 	/* One piece with the primary; here more than a record names. */
-	ok(keys_fallocate(p->a, a.ino, FALLOC_FL_KEEP_SIZE, 4u << 20, 3u << 20));
+	ok(keys_fallocate(p->a, a.ino, FALLOC_FL_KEEP_SIZE, 4u << 20, 3u << 20, 0));
 	send_all();
 	must(extents_b() < 768 && extents_b() > 0);
 	compare_items();

@@ -533,10 +533,10 @@ static void test_epoch__last_record_completes_a_call(void **state)
 	memset(&seen, 0, sizeof seen);
 	keys_set_caller(k, 7, 1);
 	/* Out of the inode first, then blocks. */
-	ok(keys_fallocate(k, ino, 0, 0, 100000));
+	ok(keys_fallocate(k, ino, 0, 0, 100000, 0));
 	keys_set_caller(k, 7, 2);
 	/* A hole, then blocks. */
-	ok(keys_fallocate(k, ino, FALLOC_FL_ZERO_RANGE, 0, 50000));
+	ok(keys_fallocate(k, ino, FALLOC_FL_ZERO_RANGE, 0, 50000, 0));
 	keys_set_caller(k, 0, 0);
 	assert_int_equal(seen.count, 4);
 	for (i = 0; i < 4; i++) {
@@ -588,7 +588,7 @@ static void test_epoch__only_marked_orphans_are_reaped(void **state)
 	assert_true(marked);
 	assert_int_equal(keys_write(k, ino, 0, "text", 4, 0, &n), -ESTALE);
 	assert_int_equal(keys_setattr(k, ino, &set, &a), -ESTALE);
-	assert_int_equal(keys_fallocate(k, ino, 0, 0, 4096), -ESTALE);
+	assert_int_equal(keys_fallocate(k, ino, 0, 0, 4096, 0), -ESTALE);
 	assert_int_equal(keys_setxattr(k, ino, "user.a", "b", 1, 0, false), -ESTALE);
 	assert_int_equal(keys_removexattr(k, ino, "user.a"), -ESTALE);
 	assert_int_equal(problems(k), 0);

@@ -2,7 +2,7 @@
  *
  * loop: the daemon with a primary inside: every change goes through the pending table as the bytes of a call, is decoded and
  * run on the same store as if it had come from another machine, and is answered between two requests, as on a remote mount. The
- * line breaks at every LOOP_CUT-th call (default 7), before the answer: the table sends all again, and the primary answers from memory
+ * line breaks at every LOOP_CUT-th call (default 7), before the answer: the table sends all again, and the primary finds in the store
  * what it has done. So the mount tests show whether programs see what they see on a local mount.
  *
  * It is the whole of fs/ with session_run() and store_poll() wrapped by the linker.
@@ -15,21 +15,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #define GIVE_UP_S 30            /* as PARK_LIMIT_S of session.c */
-
-struct known {
-	uint64_t request;
-	struct call_result res;
-	bool durable;
-};
 
 static struct {
 	struct fs *fs;
 	struct pending table;
-	uint64_t next;
+	uint64_t client, next, cut_at;
 	unsigned every, count;
-	struct known slot[PENDING_WINDOW];
 	/* Calls that came and were not answered; the first may be waiting for space. */
 	struct waiting {
 		struct waiting *next;
@@ -80,26 +74,24 @@ static void drop_first(void)
 }
 
 /* False: it waits for space. */
-static bool execute(const struct waiting *w, struct known *k)
+static bool execute(const struct waiting *w, struct call_result *res, bool *ret_durable)
 {
 	struct call c;
+	uint64_t seq;
 
-	if (k->request == w->request)
-		return true;
 	if (call_decode(w->bytes, w->len, &c) != 0) {
 		fprintf(stderr, "loop: %s\n", err_last());
 		abort();
 	}
-	call_run(loop.fs->keys, &c, &k->res);
-	if (k->res.error == -EAGAIN) {
+	call_run_once(loop.fs->keys, loop.client, w->request, &c, res, &seq);
+	if (res->error == -EAGAIN) {
 		if (time(NULL) - w->since < GIVE_UP_S)
 			return false;
-		k->res.error = -ENOSPC;
+		res->error = -ENOSPC;
 	}
-	if (k->res.orphan != 0)
-		ops_orphaned(loop.fs, k->res.orphan);
-	k->request = w->request;
-	k->durable = c.op == CALL_FSYNC || (c.flags & CALL_DURABLE) != 0;
+	if (res->orphan != 0)
+		ops_orphaned(loop.fs, res->orphan);
+	*ret_durable = (c.flags & CALL_DURABLE) != 0;
 	return true;
 }
 
@@ -112,14 +104,14 @@ static void cut(void)
 }
 
 /* What a remote mount is told. */
-static void answer(uint64_t request, const struct known *k)
+static void answer(uint64_t request, const struct call_result *done, bool durable)
 {
 	struct fs *fs = loop.fs;
-	struct call_result res = { .error = k->res.error, .number = k->res.number };
+	struct call_result res = { .error = done->error, .number = done->number };
 	struct defer *hold;
 
 	fs->hold = NULL;
-	if (res.error == 0 && k->durable && ops_hold_durable(fs) != 0)
+	if (res.error == 0 && durable && ops_hold_durable(fs) != 0)
 		res.error = -EIO;
 	hold = fs->hold;
 	(void)pending_complete(&loop.table, request, &res);
@@ -136,19 +128,20 @@ int __wrap_session_run(struct fs *fs, void (*ready)(struct fs *fs));
 /* Called after each request, and now and then. */
 int __wrap_store_poll(struct store *s)
 {
-	while (loop.fs != NULL && loop.first != NULL) {
-		uint64_t request = loop.first->request;
-		struct known *k = &loop.slot[request % PENDING_WINDOW];
-		bool again = k->request == request;
+	struct call_result res;
+	bool durable;
 
-		if (!execute(loop.first, k))
-			break;
-		if (!again && loop.every != 0 && ++loop.count % loop.every == 0) {
+	while (loop.fs != NULL && loop.first != NULL && execute(loop.first, &res, &durable)) {
+		uint64_t request = loop.first->request;
+
+		/* Not twice in a row, or it would never be answered. */
+		if (loop.every != 0 && request != loop.cut_at && ++loop.count % loop.every == 0) {
+			loop.cut_at = request;
 			cut();
 			continue;
 		}
 		drop_first();
-		answer(request, k);
+		answer(request, &res, durable);
 	}
 	return __real_store_poll(s);
 }
@@ -169,6 +162,10 @@ int __wrap_session_run(struct fs *fs, void (*ready)(struct fs *fs))
 	int r;
 
 	if (!fs->options->read_only) {
+		/* Of this mount only. */
+		if (getentropy(&loop.client, sizeof loop.client) < 0)
+			abort();
+		loop.client |= 1;
 		loop.fs = fs;
 		loop.end = &loop.first;
 		loop.every = every != NULL ? (unsigned)atoi(every) : 7;
