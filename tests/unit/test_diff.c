@@ -719,7 +719,7 @@ static void test_diff__power_cut_while_applying(void **state)
 		/* Changes that only the journal has. */
 		scribble(b, 10);
 		assert_int_equal(store_sync(b->store), 0);
-		fill(a, below(2) << 20, false);
+		fill(a, 1 << 20, false);
 		assert_int_equal(store_checkpoint(a->store), 0);
 		note_two(a, b);
 		/* All that is in the file is on disk; what comes from now on is not. */
