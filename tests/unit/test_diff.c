@@ -65,11 +65,20 @@ static uint64_t work_mono_ns(void *ctx)
 	return work.mono_ns;
 }
 
+/* Nothing here waits for a disk: what a power cut leaves is made of bytes. */
+static int no_sync(void *ctx, void *addr, size_t len)
+{
+	(void)ctx;
+	(void)addr;
+	(void)len;
+	return 0;
+}
+
 static struct sys_ops sys_a, sys_b;
 
-static struct keys *open_at(const char *path, const struct sys_ops *sys, uint64_t max, bool threads)
+static struct keys *open_at(const char *path, const struct sys_ops *sys, uint64_t max)
 {
-	const struct store_options o = { .path = path, .create = true, .sys = sys, .max_bytes = max, .threads = threads };
+	const struct store_options o = { .path = path, .create = true, .sys = sys ? sys : &sys_b, .max_bytes = max };
 	struct keys *k;
 	int r = keys_open(&o, &k);
 
@@ -489,6 +498,7 @@ static int setup(void **state)
 	(void)snprintf(path_b, sizeof path_b, "%s/b", dir);
 	(void)snprintf(path_c, sizeof path_c, "%s/c", dir);
 	sys_a = sys_b = sys_linux;
+	sys_a.sync = sys_b.sync = no_sync;
 	sys_a.now_real_ns = work_real_ns;
 	sys_a.now_mono_ns = work_mono_ns;
 	return 0;
@@ -525,16 +535,16 @@ static void make_pair(enum origin origin, uint64_t b_max, struct keys **ret_a, s
 	(void)unlink(path_b);
 	work_init(&work, below(UINT64_MAX));
 	work.profile = (enum work_profile)below(5);
-	a = open_at(path_a, &sys_a, 0, false);
+	a = open_at(path_a, &sys_a, 0);
 	work_attach(&work, a);
 	grow_work(50 + (unsigned)below(300));
 	if (origin == ORIGIN_OLDER || origin == ORIGIN_EQUAL) {
 		assert_int_equal(keys_close(a), 0);
 		copy_file(path_a, path_b);
-		a = open_at(path_a, &sys_a, 0, false);
+		a = open_at(path_a, &sys_a, 0);
 		work.k = a;
 	}
-	*ret_b = open_at(path_b, &sys_b, b_max, false);
+	*ret_b = open_at(path_b, &sys_b, b_max);
 	if (origin == ORIGIN_OLDER || origin == ORIGIN_OTHER)
 		scribble(*ret_b, (unsigned)below(60));
 	if (origin != ORIGIN_EQUAL)
@@ -568,7 +578,7 @@ static void test_diff__all_become_equal(void **state)
 			fail_msg("%s", text);
 		d = digest_of(b);
 		assert_int_equal(keys_close(b), 0);
-		b = open_at(path_b, &sys_b, 0, false);
+		b = open_at(path_b, &sys_b, 0);
 		assert_int_equal(digest_of(b), d);
 		/* And it goes on from there: changes, another diff. */
 		scribble(b, 20);
@@ -589,7 +599,7 @@ static struct {
 /* A file as a kill or a power cut left it. */
 static void assert_old_or_new(const char *path, bool old_only, const char *what)
 {
-	struct keys *k = open_at(path, NULL, 0, false);
+	struct keys *k = open_at(path, NULL, 0);
 	uint64_t d = digest_of(k), seq_now = store_seq(k->store);
 	bool is_new = d == two.new && seq_now == two.seq_new;
 
@@ -684,11 +694,11 @@ static int cut_sync(void *ctx, void *addr, size_t len)
 {
 	const struct map *m = &ln.b->store->map;
 	uint64_t off = (uint64_t)((uint8_t *)addr - m->base);
-	int r = sys_linux.sync(ctx, addr, len);
 	unsigned how;
 
+	(void)ctx;
 	if (!cut.disk)
-		return r;
+		return 0;
 	for (how = 0; cut.on && how < 4; how++) {
 		uint64_t before = rng;
 
@@ -701,7 +711,7 @@ static int cut_sync(void *ctx, void *addr, size_t len)
 		cut.images++;
 	}
 	memcpy(cut.disk + off, m->base + off, len);
-	return r;
+	return 0;
 }
 
 static void test_diff__power_cut_while_applying(void **state)
@@ -813,7 +823,7 @@ static void test_diff__direct_goes_on_after_an_interruption(void **state)
 			copy_file(path_b, path_c);
 			assert_int_equal(keys_close(b), 0);
 			copy_file(path_c, path_b);
-			b = open_at(path_b, &sys_b, 0, false);
+			b = open_at(path_b, &sys_b, 0);
 		}
 		if (below(2))
 			grow_work(10);
@@ -972,7 +982,7 @@ static void test_diff__damaged_messages_do_no_harm(void **state)
 			assert_int_equal(store_failed(b->store), 0);
 			(void)digest_of(b);
 			assert_int_equal(keys_close(b), 0);
-			b = open_at(path_b, &sys_b, 0, false);
+			b = open_at(path_b, &sys_b, 0);
 			transfer_any(a, b, false);
 			scribble(b, 10);
 		}
@@ -998,14 +1008,14 @@ static void test_diff__equal_checksums_prove_nothing(void **state)
 
 	(void)state;
 	rng = seed + 10;
-	a = open_at(path_a, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
 	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
 	memset(data, 7, sizeof data);
 	assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
 	assert_int_equal(keys_close(a), 0);
 	copy_file(path_a, path_b);
-	a = open_at(path_a, NULL, 0, false);
-	b = open_at(path_b, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
 	assert_int_equal(window_get(b, attr.ino, 0, &w, &next), 0);
 	p = store_blocks(b->store, w.block[20], 1, &r);
 	p[100] ^= 1;
@@ -1101,7 +1111,7 @@ static void test_diff__nothing_is_durable_before_the_rebase_is(void **state)
 		/* A kill: the record behind the fresh start is found. */
 		copy_file(path_b, path_c);
 		drop_pair(a, b);
-		b = open_at(path_c, NULL, 0, false);
+		b = open_at(path_c, NULL, 0);
 		assert_int_equal(store_seq(b->store), seq + 1);
 		assert_int_equal(keys_lookup(b, 1, "after", 5, &attr), 0);
 		assert_clean(b, "a copy after the rebase");
@@ -1130,7 +1140,7 @@ static void test_diff__failing_commit_is_final(void **state)
 	lane_clear(&ln.to_source);
 	assert_int_equal(keys_close(ln.snapshot), 0);
 	(void)keys_close(b);
-	b = open_at(path_b, NULL, 0, false);
+	b = open_at(path_b, NULL, 0);
 	assert_int_equal(digest_of(b), old);
 	assert_clean(b, "after a failure");
 	drop_pair(a, b);
@@ -1156,7 +1166,7 @@ static void test_diff__few_changes_cost_few_bytes(void **state)
 	(void)state;
 	rng = seed + 13;
 	assert_non_null(inos);
-	a = open_at(path_a, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
 	for (i = 0; i < keys; i++) {
 		(void)snprintf(name, sizeof name, "key number %llu", (unsigned long long)i);
 		assert_int_equal(keys_make(a, 1, name, strlen(name), S_IFREG | 0644, 0, &cred, &attr), 0);
@@ -1168,8 +1178,8 @@ static void test_diff__few_changes_cost_few_bytes(void **state)
 	}
 	assert_int_equal(keys_close(a), 0);
 	copy_file(path_a, path_b);
-	a = open_at(path_a, NULL, 0, false);
-	b = open_at(path_b, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
 	for (i = 0; i < keys / 100; i++) {
 		memset(data, (int)below(256), sizeof data);
 		assert_int_equal(keys_write(a, inos[below(keys)], 0, data, sizeof data, 0, &wrote), 0);
@@ -1211,7 +1221,7 @@ static void test_diff__only_changed_blocks_come(void **state)
 
 	(void)state;
 	rng = seed + 14;
-	a = open_at(path_a, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
 	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
 	for (i = 0; i < 32; i++) {
 		memset(data, (int)i, sizeof data);
@@ -1219,8 +1229,8 @@ static void test_diff__only_changed_blocks_come(void **state)
 	}
 	assert_int_equal(keys_close(a), 0);
 	copy_file(path_a, path_b);
-	a = open_at(path_a, NULL, 0, false);
-	b = open_at(path_b, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
 	for (i = 0; i < 5; i++)
 		assert_int_equal(keys_write(a, attr.ino, (uint64_t)i * 5000000 + 5, "changed", 7, 0, &n), 0);
 	link_begin(a, b, false, 5);
@@ -1252,7 +1262,7 @@ static void test_diff__primary_goes_on_meanwhile(void **state)
 
 	(void)state;
 	for (i = 0; i < cases; i++) {
-		struct keys *a = open_at(":memory:", NULL, 0, false), *b = open_at(":memory:", NULL, 0, false);
+		struct keys *a = open_at(":memory:", NULL, 0), *b = open_at(":memory:", NULL, 0);
 
 		rng = (seed + i) * 0x9e3779b97f4a7c15ull + 16;
 		say_where("busy", seed + i);
@@ -1309,14 +1319,14 @@ static void test_diff__changes_are_told(void **state)
 
 	(void)state;
 	rng = seed + 15;
-	a = open_at(path_a, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
 	assert_int_equal(keys_make(a, 1, "keep", 4, S_IFREG | 0644, 0, &cred, &keep), 0);
 	assert_int_equal(keys_make(a, 1, "change", 6, S_IFREG | 0644, 0, &cred, &change), 0);
 	assert_int_equal(keys_make(a, 1, "gone", 4, S_IFREG | 0644, 0, &cred, &gone), 0);
 	assert_int_equal(keys_close(a), 0);
 	copy_file(path_a, path_b);
-	a = open_at(path_a, NULL, 0, false);
-	b = open_at(path_b, NULL, 0, false);
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
 	assert_int_equal(keys_write(a, change.ino, 0, "x", 1, 0, &n), 0);
 	assert_int_equal(keys_unlink(a, 1, "gone", 4, &ino, &nlink), 0);
 	assert_int_equal(keys_make(a, 1, "made", 4, S_IFREG | 0644, 0, &cred, &made), 0);
