@@ -8,6 +8,7 @@
  *   SEED=n    the first case
  *   CASES=n   how many of each kind
  *   BYTES=n   keys in the store of the test that counts bytes (100000)
+ *   MIB=n     size of the first sync that is measured (16)
  */
 #include "tests/unit/crash_util.h"
 
@@ -1209,6 +1210,56 @@ static void test_diff__few_changes_cost_few_bytes(void **state)
 	assert_int_equal(keys_close(b), 0);
 }
 
+/* The first sync of MIB=n, with threads and the disk; by hand. */
+static void test_diff__first_sync_is_as_fast_as_the_disk(void **state)
+{
+	const char *n = getenv("MIB");
+	uint64_t mib = n ? strtoull(n, NULL, 10) : 16, i;
+	const struct store_options o = { .path = path_a, .create = true, .threads = true };
+	struct store_options to = o;
+	static uint8_t data[1 << 20];
+	struct timespec t[3];
+	struct keys_attr attr;
+	struct keys *a, *b;
+	size_t wrote;
+	int r;
+
+	(void)state;
+	rng = seed + 17;
+	to.path = path_b;
+	assert_int_equal(keys_open(&o, &a), 0);
+	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+	for (i = 0; i < mib; i++) {
+		memset(data, (int)i, sizeof data);
+		do {
+			(void)store_poll(a->store);
+			r = keys_write(a, attr.ino, i << 20, data, sizeof data, 0, &wrote);
+		} while (r == -EAGAIN);
+		assert_int_equal(r, 0);
+	}
+	assert_int_equal(keys_close(a), 0);
+	a = open_at(path_a, NULL, 0);
+	assert_int_equal(keys_open(&to, &b), 0);
+	link_begin(a, b, true, 20);
+	(void)clock_gettime(CLOCK_MONOTONIC, &t[0]);
+	assert_ready(link_run());
+	(void)clock_gettime(CLOCK_MONOTONIC, &t[1]);
+	do {
+		(void)store_poll(b->store);
+		r = diff_target_apply(ln.t);
+	} while (r == -EAGAIN);
+	assert_ready(r);
+	wait_while(b->store, store_rebasing);
+	(void)clock_gettime(CLOCK_MONOTONIC, &t[2]);
+	print_message("# %llu MiB: here after %.2f s, on disk after %.2f s\n", (unsigned long long)mib,
+		      (double)(t[1].tv_sec - t[0].tv_sec) + (double)(t[1].tv_nsec - t[0].tv_nsec) / 1e9,
+		      (double)(t[2].tv_sec - t[0].tv_sec) + (double)(t[2].tv_nsec - t[0].tv_nsec) / 1e9);
+	assert_same(ln.snapshot, b);
+	link_end();
+	assert_int_equal(keys_close(a), 0);
+	assert_int_equal(keys_close(b), 0);
+}
+
 /* A megabyte-size file in which a few blocks changed: only these come. */
 static void test_diff__only_changed_blocks_come(void **state)
 {
@@ -1363,6 +1414,7 @@ int main(void)
 		T(test_diff__nothing_is_durable_before_the_rebase_is),
 		T(test_diff__failing_commit_is_final),
 		T(test_diff__few_changes_cost_few_bytes),
+		T(test_diff__first_sync_is_as_fast_as_the_disk),
 		T(test_diff__only_changed_blocks_come),
 		T(test_diff__primary_goes_on_meanwhile),
 		T(test_diff__changes_are_told),
