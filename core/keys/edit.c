@@ -201,9 +201,9 @@ static int map_unwritten(struct keys *k, uint64_t ino, uint64_t fblock, uint64_t
 /* The inode may be none: items come in any order, and a peer may send what it likes. put_inode() counts, then. */
 static int add_blocks(struct keys *k, uint64_t ino, int64_t more)
 {
-	struct keys_attr a;
+	struct keys_attr a = { 0 };
+	uint8_t *v = NULL;
 	uint32_t len;
-	uint8_t *v;
 	int r = inode_get(k, ino, &a);
 
 	if (r == -ENOENT || more == 0)
@@ -220,7 +220,7 @@ static int add_blocks(struct keys *k, uint64_t ino, int64_t more)
 int edit_window(struct keys *k, uint64_t ino, uint64_t fblock, const struct window *w)
 {
 	int64_t more = 0, freed;
-	unsigned i, n, end;
+	unsigned i, n = 0, end;
 	int r = 0;
 
 	if (!logical_key_valid(item_key(ino, ITEM_EXTENT, fblock)) || ino == 0)

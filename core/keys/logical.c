@@ -146,7 +146,7 @@ void logical_begin(struct logical_walk *w, struct keys *k, struct key from)
 	w->k = k;
 	w->at = from;
 	w->ino = 0;
-	w->leaf = NULL;
+	w->leaf = 0;
 	w->leaves = 0;
 }
 
@@ -218,14 +218,16 @@ int logical_next(struct logical_walk *w, struct key end, struct logical_item *re
 	while (w->ino == 0) {
 		struct tree_cursor c;
 		struct key key;
+		block_t leaf;
 
 		r = tree_seek(w->k->tree, w->at, &c);
 		if (r == -ENOENT)
 			return 0;
 		if (r < 0)
 			return r;
-		w->leaves += c.path[0].page != w->leaf;
-		w->leaf = c.path[0].page;
+		leaf = get_le64(c.path[0].page + PAGE_BLOCK);
+		w->leaves += leaf != w->leaf;
+		w->leaf = leaf;
 		key = cursor_key(&c);
 		if (!all && key_cmp(key, end) >= 0)
 			return 0;

@@ -65,7 +65,7 @@ struct logical_walk {
 	struct keys *k;
 	struct key at;                          /* the next item is here or behind */
 	uint64_t ino, fblock;                   /* the next is this window, unless ino is 0 */
-	const uint8_t *leaf;
+	block_t leaf;
 	uint64_t leaves;                        /* met so far, about: to know the size of the tree */
 	struct window window;
 	uint8_t inode[INODE_SIZE + INLINE_MAX];

@@ -227,7 +227,7 @@ static int answer_item(struct diff_source *s, struct diff_reader *q, uint8_t **p
 static int answer_deep(struct diff_source *s, struct diff_reader *q, uint8_t **p)
 {
 	struct key key = diff_get_window(q);
-	uint64_t ino = key.hi >> 8, at = key.lo, before = key.lo, deep;
+	uint64_t ino = key.hi >> 8, at = key.lo, before = key.lo, deep = 0;
 	unsigned n = 0;
 	uint8_t *count;
 	int r;
