@@ -92,6 +92,7 @@ FS_SRC   := $(wildcard fs/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
+SIM_SRC  := $(wildcard tests/sim/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
@@ -108,6 +109,7 @@ obj      = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
+SIM_PROGRAM     := $(B)/tests/sim/sim
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 LOOP_PROGRAM    := $(B)/tests/mount/loop/msyncfs
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
@@ -118,7 +120,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -192,6 +194,9 @@ WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 f
 $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
+# Allocations that test_replica makes to fail.
+$(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
+
 $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(TEST_LDFLAGS) $(LDFLAGS) -o $@ \
@@ -212,6 +217,16 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
 
 $(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+		$(CORE_LIBS) $(LDLIBS)
+
+$(B)/tests/sim/%.o: tests/sim/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(SIM_PROGRAM): $(call obj,$(SIM_SRC)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
@@ -250,7 +265,7 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -275,11 +290,11 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
 	$(LOOP_PROGRAM)
 
-UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS)
-unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, the fuzz corpus (no root, no packages fetched)
+UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS)
+unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, simulated clusters, the fuzz corpus (no root, no packages fetched)
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_RUN)
 
 check: unit  ## the tests that need neither root nor a mount
@@ -323,6 +338,13 @@ crash-long: $(CRASH_PROGRAM)  ## the same for DURATION= seconds (3600), from SEE
 
 crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make crash` must find every one (MUTANTS='name ...')
 	@CC='$(CC)' MODE=$(MODE) tests/crash/mutants.sh $(MUTANTS)
+
+# The simulated cluster. SEED= SHRINK=1 TRACE=1 STEPS= KINDS= FIRST= reach it through the environment.
+sim: $(SIM_PROGRAM)  ## primary, replicas, relays and clients from one seed: SEEDS=n (200000), on all CPUs; SEED= TRACE=1 replays
+	@$(if $(SEED),,SEEDS=$(or $(SEEDS),200000)) $(SIM_PROGRAM)
+
+sim-mutants: $(SIM_PROGRAM)  ## break each rule of the protocol on purpose; `make sim` must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/sim/mutants.sh $(MUTANTS)
 
 crash-disk: test-programs $(CRASH_DISK)  ## the store on ext4 and XFS images that are copied under load, mounted and checked (root)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

@@ -112,7 +112,7 @@ static struct keys *make_source(void)
 		memset(data, (int)i + 1, sizeof data);
 		check(keys_write(k, a.ino, i % 7 * 5000, data, i % 5 ? 40 * i : sizeof data, 0, &n) == 0 || i == 0);
 		if (i % 9 == 2)
-			check(keys_fallocate(k, a.ino, 1, 300000, 1500000) == 0);
+			check(keys_fallocate(k, a.ino, 1, 300000, 1500000, 0) == 0);
 		if (i % 6 == 1)
 			check(keys_setxattr(k, a.ino, "user.x", data, 100 * i, 0, false) == 0);
 	}

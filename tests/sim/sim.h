@@ -187,6 +187,7 @@ struct world {
 	bool crashed;                   /* a process or a machine */
 	bool skewed;                    /* a clock has jumped */
 	bool promoted;                  /* by hand: what is not on other disks may be put aside */
+	unsigned no_leader;             /* the operator has seen none so often */
 	bool calm;                      /* the end: nothing breaks any more */
 	unsigned kinds;                 /* what may happen */
 	uint32_t sync_replicas, wait_ms;

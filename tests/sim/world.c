@@ -396,7 +396,7 @@ static void point(struct node *n)
 {
 	struct node *l = leader();
 
-	n->from = l && chance(70) ? l->id : (unsigned)rnd(W->nodes);
+	n->from = l && chance(50) ? l->id : (unsigned)rnd(W->nodes);
 }
 
 static void by_hand(struct node *n)
@@ -418,14 +418,19 @@ static void demote(struct node *n)
 
 static void hand_over(void)
 {
-	struct node *n = leader(), *to = any_node();
+	struct node *n = leader();
 	uint8_t store[16] = { 0 };
+	unsigned i, k = (unsigned)rnd(W->nodes);
 
-	if (!n || n == to)
-		return;
-	put_le64(store, to->id + 1);
-	if (primary_switch(n->p, store, node_now(n)) == 0)
+	for (i = 0; n && i < W->nodes; i++) {
+		struct node *to = &W->node[(k + i) % W->nodes];
+
+		put_le64(store, to->id + 1);
+		if (n == to || primary_switch(n->p, store, node_now(n)) < 0)
+			continue;
 		sim_trace("node %u hands over to node %u", n->id, to->id);
+		return;
+	}
 }
 
 static void do_chaos(void)
@@ -462,8 +467,7 @@ static void do_chaos(void)
 		n->clock_skew += chance(50) ? rnd(3000) : n->clock_skew > 5000 ? (uint64_t)0 - rnd(100) : 0;
 		break;
 	case CHAOS_PROMOTE:
-		if (chance(30))
-			by_hand(n);
+		by_hand(n);
 		break;
 	case CHAOS_SWITCH:
 		hand_over();
@@ -539,22 +543,22 @@ static void step(void)
 			node_start(n);
 		return;
 	}
-	if (what < 44)
+	if (what < 40)
 		for (i = 0; i < 3; i++)
 			do_link();
-	else if (what < 56)
+	else if (what < 52)
 		node_todo(n);
-	else if (what < 64)
+	else if (what < 60)
 		node_disk(n);
-	else if (what < 72)
+	else if (what < 67)
 		node_sync(n);
-	else if (what < 86)
+	else if (what < 81)
 		do_prog(n);
-	else if (what < 89)
+	else if (what < 84)
 		do_kernel(n);
-	else if (what < 91)
+	else if (what < 86)
 		do_marks(n);
-	else if (what < 95)
+	else if (what < 91)
 		do_dial(n);
 	else if (!W->calm)
 		do_chaos();
@@ -618,10 +622,14 @@ static void operate(void)
 			return;         /* let it get to the disk first */
 	}
 	l = leader();
-	if (!l) {
+	if (l) {
+		W->no_leader = 0;
+	} else {
+		/* After a switch-over that was cut off nobody is the primary; who has all of it may be made one without loss. Not
+		 * while the one that was to take over may yet hear of it. */
 		l = fullest();
-		/* After a switch-over that was cut off nobody is the primary; who has all of it may be made one without loss. */
-		(void)replica_promote(l->r, node_now(l));
+		if (++W->no_leader > 20)
+			(void)replica_promote(l->r, node_now(l));
 		return;
 	}
 	for (i = 0; i < W->nodes; i++) {

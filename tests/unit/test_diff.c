@@ -222,7 +222,7 @@ static void scribble(struct keys *k, unsigned calls)
 			break;
 		case 5:
 			(void)keys_fallocate(k, ino, below(2) ? FALLOC_FL_KEEP_SIZE : FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
-					     off, 1 + below(2000000));
+					     off, 1 + below(2000000), 0);
 			break;
 		case 6:
 			(void)keys_setxattr(k, ino, below(2) ? "user.a" : "user.long", data, len % 5000, 0, false);
