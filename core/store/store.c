@@ -537,7 +537,7 @@ int store_rebase(struct store *s, const struct store_base *base)
 	if (base->seq > 0 && atomic_load(&s->durable_seq) >= base->seq)
 		atomic_store(&s->durable_seq, base->seq - 1);
 	(void)pthread_mutex_unlock(&s->ext_lock);
-	s->own.hash_seed = base->hash_seed;
+	s->super.hash_seed = base->hash_seed;
 	store_edited(s, 0);
 	r = journal_rebase(&s->journal, base->seq, base->epoch);
 	if (r == 0)

@@ -6,6 +6,7 @@
 #include "fs/fs.h"
 #include "fs/inodes.h"
 #include "fs/ops.h"
+#include "fs/remote.h"
 #include "fs/session.h"
 #include "tests/fuzz/fuzz_util.h"
 
@@ -25,6 +26,19 @@ uint64_t session_parked(const struct fs *fs)
 {
 	(void)fs;
 	return 3;
+}
+
+/* No other machine. */
+bool remote_leads(const struct remote *l)
+{
+	(void)l;
+	return true;
+}
+
+size_t remote_status(struct remote *l, char *buf, size_t size)
+{
+	(void)l, (void)buf, (void)size;
+	return 0;
 }
 
 static struct fs *the_fs(void)
