@@ -320,13 +320,6 @@ static void op_promise(void *ctx, uint64_t epoch)
 		l->promise_ticket = 0;
 }
 
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, sizeof zero) == 0;
-}
-
 static int op_welcome(void *ctx, const struct msg_welcome *w)
 {
 	struct remote *l = ctx;
@@ -515,8 +508,6 @@ int follower_init(struct remote *l)
 	upstream.ctx = l;
 	pending_init(l->fs->pending, &upstream, ops_answer, l->fs);
 	pending_link_up(l->fs->pending);
-	if (is_zero(id.cluster))
-		log_info("%s: a new remote mount", l->fs->store_path);
 	return 0;
 }
 
