@@ -6,6 +6,7 @@
 
 #include "fs/fs.h"
 #include "fs/ops.h"
+#include "fs/remote.h"
 #include "fs/status.h"
 
 #include <errno.h>
@@ -17,6 +18,8 @@
 enum {
 	CONTROL_DIR = 0,
 	CONTROL_CHECKPOINT,
+	CONTROL_DEMOTE,
+	CONTROL_PROMOTE,
 	CONTROL_VERSION,
 	CONTROL_STATUS,         /* in listings; the texts themselves begin at CONTROL_TEXT */
 	CONTROL_TEXT = 16,
@@ -46,6 +49,8 @@ static const struct {
 	{ ".", CONTROL_DIR, S_IFDIR | 0555 },
 	{ "..", CONTROL_DIR, S_IFDIR | 0555 },
 	{ "checkpoint", CONTROL_CHECKPOINT, S_IFREG | 0200 },
+	{ "demote", CONTROL_DEMOTE, S_IFREG | 0200 },
+	{ "promote", CONTROL_PROMOTE, S_IFREG | 0200 },
 	{ "status", CONTROL_STATUS, S_IFREG | 0444 },
 	{ "version", CONTROL_VERSION, S_IFREG | 0444 },
 };
@@ -191,9 +196,23 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 	return 0;
 }
 
-int control_write(struct fs *fs, uint64_t ino)
+int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size)
 {
-	if (ino != CONTROL_FIRST + CONTROL_CHECKPOINT)
+	char name[256];
+
+	switch (ino - CONTROL_FIRST) {
+	case CONTROL_CHECKPOINT:
+		return ops_hold_checkpoint(fs);
+	case CONTROL_PROMOTE:
+		return fs->remote != NULL ? remote_promote(fs->remote) : -EINVAL;
+	case CONTROL_DEMOTE:
+		if (fs->remote == NULL || size >= sizeof name || memchr(data, 0, size) != NULL)
+			return -EINVAL;
+		memcpy(name, data, size);
+		name[size] = '\0';
+		name[strcspn(name, "\n")] = '\0';
+		return remote_demote(fs->remote, name);
+	default:
 		return -EACCES;
-	return ops_hold_checkpoint(fs);
+	}
 }

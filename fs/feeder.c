@@ -383,17 +383,33 @@ static void op_fenced(void *ctx, uint64_t promised)
 
 static void op_park(void *ctx, bool park)
 {
-	(void)ctx, (void)park;
+	struct remote *l = ctx;
+
+	atomic_store(&l->parked, park);
+	/* The target is to have everything on its disk, which follows ours. */
+	if (park)
+		store_sync_request(l->fs->store);
+	session_wake(l->fs);
 }
 
 static void op_hand_over(void *ctx, uint64_t next)
 {
-	(void)ctx, (void)next;
+	struct item *item = remote_item(NEWS_HAND_OVER, 0, NULL, 0);
+
+	/* Without it the switch-over's time passes, and all goes on as before. */
+	if (item == NULL)
+		return;
+	item->number = next;
+	remote_push(ctx, item);
 }
 
 static void op_handed(void *ctx, const uint8_t store[16], const char *name)
 {
-	(void)ctx, (void)store, (void)name;
+	struct item *item = remote_item(NEWS_HANDED, 0, name, (uint32_t)strlen(name) + 1);
+
+	(void)store;
+	if (item != NULL)
+		remote_push(ctx, item);
 }
 
 static void op_synced(void *ctx, seq_t seq)
@@ -540,7 +556,7 @@ static void write_status(struct remote *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
-static void tick(void *ctx)
+void feeder_tick(void *ctx)
 {
 	struct remote *l = ctx;
 	net_id timer;
@@ -549,7 +565,7 @@ static void tick(void *ctx)
 	retry_all(l);
 	mark_orphans(l);
 	write_status(l);
-	(void)net_timer(l->net, TICK_NET_MS, tick, l, &timer);
+	(void)net_timer(l->net, TICK_NET_MS, feeder_tick, l, &timer);
 }
 
 /* ---- Connections ---- */
@@ -699,20 +715,30 @@ const struct net_owner feeder_owner = {
 
 struct lead {
 	struct remote *l;
-	uint64_t epoch, promised;
+	uint64_t epoch, promised, seed;
+	uint8_t cluster[16];
 };
+
+static void cluster_posted(void *ctx)
+{
+	struct lead *lead = ctx;
+
+	primary_set_cluster(lead->l->primary, lead->cluster, lead->seed);
+	free(lead);
+}
 
 static void lead_posted(void *ctx)
 {
 	struct lead *lead = ctx;
 	struct remote *l = lead->l;
 
+	primary_set_cluster(l->primary, lead->cluster, lead->seed);
 	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
 	free(lead);
-	tick(l);
+	pump(l);
 }
 
-void feeder_lead(struct remote *l)
+static void post_lead(struct remote *l, void (*fn)(void *ctx))
 {
 	struct lead *lead = malloc(sizeof *lead);
 	struct store_identity id;
@@ -720,9 +746,98 @@ void feeder_lead(struct remote *l)
 	if (lead == NULL)
 		return;
 	store_identity(l->fs->store, &id);
-	*lead = (struct lead){ l, store_epoch(l->fs->store), id.promised_epoch };
-	if (net_post(l->net, lead_posted, lead) < 0)
+	*lead = (struct lead){ .l = l, .epoch = store_epoch(l->fs->store), .promised = id.promised_epoch,
+			       .seed = store_hash_seed(l->fs->store) };
+	memcpy(lead->cluster, id.cluster, sizeof lead->cluster);
+	if (net_post(l->net, fn, lead) < 0)
 		free(lead);
+}
+
+void feeder_lead(struct remote *l)
+{
+	post_lead(l, lead_posted);
+}
+
+void feeder_cluster(struct remote *l)
+{
+	post_lead(l, cluster_posted);
+}
+
+static void handed_posted(void *ctx)
+{
+	struct remote *l = ctx;
+
+	primary_handed(l->primary, now_ms());
+	pump(l);
+}
+
+void feeder_handed(struct remote *l)
+{
+	(void)net_post(l->net, handed_posted, l);
+}
+
+struct name_post {
+	struct remote *l;
+	char name[MSG_NAME_MAX + 1];
+};
+
+static void off_posted(void *ctx)
+{
+	struct name_post *p = ctx;
+
+	primary_off(p->l->primary, "no longer the primary", p->name);
+	free(p);
+}
+
+/* The remote mount of this name; without one, that which has applied most. */
+static bool choose(struct remote *l, const char *name, struct primary_peer_status *ret)
+{
+	struct primary_peer_status st;
+	bool found = false;
+
+	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
+		if (st.state == PEER_STREAMS && (name[0] == '\0' || strcmp(st.name, name) == 0) &&
+		    (!found || st.applied > ret->applied)) {
+			*ret = st;
+			found = true;
+		}
+	return found;
+}
+
+static void switch_posted(void *ctx)
+{
+	struct name_post *p = ctx;
+	struct primary_peer_status st;
+	int r = choose(p->l, p->name, &st) ? primary_switch(p->l->primary, st.store, now_ms()) : -ENOENT;
+
+	if (r < 0)
+		log_error("%s: not handed over%s%s: %s", p->l->fs->store_path, p->name[0] != '\0' ? " to " : "", p->name,
+			  r == -ENOENT ? "no such remote mount follows" : strerror(-r));
+	else
+		pump(p->l);
+	free(p);
+}
+
+static void post_name(struct remote *l, void (*fn)(void *ctx), const char *name)
+{
+	struct name_post *p = malloc(sizeof *p);
+
+	if (p == NULL)
+		return;
+	p->l = l;
+	snprintf(p->name, sizeof p->name, "%s", name);
+	if (net_post(l->net, fn, p) < 0)
+		free(p);
+}
+
+void feeder_off(struct remote *l, const char *who)
+{
+	post_name(l, off_posted, who);
+}
+
+void feeder_switch(struct remote *l, const char *name)
+{
+	post_name(l, switch_posted, name);
 }
 
 struct result {
@@ -810,7 +925,6 @@ int feeder_init(struct remote *l)
 		.switch_wait_ms = 10000,
 	};
 
-	memcpy(o.cluster, l->cluster, sizeof o.cluster);
 	memcpy(o.store, l->store, sizeof o.store);
 	l->record = malloc(REC_MAX);
 	l->change = malloc(CHANGE_MAX);

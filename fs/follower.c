@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define TICK_MS    50
+#define REDIAL_FAILURES 3u      /* lost connections in a row to another machine than --from names */
 #define DIFF_STEPS 8u           /* between two requests; one takes about 100 us */
 
 /* What nobody else has is being written to a file beside the store, by a thread. */
@@ -325,6 +327,7 @@ static int op_welcome(void *ctx, const struct msg_welcome *w)
 	struct remote *l = ctx;
 	struct store *s = l->fs->store;
 	struct store_identity id;
+	int r;
 
 	store_identity(s, &id);
 	if (id.role == STORE_REPLICA && memcmp(id.cluster, w->cluster, 16) == 0 &&
@@ -336,7 +339,10 @@ static int op_welcome(void *ctx, const struct msg_welcome *w)
 	/* With nothing to lose, it is filled at once, and is no state of anything until the end. */
 	if (store_seq(s) == 0 && w->decision != WELCOME_STREAM)
 		id.incomplete = true;
-	return store_put_identity(s, &id);
+	r = store_put_identity(s, &id);
+	if (r == 0)
+		feeder_cluster(l);
+	return r;
 }
 
 static uint32_t op_locks(void *ctx, uint8_t *buf, uint32_t max)
@@ -351,30 +357,105 @@ static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a
 	const struct call_result res = { .error = a->error, .number = a->number };
 
 	/* Interrupted or timed out ones have left already. */
-	(void)pending_complete(l->fs->pending, cookie, &res);
+	(void)pending_complete(l->pending, cookie, &res);
 }
 
-/* Nobody is fed by a remote mount in this version, and none becomes the primary while it runs. */
+/* Nobody is fed by a remote mount in this version. */
 static void op_forwarded(void *ctx, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
 			 const struct replica_answer *a)
 {
 	(void)ctx, (void)client, (void)session, (void)request, (void)token, (void)a;
 }
 
+/* This is the primary now, and what programs here had asked the old one is still to be settled. */
 static void op_run(void *ctx, uint64_t client, uint64_t request, uint64_t low, const uint8_t *bytes, uint32_t len)
 {
-	(void)ctx, (void)client, (void)request, (void)low, (void)bytes, (void)len;
+	struct item *item = remote_item(NEWS_RUN, 0, bytes, len);
+
+	(void)low;
+	if (item == NULL)
+		return;
+	item->run = (struct primary_run){ .client = client, .request = request, .bytes = item->bytes, .len = len };
+	remote_push(ctx, item);
 }
 
 static void op_lead(void *ctx, uint64_t epoch)
 {
-	(void)ctx, (void)epoch;
+	struct remote *l = ctx;
+	struct store_identity id;
+
+	store_identity(l->fs->store, &id);
+	id.role = STORE_PRIMARY;
+	id.promised_epoch = max_u64(id.promised_epoch, epoch);
+	l->lead_epoch = epoch;
+	if (store_set_identity(l->fs->store, &id, &l->lead_ticket) < 0)
+		l->lead_ticket = 0;
+}
+
+/* The promise and the role are on disk. A crash from here on: the store is opened as a primary below its promise, and begins
+ * the epoch then (O10). */
+static void begin_to_lead(struct remote *l)
+{
+	int r = keys_begin_epoch(l->fs->keys, l->lead_epoch);
+
+	if (r == -EAGAIN)
+		return;
+	l->lead_ticket = 0;
+	if (r < 0) {
+		log_error("%s: cannot become the primary: %s", l->fs->store_path, *err_last() != '\0' ? err_last() : strerror(-r));
+		return;
+	}
+	l->leads = true;
+	l->fs->pending = NULL;
+	if (l->dialer != 0)
+		(void)net_undial(l->net, l->dialer);
+	l->dialer = 0;
+	remote_read_history(l);
+	replica_led(l->replica, l->lead_epoch, store_seq(l->fs->store), now_ms());
+	feeder_lead(l);
+	/* Orphans that the old primary had not marked yet. */
+	reaper_start(l->fs);
+	log_info("%s: the primary of epoch %llu", l->fs->store_path, (unsigned long long)l->lead_epoch);
+}
+
+int follower_promote(struct remote *l)
+{
+	return replica_promote(l->replica, now_ms());
+}
+
+void follower_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+{
+	const struct replica_answer a = { .error = res->error, .seq = res->seq, .number = res->number };
+
+	replica_local_result(l->replica, run->client, run->request, &a);
+}
+
+/* Connect to another address from now on. */
+static int redial(struct remote *l, const char *address)
+{
+	net_id dialer;
+	int r = net_dial(l->net, address, &dialer);
+
+	if (r < 0)
+		return r;
+	if (l->dialer != 0)
+		(void)net_undial(l->net, l->dialer);
+	l->dialer = dialer;
+	l->failures = 0;
+	snprintf(l->address, sizeof l->address, "%s", address);
+	return 0;
 }
 
 static void op_elsewhere(void *ctx, const char *name)
 {
-	(void)ctx;
-	log_warn("the machine that --from names is not the primary%s%s", name[0] != '\0' ? "; it says that is " : "", name);
+	struct remote *l = ctx;
+
+	/* Without a port or a path it is no address. */
+	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0)
+		return;
+	log_info("%s is not the primary: following %s", l->address, name);
+	if (redial(l, name) < 0)
+		log_warn("%s: %s", name, err_last());
 }
 
 static void op_note(void *ctx, const char *text)
@@ -426,6 +507,7 @@ int follower_item(struct remote *l, struct item *item)
 	switch (item->kind) {
 	case NEWS_OPENED:
 		l->link = item->id;
+		l->failures = 0;
 		(void)replica_opened(l->replica, item->id, now_ms());
 		return 0;
 	case NEWS_FRAME:
@@ -433,7 +515,7 @@ int follower_item(struct remote *l, struct item *item)
 		if (r == -EAGAIN)
 			return r;
 		if (r < 0 && l->link == item->id) {
-			log_warn("the primary sends what cannot be: %s", err_last());
+			log_warn("%s: %s", l->address, err_last());
 			(void)net_close(l->net, item->id, WIRE_E_PROTOCOL, err_last());
 		}
 		return 0;
@@ -444,6 +526,9 @@ int follower_item(struct remote *l, struct item *item)
 		replica_closed(l->replica, item->id, now_ms());
 		if (l->link == item->id)
 			l->link = 0;
+		/* Whom we were told to follow is gone: who told us may know more. */
+		if (++l->failures >= REDIAL_FAILURES && l->fs->options->from != NULL && strcmp(l->address, l->fs->options->from) != 0)
+			(void)redial(l, l->fs->options->from);
 		return 0;
 	}
 }
@@ -453,7 +538,15 @@ bool follower_step(struct remote *l)
 	struct store *s = l->fs->store;
 	seq_t durable = store_durable_seq(s);
 	int64_t now = remote_now_ms();
+	struct replica_status st;
 	bool more = false;
+
+	/* What somebody made durable on the primary is to be so here, soon: others may wait for that. */
+	replica_status(l->replica, (uint64_t)now, &st);
+	if (min_u64(st.primary_durable, st.applied) > max_u64(durable, l->sync_asked) && !store_rebasing(s)) {
+		l->sync_asked = store_seq(s);
+		store_sync_request(s);
+	}
 
 	if (durable != l->told_durable && !store_rebasing(s)) {
 		l->told_durable = durable;
@@ -463,6 +556,8 @@ bool follower_step(struct remote *l)
 		l->promise_ticket = 0;
 		replica_promised(l->replica, l->promise_epoch);
 	}
+	if (l->lead_ticket != 0 && store_identity_durable(s) >= l->lead_ticket)
+		begin_to_lead(l);
 	if (l->aside != NULL)
 		look_at_aside(l);
 	if (l->diff != NULL)
@@ -473,8 +568,35 @@ bool follower_step(struct remote *l)
 	}
 	while (replica_pump(l->replica, (uint64_t)now))
 		;
-	pending_push(l->fs->pending);
+	pending_push(l->pending);
 	return more;
+}
+
+/* Where others can reach it; for who does not listen, the name of the machine. */
+static void own_name(const struct options *o, char *name, size_t size)
+{
+	char host[HOST_NAME_MAX + 1] = "";
+	struct net_address a;
+	const char *where;
+	bool brackets;
+
+	(void)gethostname(host, sizeof host - 1);
+	if (o->listen == NULL || net_address_parse(o->listen, true, &a) < 0) {
+		snprintf(name, size, "%s", host);
+		return;
+	}
+	where = a.host[0] != '\0' ? a.host : host;
+	brackets = !a.local && strchr(where, ':') != NULL;
+	snprintf(name, size, "%s%s%s%s%s", brackets ? "[" : "", where, brackets ? "]" : "", a.local ? "" : ":",
+		 a.local ? "" : a.port);
+}
+
+int follower_follow(struct remote *l, const char *address)
+{
+	/* Told by a peer: a name without a port is no address. */
+	if (address != l->fs->options->from && strpbrk(address, ":/") == NULL)
+		return err_set(EINVAL, "it does not say where it can be reached");
+	return strlen(address) < sizeof l->address ? redial(l, address) : err_set(ENAMETOOLONG, "too long an address");
 }
 
 int follower_init(struct remote *l)
@@ -482,7 +604,7 @@ int follower_init(struct remote *l)
 	const struct options *o = l->fs->options;
 	struct store *s = l->fs->store;
 	struct store_identity id;
-	char name[MSG_NAME_MAX + 1];
+	char name[512];
 	struct replica_options ro = {
 		.client = l->client,
 		.version = MSG_VERSION,
@@ -497,17 +619,21 @@ int follower_init(struct remote *l)
 	memcpy(ro.store, l->store, sizeof ro.store);
 	if (id.incomplete)
 		ro.flags |= HELLO_INCOMPLETE;
-	if (gethostname(name, sizeof name) < 0)
-		name[0] = '\0';
-	name[sizeof name - 1] = '\0';
+	own_name(o, name, sizeof name);
+	name[MSG_NAME_MAX] = '\0';
 	l->told_durable = store_durable_seq(s);
 	l->replica = replica_new(&ro, &engine_ops, l, store_epoch(s), store_seq(s), l->told_durable, id.promised_epoch);
-	l->fs->pending = calloc(1, sizeof *l->fs->pending);
-	if (l->replica == NULL || l->fs->pending == NULL)
+	if (l->pending == NULL) {
+		l->pending = calloc(1, sizeof *l->pending);
+		if (l->pending == NULL)
+			return -ENOMEM;
+		upstream.ctx = l;
+		pending_init(l->pending, &upstream, ops_answer, l->fs);
+		pending_link_up(l->pending);
+	}
+	if (l->replica == NULL)
 		return -ENOMEM;
-	upstream.ctx = l;
-	pending_init(l->fs->pending, &upstream, ops_answer, l->fs);
-	pending_link_up(l->fs->pending);
+	l->fs->pending = l->pending;
 	return 0;
 }
 
@@ -522,9 +648,10 @@ void follower_release(struct remote *l)
 		diff_end(l);
 	replica_free(l->replica);
 	l->replica = NULL;
-	if (l->fs->pending != NULL) {
-		pending_release(l->fs->pending);
-		free(l->fs->pending);
-		l->fs->pending = NULL;
+	l->fs->pending = NULL;
+	if (l->pending != NULL) {
+		pending_release(l->pending);
+		free(l->pending);
+		l->pending = NULL;
 	}
 }

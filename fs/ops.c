@@ -273,6 +273,10 @@ void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 		send_call(fs, req, c, reply);
 		return;
 	}
+	if (remote_parks(fs->remote)) {
+		ops_error(fs, req, -EAGAIN);
+		return;
+	}
 	call_run(fs->keys, c, &res);
 	if (res.stale)
 		forget_attr(fs, c->ino);

@@ -65,10 +65,10 @@ static enum call_op write_op(const struct fs *fs, const struct fuse_file_info *f
 	return (fi->flags & O_APPEND) != 0 && fs->shared != NULL ? CALL_APPEND : CALL_WRITE;
 }
 
-static void write_control(fuse_req_t req, uint64_t ino, size_t size)
+static void write_control(fuse_req_t req, uint64_t ino, const char *data, size_t size)
 {
 	struct fs *fs = ops_fs(req);
-	int r = control_write(fs, ino);
+	int r = control_write(fs, ino, data, size);
 
 	if (r < 0)
 		ops_error(fs, req, r);
@@ -83,13 +83,13 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 	const struct fuse_write_in *in = (const void *)(fs->request + 1);
 	struct call c;
 
-	if (control_owns(ino)) {
-		write_control(req, ino, size);
-		return;
-	}
 	/* libfuse has checked nothing: data must lie within the request. */
 	if (size > FS_WRITE_MAX || sizeof *fs->request + sizeof *in + size > fs->request->len) {
 		fuse_reply_err(req, EIO);
+		return;
+	}
+	if (control_owns(ino)) {
+		write_control(req, ino, data, size);
 		return;
 	}
 	if (size == 0) {

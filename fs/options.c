@@ -436,15 +436,13 @@ static int option_letters(struct options *o, int argc, char **argv, int *i)
 /* What does not go together. */
 static int check_remote(const struct options *o)
 {
-	if (o->listen != NULL && o->from != NULL)
-		return usage("listen", "not together with from: a remote mount feeds no others in this version");
 	if (o->key_file != NULL && o->listen == NULL && o->from == NULL)
 		return usage("key-file", "needs listen or from");
 	if (o->replace && o->from == NULL)
 		return usage("replace", "needs from");
 	if ((o->listen != NULL || o->from != NULL) && o->writeback)
 		return usage("writeback", "not with listen or from: the kernel would not see changes made elsewhere");
-	if (o->listen != NULL && o->read_only)
+	if (o->listen != NULL && o->from == NULL && o->read_only)
 		return usage("listen", "not with ro: a primary writes");
 	return 0;
 }

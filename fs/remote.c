@@ -178,7 +178,8 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
 		return;
 	feed_add(&l->feed, rec, len);
 	atomic_fetch_add_explicit(&l->change_bytes, len, memory_order_relaxed);
-	own = get_le64(rec + REC_CLIENT) == l->client;
+	/* Calls that were left over when a remote mount became the primary are of programs here, too. */
+	own = get_le64(rec + REC_CLIENT) == (l->leads ? 0 : l->client) || get_le64(rec + REC_CLIENT) == l->client;
 	/* What a local program did on a primary concerns the epoch only, which no call changes. */
 	if (!(l->leads && own && get_le16(rec + REC_TYPE) != CHANGE_EPOCH) &&
 	    change_events_of_record(&events, rec, len) == 0)
@@ -247,7 +248,10 @@ static bool run_next(struct remote *l)
 	if (r != 0)
 		res.seq = store_seq(l->fs->store);
 	item = take(l, &l->runs);
-	feeder_result(l, &item->run, &res);
+	if (item->id != 0)
+		feeder_result(l, &item->run, &res);
+	else
+		follower_result(l, &item->run, &res);
 	free(item);
 	return true;
 }
@@ -275,9 +279,36 @@ static void mark(struct remote *l, uint64_t ino)
 		reaper_add(l->fs, ino);
 }
 
+static void hand_over(struct remote *l, uint64_t next)
+{
+	struct store_identity id;
+
+	store_identity(l->fs->store, &id);
+	id.role = STORE_REPLICA;
+	id.promised_epoch = max_u64(id.promised_epoch, next);
+	if (store_set_identity(l->fs->store, &id, &l->hand_ticket) < 0)
+		l->hand_ticket = 0;
+}
+
+/* Another one is the primary: follow it. */
+static void handed(struct remote *l, const char *name)
+{
+	l->leads = false;
+	log_info("%s: %s is the primary now", l->fs->store_path, name[0] != '\0' ? name : "another machine");
+	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
+		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
+	atomic_store(&l->parked, false);
+}
+
 static int handle(struct remote *l, struct item *item)
 {
 	switch (item->kind) {
+	case NEWS_HAND_OVER:
+		hand_over(l, item->number);
+		return 0;
+	case NEWS_HANDED:
+		handed(l, (const char *)item->bytes);
+		return 0;
 	case NEWS_MARK:
 		mark(l, item->number);
 		return 0;
@@ -313,9 +344,35 @@ bool remote_step(struct remote *l)
 	want = atomic_load(&l->want_checkpoint);
 	if (want != 0 && (store_checkpoint_seq(l->fs->store) + 1 >= want || store_checkpoint(l->fs->store) == 0))
 		(void)atomic_compare_exchange_strong(&l->want_checkpoint, &want, 0);
+	if (l->hand_ticket != 0 && store_identity_durable(l->fs->store) >= l->hand_ticket) {
+		l->hand_ticket = 0;
+		feeder_handed(l);
+	}
 	if (l->replica != NULL)
 		more = follower_step(l) || more;
 	return more;
+}
+
+bool remote_parks(const struct remote *l)
+{
+	return l != NULL && atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed);
+}
+
+int remote_promote(struct remote *l)
+{
+	int r = l->leads || l->replica == NULL ? err_set(EINVAL, "this is the primary") : follower_promote(l);
+
+	if (r < 0)
+		log_error("%s: not promoted: %s", l->fs->store_path, err_last());
+	return r;
+}
+
+int remote_demote(struct remote *l, const char *name)
+{
+	if (!l->leads)
+		return -EINVAL;
+	feeder_switch(l, name);
+	return 0;
 }
 
 bool remote_leads(const struct remote *l)
@@ -491,7 +548,6 @@ static int lead(struct remote *l)
 	}
 	if (r < 0)
 		log_error("%s: cannot become a primary: %s", l->fs->store_path, *err_last() != '\0' ? err_last() : strerror(-r));
-	memcpy(l->cluster, id.cluster, sizeof l->cluster);
 	return r;
 }
 
@@ -518,19 +574,22 @@ static int start_net(struct remote *l)
 {
 	struct net_options no = { .keys = l->ring };
 	struct net_owner owner = feeder_owner;
-	const char *what = l->leads ? l->fs->options->listen : l->fs->options->from;
+	const char *listen = l->fs->options->listen, *what = listen;
 	int r;
 
 	owner.ctx = l;
 	r = net_start(&no, &owner, &l->net);
-	if (r == 0 && l->leads) {
+	if (r == 0)
+		r = net_post(l->net, feeder_tick, l);
+	if (r == 0 && l->leads)
 		feeder_lead(l);
-		r = net_listen(l->net, what, NULL);
-	}
+	else if (r == 0)
+		feeder_cluster(l);
+	if (r == 0 && listen != NULL)
+		r = net_listen(l->net, listen, NULL);
 	if (r == 0 && !l->leads) {
-		net_id dialer;
-
-		r = net_dial(l->net, what, &dialer);
+		what = l->fs->options->from;
+		r = follower_follow(l, what);
 	}
 	if (r < 0)
 		log_error("%s: %s", what, *err_last() != '\0' ? err_last() : strerror(-r));
@@ -600,7 +659,8 @@ int remote_start(struct remote *l)
 	r = l->leads ? lead(l) : check_follower(l);
 	if (r < 0)
 		return r;
-	if (!l->leads && (r = store_random(s, &l->client, sizeof l->client)) < 0)
+	r = store_random(s, &l->client, sizeof l->client);
+	if (r < 0)
 		return r;
 	r = feed_init(&l->feed, o->keep_bytes != 0 ? o->keep_bytes : FEED_SIZE, (uint64_t)o->keep_s * 1000000000u, store_seq(s) + 1);
 	if (r == 0) {

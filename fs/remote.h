@@ -43,6 +43,12 @@ void remote_progress(struct remote *l);
 /* The kernel knows nothing (any more) of this inode, which has no name: what is to become of it is known elsewhere. */
 void remote_orphan(struct remote *l, uint64_t ino);
 bool remote_leads(const struct remote *l);
+/* Changes wait a moment: the primary is being handed over. */
+bool remote_parks(const struct remote *l);
+/* `promote` and `demote`: begin; the role in status tells when it is done. name: of the remote mount that is to be the
+ * primary, or "". 0; -EBUSY, -EINVAL: not possible, see the log. */
+int remote_promote(struct remote *l);
+int remote_demote(struct remote *l, const char *name);
 
 /* Lines for status. Returns the length. */
 size_t remote_status(struct remote *l, char *buf, size_t size);

@@ -30,7 +30,7 @@
 #define TICK_NET_MS   200u
 #define STATUS_MAX    8192u
 
-enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED };
+enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED };
 
 /* Something for the request thread. */
 struct item {
@@ -59,15 +59,16 @@ struct orphan {
 
 struct remote {
 	struct fs *fs;                  /* [C] */
-	bool leads;                     /* [C] a primary; else a remote mount */
+	bool leads;                     /* [R] a primary; else a remote mount */
 	struct keyring *ring;           /* [C] or NULL */
 	struct net *net;                /* [C] */
 	struct notify *notify;          /* [C] once attached */
 	struct fs_shared shared;        /* [C] */
 	struct feed feed;               /* [C] its fields look after themselves */
 	bool feeds;                     /* [R] the feed is there */
-	uint8_t cluster[16], store[16]; /* [C] of a primary */
-	uint64_t client;                /* [C] of a remote mount: random */
+	uint8_t store[16];              /* [C] */
+	uint64_t client;                /* [C] random */
+	atomic_bool parked;             /* [A] changes wait: the primary is being handed over */
 
 	pthread_mutex_t lock;
 	struct queue inbox, runs;       /* [L] */
@@ -96,16 +97,21 @@ struct remote {
 
 	/* follower.c */
 	struct replica *replica;        /* [R] */
-	net_id link;                    /* [R] as the follower knows it */
+	struct pending *pending;        /* [R] */
+	net_id dialer, link;            /* [R] as the follower knows it */
+	char address[300];              /* [R] that is dialed */
+	unsigned failures;              /* [R] connections lost in a row, none opened */
 	uint64_t cookie;                /* [R] */
 	struct diff_target *diff;       /* [R] or NULL */
 	bool diff_direct, diff_applied; /* [R] */
 	struct queue stuck;             /* [R] frames that could not be taken yet */
 	uint64_t promise_ticket, promise_epoch; /* [R] being made durable; 0: none */
 	uint64_t complete_ticket;       /* [R] `incomplete` being cleared */
+	uint64_t lead_ticket, lead_epoch;       /* [R] becoming the primary; 0: not */
+	uint64_t hand_ticket;           /* [R] giving that up; 0: not */
 	struct aside *aside;            /* [R] or NULL */
 	int64_t ticked_ms;              /* [R] */
-	seq_t told_durable;             /* [R] */
+	seq_t told_durable, sync_asked; /* [R] */
 	bool reached;                   /* [R] the first time that changes streamed */
 	bool space_logged;              /* [R] */
 };
@@ -133,9 +139,19 @@ void remote_history(struct remote *l, struct history *ret);
 
 /* feeder.c */
 int feeder_init(struct remote *l);
+/* For net_post(), once. */
+void feeder_tick(void *l);
 void feeder_release(struct remote *l);
 /* Request thread: be the primary of the epoch in force from now on. */
 void feeder_lead(struct remote *l);
+/* Request thread: the cluster is known. */
+void feeder_cluster(struct remote *l);
+/* Request thread: that this store is no primary any more is on disk. */
+void feeder_handed(struct remote *l);
+/* Request thread: be nobody's primary (who: the one who is, for those who ask). */
+void feeder_off(struct remote *l, const char *who);
+/* Request thread: hand over to the remote mount of that name, or to the one that has most; told in the log. */
+void feeder_switch(struct remote *l, const char *name);
 /* [any] There is something new to send. */
 void feeder_kick(struct remote *l);
 /* Request thread. */
@@ -145,9 +161,15 @@ extern const struct net_owner feeder_owner;
 
 /* follower.c */
 int follower_init(struct remote *l);
+/* Be a remote mount of that primary from now on. */
+int follower_follow(struct remote *l, const char *address);
+/* Become the primary. -EBUSY, with a text. */
+int follower_promote(struct remote *l);
 void follower_release(struct remote *l);
 /* 0; -EAGAIN: not now. */
 int follower_item(struct remote *l, struct item *item);
+/* What a call that was left over from following resulted in. */
+void follower_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
 /* True: there is more to do. */
 bool follower_step(struct remote *l);
 

@@ -112,7 +112,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 		break;
 	case 6:
 		if (control_owns(ino))
-			(void)control_write(fs, ino);
+			(void)control_write(fs, ino, "x", 1);
 		break;
 	default:
 		if (control_entry(in_u8(in) % 8, &text, &st))
