@@ -79,6 +79,8 @@ struct net_owner {
 	void (*closed)(void *ctx, net_id id, const struct net_end *end);
 	/* A line for the log that concerns no link (out of descriptors...). May be NULL. */
 	void (*note)(void *ctx, const char *text);
+	/* net_poke() was called. May be NULL. */
+	void (*poked)(void *ctx);
 };
 
 /* Tests bring clocks and resolvers of their own. NULL: the real ones. */
@@ -160,6 +162,9 @@ int net_resume(struct net *net, net_id id);
 
 /* Run fn(ctx) on the net thread, in order; -ESHUTDOWN once it stops, and then fn is never called. */
 int net_post(struct net *net, void (*fn)(void *ctx), void *ctx);
+/* Have poked() called on the net thread, once for all pokes before it begins: what was stored before the poke is seen by
+ * it. Costs no memory; for a producer that says "there is more" very often. Lost only if the net stops. */
+void net_poke(struct net *net);
 /* Run fn(ctx) on the net thread once, not before delay_ms are over. */
 int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret);
 /* 0: it will not run. -ENOENT: it has run, or (called from another thread) may be running. Timers that are left are

@@ -175,6 +175,7 @@ struct net {
 	pthread_mutex_t lock;           /* what is marked (L); never held over a system call, TLS or a callback */
 	bool stop, asleep;              /* (L) */
 	atomic_bool news;               /* set under the lock: there is something in the lists below */
+	atomic_bool poked;              /* poked() is due */
 	struct post *posts, **posts_end;        /* (L) */
 	struct owner_timer *timers;     /* (L), the first due first */
 	struct link *news_links;        /* (L) links that somebody did something to */

@@ -238,11 +238,22 @@ static void side_note(void *ctx, const char *text)
 	done(s);
 }
 
+static void side_poked(void *ctx)
+{
+	struct side *s = ctx;
+
+	(void)pthread_mutex_lock(&s->lock);
+	atomic_store(&s->consumed, atomic_load(&s->produced));
+	(void)atomic_fetch_add(&s->pokes, 1);
+	done(s);
+}
+
 struct side *side_new(const struct net_options *o)
 {
 	const struct net_options none = { 0 };
 	struct side *s = calloc(1, sizeof *s);
-	struct net_owner owner = { s, side_accepted, side_opened, side_frame, side_writable, side_closed, side_note };
+	struct net_owner owner = { s, side_accepted, side_opened, side_frame, side_writable, side_closed, side_note,
+				   side_poked };
 
 	check(s != NULL);
 	(void)pthread_mutex_init(&s->lock, NULL);

@@ -37,6 +37,7 @@ struct side {
 	unsigned count, opened, closed, notes;
 	unsigned accepted_now, accepted_most;   /* told of and neither open nor closed */
 	uint64_t frames;
+	atomic_ullong produced, consumed, pokes;        /* by pokes: poked() consumes what was produced before */
 	/* How it behaves. */
 	bool echo;
 	bool pause_on_open;
