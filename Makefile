@@ -92,7 +92,7 @@ FS_SRC   := $(wildcard fs/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
-HELP_SRC := $(wildcard tests/mount/helpers/*.c)
+HELP_SRC := $(wildcard tests/mount/helpers/*.c tests/remote/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
@@ -109,7 +109,7 @@ UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
-HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
+HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SRC))))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -221,10 +221,15 @@ $(CRASH_DISK): tests/crash/disk/crashdisk.c $(LIB)
 		$(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
-$(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
-	@mkdir -p $(@D)
-	$(say) CC $<
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+define helper_recipe
+@mkdir -p $(@D)
+$(say) CC $<
+$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+endef
+$(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
+	$(helper_recipe)
+$(B)/tests/helpers/%: tests/remote/%.c $(B)/flags
+	$(helper_recipe)
 
 # Loaded into the daemon by the fault tests; never sanitized either.
 FAULT_SO := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(FAULT_SO_SRC))
