@@ -22,6 +22,7 @@
 #include <openssl/ssl.h>
 
 #define SCRATCH_BYTES (64u << 10)       /* one read, one write */
+#define TLS_RECORD    16384u            /* TLS sends no more at once, so no more is gathered for it */
 #define TURN_BYTES    (256u << 10)      /* one link's share before the others get theirs */
 #define HEARD_BYTES   4096u             /* of an unfinished frame count as a sign of life; fewer do not */
 #define DEAD_MS_MAX   60000u            /* whatever the peer's hello says of its pings */
