@@ -356,7 +356,7 @@ void side_send(struct side *s, net_id id, uint16_t type, const void *payload, ui
 
 struct net_options quick(const struct keyring *keys)
 {
-	return (struct net_options){ .keys = keys, .ping_ms = 50, .dead_ms = 1000, .handshake_ms = 2000, .linger_ms = 300,
+	return (struct net_options){ .keys = keys, .ping_ms = 50, .dead_ms = 20000, .handshake_ms = 20000, .linger_ms = 300,
 				     .retry_min_ms = 10, .retry_max_ms = 100 };
 }
 

@@ -466,6 +466,7 @@ static void flood(const struct keyring *keys)
 	int r;
 
 	o.out_max = 1u << 20;
+	o.dead_ms = 2000;
 	a = side_new(&o);
 	b = side_new(&o);
 	a->pause_on_open = true;
@@ -550,11 +551,14 @@ static void test_netpeer__half_open(void **state)
 	(void)state;
 	for (int keyed = 0; keyed < 2; keyed++) {
 		struct net_options o = quick(keyed ? ring : NULL);
-		struct side *a = side_new(&o), *b = side_new(&o);
+		struct side *a, *b;
 		struct relay *r;
 		char address[64];
 		struct seen l;
 
+		o.dead_ms = 1000;
+		a = side_new(&o);
+		b = side_new(&o);
 		side_listen(a, "127.0.0.1:0");
 		r = relay_new(a->port);
 		(void)snprintf(address, sizeof address, "127.0.0.1:%u", r->port);
