@@ -93,7 +93,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
 SIM_SRC  := $(wildcard tests/sim/*.c)
-HELP_SRC := $(wildcard tests/mount/helpers/*.c)
+HELP_SRC := $(wildcard tests/mount/helpers/*.c tests/remote/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
@@ -112,7 +112,7 @@ CRASH_PROGRAM   := $(B)/tests/crash/crash
 SIM_PROGRAM     := $(B)/tests/sim/sim
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 LOOP_PROGRAM    := $(B)/tests/mount/loop/msyncfs
-HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
+HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SRC))))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -249,10 +249,15 @@ $(LOOP_PROGRAM): $(B)/tests/mount/loop/loop.o $(call obj,$(FS_SRC)) $(LIB)
 		-o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
-$(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
-	@mkdir -p $(@D)
-	$(say) CC $<
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+define helper_recipe
+@mkdir -p $(@D)
+$(say) CC $<
+$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+endef
+$(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
+	$(helper_recipe)
+$(B)/tests/helpers/%: tests/remote/%.c $(B)/flags
+	$(helper_recipe)
 
 # Loaded into the daemon by the fault tests; never sanitized either.
 FAULT_SO := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(FAULT_SO_SRC))

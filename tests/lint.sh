@@ -74,7 +74,7 @@ if have mandoc && ((${#manuals[@]})); then
 fi
 if have cppcheck; then
 	cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability \
-		--suppress=missingIncludeSystem --suppress=unknownMacro -D_GNU_SOURCE -I. core fs tests/mount/helpers || fail cppcheck
+		--suppress=missingIncludeSystem --suppress=unknownMacro -D_GNU_SOURCE -I. core fs tests/mount/helpers tests/remote || fail cppcheck
 fi
 if have clang-tidy; then
 	checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling'

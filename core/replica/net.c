@@ -455,6 +455,15 @@ int net_post(struct net *net, void (*fn)(void *ctx), void *ctx)
 	return 0;
 }
 
+/* The flag is taken back before poked() is called, so a poke during the call leads to another one. */
+void net_poke(struct net *net)
+{
+	if (atomic_exchange(&net->poked, true))
+		return;
+	net_lock(net);
+	net_unlock_wake(net);
+}
+
 int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret)
 {
 	struct owner_timer *t = malloc(sizeof *t), **p;
@@ -556,6 +565,8 @@ static bool take_news(struct net *net)
 		p->fn(p->ctx);
 		free(p);
 	}
+	if (atomic_exchange(&net->poked, false) && net->owner.poked)
+		net->owner.poked(net->owner.ctx);
 	return stop;
 }
 

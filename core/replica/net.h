@@ -17,8 +17,9 @@
  * so a stale one does no harm: it gives -ENOTCONN. A dialer that lost its link tries again with a new id, after 0.1 s
  * to 5 s; frames that were queued on the old one are gone: what must arrive is the business of the protocol above.
  *
- * What a peer can cost: before opened, at most `handshakes_max` links with a deadline and WIRE_HELLO_MAX bytes each; after it,
- * one frame (memory grows only as its bytes arrive) and 64 KiB of input; output is bounded by `out_max`.
+ * What a peer can cost: before opened, at most `handshakes_max` links with a deadline and WIRE_HELLO_MAX bytes each; after
+ * it, one frame (memory grows only as its bytes arrive) and 64 KiB of input; output is bounded by `out_max`. Callbacks for
+ * links that never open come as fast as somebody connects: an owner that logs them limits its lines.
  */
 #ifndef MSYNCFS_NET_H
 #define MSYNCFS_NET_H
@@ -79,6 +80,8 @@ struct net_owner {
 	void (*closed)(void *ctx, net_id id, const struct net_end *end);
 	/* A line for the log that concerns no link (out of descriptors...). May be NULL. */
 	void (*note)(void *ctx, const char *text);
+	/* net_poke() was called. May be NULL. */
+	void (*poked)(void *ctx);
 };
 
 /* Tests bring clocks and resolvers of their own. NULL: the real ones. */
@@ -102,7 +105,7 @@ struct net_options {
 	uint32_t links_max;             /* 4096 that came in */
 	uint32_t handshakes_max;        /* 64 of them unfinished; at most 256 */
 	uint32_t out_max;               /* 8 MiB queued on a link before -EAGAIN */
-	uint32_t spin_us;               /* 0: how long to look around for news before sleeping, if the last sleep was as short */
+	uint32_t spin_us;               /* 0: look around for news that long before sleeping, if the last sleep was as short */
 	uint32_t rekey_writes;          /* 4194304: TLS writes on a link before its sending keys are renewed */
 	struct net_ops ops;
 };
@@ -151,8 +154,8 @@ int net_send(struct net *net, net_id id, uint16_t type, uint16_t flags, const vo
 /* Close: what is queued still goes out, for at most linger_ms, then an error frame with code and text (WIRE_E_CLOSED: all
  * is well). No frame is delivered after this was called on the net thread; from another, one may be under way. */
 int net_close(struct net *net, net_id id, uint16_t code, const char *text);
-/* While paused, nothing is read from the link, and the peer's queue fills up. The peer is not taken for dead meanwhile, nor
- * are we by it; its death is noticed after net_resume() only. Counts as net_close() does for frames under way. */
+/* While paused, nothing is read from the link, and the peer's queue fills up. The peer is not taken for dead meanwhile,
+ * nor are we by it; its death is noticed after net_resume() only. Counts as net_close() does for frames under way. */
 int net_pause(struct net *net, net_id id);
 int net_resume(struct net *net, net_id id);
 
@@ -160,6 +163,9 @@ int net_resume(struct net *net, net_id id);
 
 /* Run fn(ctx) on the net thread, in order; -ESHUTDOWN once it stops, and then fn is never called. */
 int net_post(struct net *net, void (*fn)(void *ctx), void *ctx);
+/* Have poked() called on the net thread, once for all pokes before it begins: what was stored before the poke is seen by
+ * it. Costs no memory; for a producer that says "there is more" very often. Lost only if the net stops. */
+void net_poke(struct net *net);
 /* Run fn(ctx) on the net thread once, not before delay_ms are over. */
 int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret);
 /* 0: it will not run. -ENOENT: it has run, or (called from another thread) may be running. Timers that are left are

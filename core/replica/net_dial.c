@@ -312,8 +312,8 @@ int net_unlisten(struct net *net)
 
 /* Accepting --------------------------------------------------------------------------------------------------------- */
 
-/* Too many that are not through their handshake: the oldest goes, of the source that has most of them. So a flood from one
- * address hurts only those who share it. */
+/* Too many that are not through their handshake: the oldest goes, of the source that has most of them. So a flood from
+ * one address hurts only those who share it. */
 static void evict(struct net *net)
 {
 	struct link *list[HANDSHAKES_MAX], *victim = NULL;

@@ -22,6 +22,7 @@
 #include <openssl/ssl.h>
 
 #define SCRATCH_BYTES (64u << 10)       /* one read, one write */
+#define TLS_RECORD    16384u            /* TLS sends no more at once, so no more is gathered for it */
 #define TURN_BYTES    (256u << 10)      /* one link's share before the others get theirs */
 #define HEARD_BYTES   4096u             /* of an unfinished frame count as a sign of life; fewer do not */
 #define DEAD_MS_MAX   60000u            /* whatever the peer's hello says of its pings */
@@ -175,6 +176,7 @@ struct net {
 	pthread_mutex_t lock;           /* what is marked (L); never held over a system call, TLS or a callback */
 	bool stop, asleep;              /* (L) */
 	atomic_bool news;               /* set under the lock: there is something in the lists below */
+	atomic_bool poked;              /* poked() is due */
 	struct post *posts, **posts_end;        /* (L) */
 	struct owner_timer *timers;     /* (L), the first due first */
 	struct link *news_links;        /* (L) links that somebody did something to */

@@ -296,7 +296,7 @@ static int flush(struct link *c, bool more)
 			return 0;
 		if (budget == 0)
 			break;
-		n = link_send(c, c->net->out, gather(c, c->net->out, SCRATCH_BYTES));
+		n = link_send(c, c->net->out, gather(c, c->net->out, c->ssl ? TLS_RECORD : SCRATCH_BYTES));
 		if (n == -EAGAIN)
 			return 0;
 		if (n < 0)

@@ -19,7 +19,7 @@
 
 #define SUITES "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
 
-/* The socket as OpenSSL sees it -------------------------------------------------------------------------------------- */
+/* The socket as OpenSSL sees it ----------------------------------------------------------------------------------- */
 
 static int bio_read(BIO *b, char *buf, int len)
 {
@@ -54,7 +54,7 @@ static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
 	return cmd == BIO_CTRL_FLUSH;
 }
 
-/* Keys ---------------------------------------------------------------------------------------------------------------- */
+/* Keys ------------------------------------------------------------------------------------------------------------ */
 
 static SSL_SESSION *session_of(SSL *ssl, const struct net_key *k)
 {
@@ -105,7 +105,7 @@ static int find_key(SSL *ssl, const unsigned char *id, size_t len, SSL_SESSION *
 	return *ret != NULL;
 }
 
-/* Contexts ------------------------------------------------------------------------------------------------------------ */
+/* Contexts -------------------------------------------------------------------------------------------------------- */
 
 static SSL_CTX *new_context(const SSL_METHOD *method)
 {
@@ -150,7 +150,7 @@ void tls_release(struct net *net)
 	BIO_meth_free(net->bio);
 }
 
-/* A link --------------------------------------------------------------------------------------------------------------- */
+/* A link ---------------------------------------------------------------------------------------------------------- */
 
 int tls_begin(struct link *c)
 {

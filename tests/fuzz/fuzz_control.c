@@ -35,6 +35,18 @@ bool remote_leads(const struct remote *l)
 	return true;
 }
 
+int remote_promote(struct remote *l)
+{
+	(void)l;
+	return -EINVAL;
+}
+
+int remote_demote(struct remote *l, const char *name)
+{
+	(void)l, (void)name;
+	return -EINVAL;
+}
+
 size_t remote_status(struct remote *l, char *buf, size_t size)
 {
 	(void)l, (void)buf, (void)size;

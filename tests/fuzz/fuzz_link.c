@@ -104,7 +104,7 @@ static void start(void)
 		struct fuzz_side *s = &sides[i];
 		const struct net_options o = { .keys = i ? ring : NULL, .ping_ms = 60000, .dead_ms = 60000,
 					       .handshake_ms = 60000 };
-		const struct net_owner owner = { s, accepted, opened, frame, NULL, closed, NULL };
+		const struct net_owner owner = { s, accepted, opened, frame, NULL, closed, NULL, NULL };
 
 		(void)pthread_mutex_init(&s->lock, NULL);
 		(void)pthread_cond_init(&s->changed, NULL);

@@ -238,11 +238,22 @@ static void side_note(void *ctx, const char *text)
 	done(s);
 }
 
+static void side_poked(void *ctx)
+{
+	struct side *s = ctx;
+
+	(void)pthread_mutex_lock(&s->lock);
+	atomic_store(&s->consumed, atomic_load(&s->produced));
+	(void)atomic_fetch_add(&s->pokes, 1);
+	done(s);
+}
+
 struct side *side_new(const struct net_options *o)
 {
 	const struct net_options none = { 0 };
 	struct side *s = calloc(1, sizeof *s);
-	struct net_owner owner = { s, side_accepted, side_opened, side_frame, side_writable, side_closed, side_note };
+	struct net_owner owner = { s, side_accepted, side_opened, side_frame, side_writable, side_closed, side_note,
+				   side_poked };
 
 	check(s != NULL);
 	(void)pthread_mutex_init(&s->lock, NULL);
@@ -345,7 +356,7 @@ void side_send(struct side *s, net_id id, uint16_t type, const void *payload, ui
 
 struct net_options quick(const struct keyring *keys)
 {
-	return (struct net_options){ .keys = keys, .ping_ms = 50, .dead_ms = 1000, .handshake_ms = 2000, .linger_ms = 300,
+	return (struct net_options){ .keys = keys, .ping_ms = 50, .dead_ms = 20000, .handshake_ms = 20000, .linger_ms = 300,
 				     .retry_min_ms = 10, .retry_max_ms = 100 };
 }
 

@@ -37,6 +37,7 @@ struct side {
 	unsigned count, opened, closed, notes;
 	unsigned accepted_now, accepted_most;   /* told of and neither open nor closed */
 	uint64_t frames;
+	atomic_ullong produced, consumed, pokes;        /* by pokes: poked() consumes what was produced before */
 	/* How it behaves. */
 	bool echo;
 	bool pause_on_open;
@@ -68,7 +69,7 @@ void side_send(struct side *s, net_id id, uint16_t type, const void *payload, ui
 		(void)pthread_mutex_unlock(&(s)->lock); \
 	} while (0)
 
-/* Options that make everything quick, but not so quick that a busy machine sees ghosts. */
+/* Options that make everything quick but deadlines, so that a busy machine sees no ghosts: who tests one sets it. */
 struct net_options quick(const struct keyring *keys);
 /* Another side connects to this one, is opened, and hears its own words. */
 void still_serves(struct side *a, const struct net_options *client);

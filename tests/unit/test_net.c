@@ -627,6 +627,22 @@ static void test_net__posts_and_timers(void **state)
 	assert_int_equal(o.bad, 0);
 }
 
+/* None is lost, however they fall, and many are one. */
+static void test_net__pokes(void **state)
+{
+	struct side *a = side_new(NULL);
+
+	(void)state;
+	for (uint64_t i = 1; i <= 100000; i++) {
+		atomic_store(&a->produced, i);
+		net_poke(a->net);
+		if (i % 100 == 0)
+			WAIT(a, atomic_load(&a->consumed) == i);
+	}
+	assert_true(atomic_load(&a->pokes) >= 1000 && atomic_load(&a->pokes) <= 100000);
+	side_free(a);
+}
+
 static pthread_mutex_t blocker = PTHREAD_MUTEX_INITIALIZER;
 static atomic_uint resolving;
 
@@ -817,6 +833,7 @@ static const struct CMUnitTest tests[] = {
 	NET_TEST(test_net__accepted_may_refuse),
 	NET_TEST(test_net__links_max),
 	NET_TEST(test_net__posts_and_timers),
+	NET_TEST(test_net__pokes),
 	NET_TEST(test_net__a_look_up_that_blocks),
 	NET_TEST(test_net__stop_while_busy),
 	NET_TEST(test_net__unix_socket_paths),

@@ -466,6 +466,7 @@ static void flood(const struct keyring *keys)
 	int r;
 
 	o.out_max = 1u << 20;
+	o.dead_ms = 2000;
 	a = side_new(&o);
 	b = side_new(&o);
 	a->pause_on_open = true;
@@ -550,11 +551,14 @@ static void test_netpeer__half_open(void **state)
 	(void)state;
 	for (int keyed = 0; keyed < 2; keyed++) {
 		struct net_options o = quick(keyed ? ring : NULL);
-		struct side *a = side_new(&o), *b = side_new(&o);
+		struct side *a, *b;
 		struct relay *r;
 		char address[64];
 		struct seen l;
 
+		o.dead_ms = 1000;
+		a = side_new(&o);
+		b = side_new(&o);
 		side_listen(a, "127.0.0.1:0");
 		r = relay_new(a->port);
 		(void)snprintf(address, sizeof address, "127.0.0.1:%u", r->port);
@@ -618,6 +622,48 @@ static void test_netpeer__dead_time_by_the_clock(void **state)
 	side_turn(a);
 	assert_int_equal(a->closed, 1);
 	assert_int_equal(a->links[0].error, -ETIMEDOUT);
+	(void)close(fd);
+	side_free(a);
+}
+
+static pthread_mutex_t stopped = PTHREAD_MUTEX_INITIALIZER;
+
+static void be_stopped(void *ctx)
+{
+	atomic_store((atomic_bool *)ctx, true);
+	(void)pthread_mutex_lock(&stopped);
+	(void)pthread_mutex_unlock(&stopped);
+}
+
+/* A process that was stopped for a while (or a machine that slept): what came meanwhile counts before the clock does. */
+static void test_netpeer__who_was_stopped_reads_before_it_judges(void **state)
+{
+	struct net_options o = { .ops = { NULL, fake_now, NULL } };
+	struct side *a;
+	uint8_t buf[WIRE_HELLO_MAX + 8];
+	atomic_bool is_stopped = false;
+	struct net_stat st;
+	net_id id;
+	int fd;
+
+	(void)state;
+	atomic_store(&fake_ns, 1000000000000ull);
+	a = side_new(&o);
+	side_listen(a, "127.0.0.1:0");
+	fd = raw_connect(a->port);
+	raw_send(fd, buf, raw_hello(buf));
+	id = side_wait_open(a);
+	(void)pthread_mutex_lock(&stopped);
+	assert_int_equal(net_post(a->net, be_stopped, &is_stopped), 0);
+	while (!atomic_load(&is_stopped))
+		(void)usleep(100);
+	(void)raw_frame(buf, WIRE_PING, WIRE_MUST, "12345678", 8);
+	raw_send(fd, buf, 16);
+	(void)atomic_fetch_add(&fake_ns, 3600 * 1000000000ull);
+	(void)pthread_mutex_unlock(&stopped);
+	side_turn(a);
+	assert_int_equal(net_stat(a->net, id, &st), 0);
+	assert_true(st.state == NET_OPEN && st.heard_ns == net_now_ns(a->net));
 	(void)close(fd);
 	side_free(a);
 }
@@ -752,6 +798,7 @@ static const struct CMUnitTest tests[] = {
 	NET_TEST(test_netpeer__flood_of_pings),
 	NET_TEST(test_netpeer__half_open),
 	NET_TEST(test_netpeer__dead_time_by_the_clock),
+	NET_TEST(test_netpeer__who_was_stopped_reads_before_it_judges),
 	NET_TEST(test_netpeer__reconnect),
 	NET_TEST(test_netpeer__backoff),
 	NET_TEST(test_netpeer__replay_is_worth_nothing),
