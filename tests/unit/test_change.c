@@ -633,7 +633,7 @@ static void test_change__what_apply_would_refuse(void **state)
 	must(send_crafted(craft(m, MUT_PUT, 16 + EXTENT_HEADER, ino << 8 | ITEM_EXTENT, 0), 1) == -EPROTO);
 	must(send_crafted(craft(m, MUT_PUT, 16 + INODE_SIZE, ino << 8 | ITEM_INODE, 0), 1) == -EPROTO);
 	/* Too long for a record, which is found when blocks were taken already: they are given back, see the end. */
-	for (end = craft_map(m, ino, 3), i = 0; i < 40; i++)
+	for (end = craft_map(m, ino, 100), i = 0; i < 40; i++)
 		end = craft(end, 200, 4000, 0, 0);
 	must(send_crafted(end, 41) == -EPROTO);
 	/* One that fits, to see that it is these that do not. */

@@ -12,8 +12,19 @@
 
 #include <cmocka.h>
 
-#include "core/replica/feed.h"
 #include "core/store/format.h"
+
+/* The code under test with a place where another thread can be let in between two words, in the same way each time. */
+static void between_words(void);
+static inline void *copy_word(void *to, const void *from, size_t n)
+{
+	between_words();
+	return (memcpy)(to, from, n);
+}
+#define memcpy copy_word
+#include "core/replica/feed.c"
+#undef memcpy
+
 
 #include <pthread.h>
 #include <stdio.h>
@@ -103,6 +114,63 @@ static void test_feed__in_order_and_whole(void **state)
 	assert_int_equal(first, 20000);
 	assert_int_equal(last, 20000);
 	feed_release(&f);
+}
+
+static struct {
+	struct feed *f;
+	unsigned at, adds;              /* when the reader is at this word, so many changes are added */
+	bool restart;
+} intruder;
+
+static void between_words(void)
+{
+	struct feed *f = intruder.f;
+	seq_t first, last;
+	unsigned i;
+
+	if (!f || intruder.at-- > 0)
+		return;
+	intruder.f = NULL;
+	assert_true(feed_range(f, &first, &last));
+	if (intruder.restart)
+		feed_restart(f, last - 100);
+	for (i = 1; i <= intruder.adds; i++)
+		add(f, intruder.restart ? last - 101 + i : last + i, 1, 0);
+}
+
+/* Whatever comes in while a record is copied: it is whole, or the reader is told. */
+static void test_feed__overtaken_while_copying(void **state)
+{
+	static uint8_t buf[REC_MAX];
+	struct feed_reader r;
+	struct feed f;
+	seq_t first, last, seq;
+	unsigned n, told = 0, whole = 0;
+	uint32_t len;
+
+	(void)state;
+	for (n = 0; n < 2000; n++) {
+		int e;
+
+		assert_int_equal(feed_init(&f, FEED_SIZE_MIN, 0, 1), 0);
+		for (seq = 1; seq < 900; seq++)
+			add(&f, seq, 0, 0);
+		assert_true(feed_range(&f, &first, &last));
+		assert_int_equal(feed_reader_init(&r, &f, first + n % 7), 0);
+		intruder.f = &f;
+		intruder.at = n % 13;
+		intruder.adds = n % 5 == 0 ? 800 : n % 9;
+		intruder.restart = n % 11 == 0;
+		e = feed_read(&r, buf, &len);
+		intruder.f = NULL;
+		assert_true(e == 1 || e == -ESTALE);
+		if (e == 1)
+			assert_true(is_whole(buf, len, first + n % 7, 0));
+		*(e == 1 ? &whole : &told) += 1;
+		feed_release(&f);
+	}
+	assert_in_range(told, 400, 1900);
+	assert_in_range(whole, 100, 1600);
 }
 
 static void test_feed__short_records_fill_all_slots(void **state)
@@ -275,6 +343,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_feed__in_order_and_whole),
+		cmocka_unit_test(test_feed__overtaken_while_copying),
 		cmocka_unit_test(test_feed__short_records_fill_all_slots),
 		cmocka_unit_test(test_feed__old_ones_go),
 		cmocka_unit_test(test_feed__readers_on_other_threads),
