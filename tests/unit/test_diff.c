@@ -1032,6 +1032,49 @@ static void test_diff__equal_checksums_prove_nothing(void **state)
 	assert_int_equal(keys_close(b), 0);
 }
 
+/* (D3) Interrupted anywhere, a direct diff that goes on still compares the bytes. */
+static void test_diff__direct_proves_contents_after_an_interruption(void **state)
+{
+	static uint8_t data[64 * BLOCK_SIZE];
+	unsigned at, aborted = 1;
+
+	(void)state;
+	memset(data, 7, sizeof data);
+	for (at = 1; aborted; at++) {
+		struct keys_attr attr;
+		struct window w;
+		struct keys *a, *b;
+		uint64_t next;
+		uint8_t *p;
+		size_t n;
+		int r;
+
+		rng = seed + 19 + at;
+		(void)unlink(path_a);
+		a = open_at(path_a, NULL, 0);
+		assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+		assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
+		assert_int_equal(keys_close(a), 0);
+		copy_file(path_a, path_b);
+		a = open_at(path_a, NULL, 0);
+		b = open_at(path_b, NULL, 0);
+		assert_int_equal(window_get(b, attr.ino, 0, &w, &next), 0);
+		p = store_blocks(b->store, w.block[20], 1, &r);
+		p[100] ^= 1;
+		assert_int_equal(keys_write(a, attr.ino, 0, data, 1, 0, &n), 0);
+		link_begin(a, b, true, 5);
+		ln.at_message = abort_now;
+		abort_at = at;
+		r = link_run();
+		aborted = r == -ECANCELED;
+		link_end();
+		transfer(a, b, true);
+		assert_int_equal(keys_close(a), 0);
+		assert_int_equal(keys_close(b), 0);
+	}
+	assert_true(at > 6);
+}
+
 /* What reaping took from an orphan was not counted down; here the orphan is a file again. */
 static void test_diff__half_reaped_orphan_comes_back(void **state)
 {
@@ -1494,6 +1537,7 @@ int main(void)
 		T(test_diff__every_size_fits_or_not),
 		T(test_diff__damaged_messages_do_no_harm),
 		T(test_diff__equal_checksums_prove_nothing),
+		T(test_diff__direct_proves_contents_after_an_interruption),
 		T(test_diff__half_reaped_orphan_comes_back),
 		T(test_diff__edits_come_in_any_order),
 		T(test_diff__nothing_is_durable_before_the_rebase_is),
