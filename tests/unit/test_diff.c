@@ -287,7 +287,7 @@ static struct link {
 	struct keys *snapshot, *b;
 	uint64_t messages, longest;
 	unsigned changes;
-	bool hostile, commit_called;
+	bool hostile, commit_called, garble;
 	int (*at_message)(void);        /* called at each */
 	bool fail_commit;
 } ln;
@@ -327,6 +327,9 @@ static int lane_add(struct lane *l, unsigned type, const void *bytes, size_t len
 		memcpy(m->bytes, bytes, len);
 	if (ln.hostile && below(12) == 0)
 		damage(m);
+	/* A byte of contents. */
+	if (ln.garble && type == DIFF_ANSWERS && len > BLOCK_SIZE)
+		m->bytes[len - 1] ^= 1;
 	l->count++;
 	ln.messages++;
 	return 0;
@@ -995,6 +998,47 @@ static void test_diff__damaged_messages_do_no_harm(void **state)
 	print_message("# %u refused, %u passed\n", refused, passed);
 }
 
+/* Contents that changed on the way are no contents; those that are damaged at the source are, and known as damaged. */
+static void test_diff__damage_on_the_way_is_refused(void **state)
+{
+	static uint8_t data[3 * BLOCK_SIZE];
+	struct diff_progress progress;
+	struct keys_attr attr;
+	struct iovec iov[4];
+	struct window w;
+	struct keys *a, *b;
+	uint64_t next;
+	uint8_t *p;
+	size_t n;
+	int r, count;
+
+	(void)state;
+	rng = seed + 20;
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
+	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+	memset(data, 7, sizeof data);
+	assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
+	link_begin(a, b, false, 5);
+	ln.garble = true;
+	assert_int_equal(link_run(), -EPROTO);
+	link_end();
+	assert_int_equal(window_get(a, attr.ino, 0, &w, &next), 0);
+	p = store_blocks(a->store, w.block[1], 1, &r);
+	p[100] ^= 1;
+	link_begin(a, b, false, 5);
+	assert_ready(link_run());
+	diff_target_progress(ln.t, &progress);
+	assert_int_equal(progress.damaged_blocks, 1);
+	assert_ready(diff_target_apply(ln.t));
+	link_end();
+	assert_int_equal(keys_read(b, attr.ino, 0, BLOCK_SIZE, iov, 4, &count, &n), 0);
+	assert_int_equal(keys_read(b, attr.ino, BLOCK_SIZE, BLOCK_SIZE, iov, 4, &count, &n), -EUCLEAN);
+	assert_int_equal(keys_read(b, attr.ino, 2 * BLOCK_SIZE, BLOCK_SIZE, iov, 4, &count, &n), 0);
+	assert_int_equal(keys_close(a), 0);
+	assert_int_equal(keys_close(b), 0);
+}
+
 /* Contents that differ although checksums and layout are equal: only the bytes tell. */
 static void test_diff__equal_checksums_prove_nothing(void **state)
 {
@@ -1536,6 +1580,7 @@ int main(void)
 		T(test_diff__no_space_leaves_the_old_state),
 		T(test_diff__every_size_fits_or_not),
 		T(test_diff__damaged_messages_do_no_harm),
+		T(test_diff__damage_on_the_way_is_refused),
 		T(test_diff__equal_checksums_prove_nothing),
 		T(test_diff__direct_proves_contents_after_an_interruption),
 		T(test_diff__half_reaped_orphan_comes_back),
