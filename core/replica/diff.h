@@ -5,7 +5,8 @@
  * `send` and come in through diff_source_message() and diff_target_message(), in order and complete; the bytes are told
  * in diff_wire.h. The target asks for everything, so it decides how much is under way, and the source only answers.
  *
- * Threading: a source belongs to one thread, with the snapshot that it reads, and may wait for the disk. A target belongs
+ * Threading: a source belongs to one thread, with the snapshot that it reads, and may wait for the disk; its steps run in
+ * map_guard(), as whatever touches a mapping. A snapshot is opened by store_path() of the store. A target belongs
  * to the request thread of its store; each step is short (about 100 us, when what it reads is in memory), so that requests
  * go on in between.
  * What comes from the peer is not trusted: -EPROTO, with a text, for what cannot be. A hostile source can make strange items,

@@ -91,7 +91,7 @@ int diff_source_message(struct diff_source *s, unsigned type, const void *bytes,
 		s->credit += p[0];
 		return 0;
 	case DIFF_ASK:
-		if (len == 0 || len > DIFF_ASKED_MAX - s->asked.bytes)
+		if (len == 0 || len > DIFF_MESSAGE_MAX || s->asked.bytes + len > DIFF_ASKED_MAX)
 			break;
 		return diff_queue_add(&s->asked, bytes, len);
 	case DIFF_END:

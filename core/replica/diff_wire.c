@@ -21,7 +21,7 @@ int diff_queue_add(struct diff_queue *q, const void *bytes, size_t len)
 	else
 		q->first = m;
 	q->last = m;
-	q->bytes += len;
+	q->bytes += len + sizeof *m;
 	q->count++;
 	return 0;
 }
@@ -33,7 +33,7 @@ void diff_queue_drop(struct diff_queue *q)
 	q->first = m->next;
 	if (!q->first)
 		q->last = NULL;
-	q->bytes -= m->len;
+	q->bytes -= m->len + sizeof *m;
 	q->count--;
 	free(m);
 }

@@ -49,7 +49,7 @@ struct diff_message {
 };
 struct diff_queue {
 	struct diff_message *first, *last;
-	size_t bytes;
+	size_t bytes;                   /* of memory */
 	unsigned count;
 };
 int diff_queue_add(struct diff_queue *q, const void *bytes, size_t len);

@@ -287,7 +287,7 @@ static struct link {
 	struct keys *snapshot, *b;
 	uint64_t messages, longest;
 	unsigned changes;
-	bool hostile, commit_called;
+	bool hostile, commit_called, garble;
 	int (*at_message)(void);        /* called at each */
 	bool fail_commit;
 } ln;
@@ -327,6 +327,9 @@ static int lane_add(struct lane *l, unsigned type, const void *bytes, size_t len
 		memcpy(m->bytes, bytes, len);
 	if (ln.hostile && below(12) == 0)
 		damage(m);
+	/* A byte of contents. */
+	if (ln.garble && type == DIFF_ANSWERS && len > BLOCK_SIZE)
+		m->bytes[len - 1] ^= 1;
 	l->count++;
 	ln.messages++;
 	return 0;
@@ -995,6 +998,47 @@ static void test_diff__damaged_messages_do_no_harm(void **state)
 	print_message("# %u refused, %u passed\n", refused, passed);
 }
 
+/* Contents that changed on the way are no contents; those that are damaged at the source are, and known as damaged. */
+static void test_diff__damage_on_the_way_is_refused(void **state)
+{
+	static uint8_t data[3 * BLOCK_SIZE];
+	struct diff_progress progress;
+	struct keys_attr attr;
+	struct iovec iov[4];
+	struct window w;
+	struct keys *a, *b;
+	uint64_t next;
+	uint8_t *p;
+	size_t n;
+	int r, count;
+
+	(void)state;
+	rng = seed + 20;
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
+	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+	memset(data, 7, sizeof data);
+	assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
+	link_begin(a, b, false, 5);
+	ln.garble = true;
+	assert_int_equal(link_run(), -EPROTO);
+	link_end();
+	assert_int_equal(window_get(a, attr.ino, 0, &w, &next), 0);
+	p = store_blocks(a->store, w.block[1], 1, &r);
+	p[100] ^= 1;
+	link_begin(a, b, false, 5);
+	assert_ready(link_run());
+	diff_target_progress(ln.t, &progress);
+	assert_int_equal(progress.damaged_blocks, 1);
+	assert_ready(diff_target_apply(ln.t));
+	link_end();
+	assert_int_equal(keys_read(b, attr.ino, 0, BLOCK_SIZE, iov, 4, &count, &n), 0);
+	assert_int_equal(keys_read(b, attr.ino, BLOCK_SIZE, BLOCK_SIZE, iov, 4, &count, &n), -EUCLEAN);
+	assert_int_equal(keys_read(b, attr.ino, 2 * BLOCK_SIZE, BLOCK_SIZE, iov, 4, &count, &n), 0);
+	assert_int_equal(keys_close(a), 0);
+	assert_int_equal(keys_close(b), 0);
+}
+
 /* Contents that differ although checksums and layout are equal: only the bytes tell. */
 static void test_diff__equal_checksums_prove_nothing(void **state)
 {
@@ -1030,6 +1074,132 @@ static void test_diff__equal_checksums_prove_nothing(void **state)
 	transfer(a, b, false);
 	assert_int_equal(keys_close(a), 0);
 	assert_int_equal(keys_close(b), 0);
+}
+
+/* (D3) Interrupted anywhere, a direct diff that goes on still compares the bytes. */
+static void test_diff__direct_proves_contents_after_an_interruption(void **state)
+{
+	static uint8_t data[64 * BLOCK_SIZE];
+	unsigned at, aborted = 1;
+
+	(void)state;
+	memset(data, 7, sizeof data);
+	for (at = 1; aborted; at++) {
+		struct keys_attr attr;
+		struct window w;
+		struct keys *a, *b;
+		uint64_t next;
+		uint8_t *p;
+		size_t n;
+		int r;
+
+		rng = seed + 19 + at;
+		(void)unlink(path_a);
+		a = open_at(path_a, NULL, 0);
+		assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+		assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
+		assert_int_equal(keys_close(a), 0);
+		copy_file(path_a, path_b);
+		a = open_at(path_a, NULL, 0);
+		b = open_at(path_b, NULL, 0);
+		assert_int_equal(window_get(b, attr.ino, 0, &w, &next), 0);
+		p = store_blocks(b->store, w.block[20], 1, &r);
+		p[100] ^= 1;
+		assert_int_equal(keys_write(a, attr.ino, 0, data, 1, 0, &n), 0);
+		link_begin(a, b, true, 5);
+		ln.at_message = abort_now;
+		abort_at = at;
+		r = link_run();
+		aborted = r == -ECANCELED;
+		link_end();
+		transfer(a, b, true);
+		assert_int_equal(keys_close(a), 0);
+		assert_int_equal(keys_close(b), 0);
+	}
+	assert_true(at > 6);
+}
+
+/* What reaping took from an orphan was not counted down; here the orphan is a file again. */
+static void test_diff__half_reaped_orphan_comes_back(void **state)
+{
+	struct keys_attr attr, after;
+	struct keys *a, *b;
+	uint32_t nlink;
+	uint64_t ino;
+	unsigned i;
+	size_t n;
+
+	(void)state;
+	rng = seed + 18;
+	a = open_at(path_a, NULL, 0);
+	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+	for (i = 0; i < 600; i++)
+		assert_int_equal(keys_write(a, attr.ino, (uint64_t)i * 2 * BLOCK_SIZE, "x", 1, 0, &n), 0);
+	assert_int_equal(keys_close(a), 0);
+	copy_file(path_a, path_b);
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
+	assert_int_equal(keys_unlink(b, 1, "f", 1, &ino, &nlink), 0);
+	assert_int_equal(keys_reap(b, ino), 1);
+	transfer(a, b, false);
+	assert_int_equal(keys_getattr(b, ino, &after), 0);
+	assert_int_equal(after.blocks, 600);
+	assert_int_equal(keys_close(a), 0);
+	assert_int_equal(keys_close(b), 0);
+}
+
+/* Contents before their inode. */
+static void test_diff__edits_come_in_any_order(void **state)
+{
+	static struct logical_walk w;
+	struct logical_item item;
+	uint8_t value[LOGICAL_MAX];
+	struct window window;
+	struct keys_attr attr;
+	uint64_t block, got;
+	struct keys *k;
+	size_t n;
+	int r;
+
+	(void)state;
+	k = open_at(path_a, NULL, 0);
+	assert_int_equal(keys_make(k, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+	assert_int_equal(keys_write(k, attr.ino, 0, path_a, 1, 0, &n), 0);
+	assert_int_equal(keys_write(k, attr.ino, 20000, path_a, 1, 0, &n), 0);
+	logical_begin(&w, k, (struct key){ 0, 0 });
+	assert_int_equal(logical_get(&w, item_key(attr.ino, ITEM_INODE, 0), &item), 0);
+	memcpy(value, item.value, item.len);
+	n = item.len;
+	assert_int_equal(store_rebase_ready(k->store, 100), 0);
+	assert_int_equal(edit_del(k, item.key), 0);
+	assert_int_equal(edit_del(k, item.key), -ENOENT);
+	memset(&window, 0, sizeof window);
+	assert_int_equal(edit_window(k, attr.ino, 0, &window), 0);
+	assert_int_equal(store_stage(k->store, 1, &block, &got), 0);
+	memset(store_blocks(k->store, block, 1, &r), 0, BLOCK_SIZE);
+	window.kind[2] = WINDOW_DATA;
+	window.block[2] = block;
+	window.csum[2] = block_csum(store_blocks(k->store, block, 1, &r), attr.ino, 2);
+	window.kind[5] = window.kind[6] = WINDOW_UNWRITTEN;
+	assert_int_equal(edit_window(k, attr.ino, 0, &window), 0);
+	assert_int_equal(edit_put(k, item_key(attr.ino, ITEM_INODE, 0), value, (uint32_t)n), 0);
+	assert_int_equal(keys_getattr(k, attr.ino, &attr), 0);
+	assert_int_equal(attr.blocks, 3);
+	/* And what cannot be. */
+	assert_int_equal(edit_put(k, item_key(1, ITEM_INODE, 0), value, (uint32_t)n), -EUCLEAN);        /* a root that is a file */
+	assert_int_equal(edit_del(k, item_key(1, ITEM_INODE, 0)), -EUCLEAN);
+	assert_int_equal(edit_put(k, (struct key){ KIND_SPACE, 0 }, value, 8), -EUCLEAN);
+	assert_int_equal(edit_del(k, (struct key){ KIND_SPACE, 0 }), -EUCLEAN);
+	assert_int_equal(edit_put(k, item_key(attr.ino, ITEM_EXTENT, 0), value, 28), -EUCLEAN);
+	assert_int_equal(edit_put(k, item_key(INO_MAX, ITEM_INODE, 0), value, (uint32_t)n), -EUCLEAN);
+	assert_int_equal(edit_put(k, item_key(attr.ino, ITEM_XATTR, 0), value, LOGICAL_MAX), -EUCLEAN);
+	assert_int_equal(edit_window(k, 0, 0, &window), -EUCLEAN);
+	assert_int_equal(edit_window(k, attr.ino, 1, &window), -EUCLEAN);
+	assert_int_equal(edit_window(k, attr.ino, WINDOW_LAST + WINDOW_BLOCKS, &window), -EUCLEAN);
+	window.block[2] = 7;
+	assert_int_equal(edit_window(k, attr.ino, 0, &window), -EUCLEAN);       /* not staged */
+	assert_clean(k, "edited");
+	assert_int_equal(keys_close(k), 0);
 }
 
 /* Threads: the checkpoint of the rebase is written in the background ------------------------------------------------- */
@@ -1410,7 +1580,11 @@ int main(void)
 		T(test_diff__no_space_leaves_the_old_state),
 		T(test_diff__every_size_fits_or_not),
 		T(test_diff__damaged_messages_do_no_harm),
+		T(test_diff__damage_on_the_way_is_refused),
 		T(test_diff__equal_checksums_prove_nothing),
+		T(test_diff__direct_proves_contents_after_an_interruption),
+		T(test_diff__half_reaped_orphan_comes_back),
+		T(test_diff__edits_come_in_any_order),
 		T(test_diff__nothing_is_durable_before_the_rebase_is),
 		T(test_diff__failing_commit_is_final),
 		T(test_diff__few_changes_cost_few_bytes),

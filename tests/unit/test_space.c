@@ -705,6 +705,35 @@ static void test_space__cut_forgets_the_end(void **state)
 	world_free(w);
 }
 
+/* What is staged keeps the end of the file, and stays staged over checkpoints. */
+static void test_space__staged_blocks_keep_the_end(void **state)
+{
+	struct world *w = world_new(3000);
+	uint64_t n;
+	block_t b, end;
+
+	(void)state;
+	while (alloc_data(w, 512) == 0)
+		;
+	free_some(w, 1);
+	checkpoint(w);
+	checkpoint(w);
+	do {
+		assert_int_equal(space_stage(&w->sp, 512, &b, &n), 0);
+		if (b + n < w->total)
+			assert_int_equal(space_drop_staged(&w->sp, b, n), 0);
+	} while (b + n < w->total);
+	assert_int_equal(w->sp.staged, n);
+	checkpoint(w);
+	assert_int_equal(space_high_water(&w->sp, &end), 0);
+	assert_int_equal(end, w->total);
+	assert_int_equal(space_drop_staged(&w->sp, b, n), 0);
+	assert_int_equal(space_high_water(&w->sp, &end), 0);
+	assert_true(end < w->total);
+	check_counts(w);
+	world_free(w);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_space__random_against_model),
 	cmocka_unit_test(test_space__freed_block_waits_for_its_checkpoint),
@@ -717,6 +746,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_space__opening_finds_the_durable_bitmaps),
 	cmocka_unit_test(test_space__freeing_what_is_free_is_damage),
 	cmocka_unit_test(test_space__cut_forgets_the_end),
+	cmocka_unit_test(test_space__staged_blocks_keep_the_end),
 };
 
 int main(void)
