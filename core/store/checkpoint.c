@@ -69,7 +69,6 @@ void checkpoint_take_identity(struct super *sb, const struct super *from)
 	sb->role = from->role;
 	memcpy(sb->cluster, from->cluster, sizeof sb->cluster);
 	sb->promised_epoch = from->promised_epoch;
-	sb->hash_seed = from->hash_seed;
 }
 
 static int fill_super(struct store *s, struct super *sb, bool clean)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * identity: what the store is to others, its epoch, and what others ask of it beside changes. Request thread, but for what
- * is marked [any] in store.h. Owns store.own; a superblock takes it along, each one that is written from then on.
+ * is marked [any] in store.h. Owns store.own, which each superblock takes along that is cut from then on.
  */
 #include "core/store/store_int.h"
 
@@ -35,7 +35,7 @@ int identity_write(struct store *s)
 	return store_write_cut(s);
 }
 
-static int identity_change(struct store *s, const struct store_identity *id, uint64_t seed)
+static int identity_change(struct store *s, const struct store_identity *id)
 {
 	int r = checkpoint_finish(s);
 
@@ -49,7 +49,6 @@ static int identity_change(struct store *s, const struct store_identity *id, uin
 	s->own.role = (uint32_t)id->role;
 	memcpy(s->own.cluster, id->cluster, sizeof s->own.cluster);
 	s->own.promised_epoch = id->promised_epoch;
-	s->own.hash_seed = seed;
 	/* Who does not know what a cluster is may not write to a part of one. */
 	s->own.feature_ro_compat &= ~FEATURE_CLUSTER;
 	s->own.feature_ro_compat |= id->role != STORE_ALONE ? FEATURE_CLUSTER : 0;
@@ -61,7 +60,7 @@ static int identity_change(struct store *s, const struct store_identity *id, uin
 
 int store_set_identity(struct store *s, const struct store_identity *id, uint64_t *ret_ticket)
 {
-	int r = identity_change(s, id, s->own.hash_seed);
+	int r = identity_change(s, id);
 
 	if (r < 0)
 		return r;
@@ -69,47 +68,56 @@ int store_set_identity(struct store *s, const struct store_identity *id, uint64_
 	return identity_write(s);
 }
 
-/* Wait until it is on disk. What the checkpointer has begun it also ends; the rest is done here. */
-static int identity_wait(struct store *s)
+/* Wait until no superblock is being written. What the checkpointer has begun it also ends. */
+static int wait_idle(struct store *s)
 {
 	const struct timespec nap = { 0, 200000 };
-	int r = 0;
 
-	while (r == 0 && identity_waits(s)) {
-		r = store_failed(s);
+	for (;;) {
+		int r = store_failed(s);
+
 		if (r == 0)
 			r = checkpoint_finish(s);
-		if (r < 0)
-			break;
-		if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE) {
-			checkpoint_cut_identity(s);
-			r = checkpoint_write(s);
-		} else if (!s->threads) {
-			r = checkpoint_write(s);
-		} else {
+		if (r < 0 || atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE)
+			return r;
+		if (s->threads)
 			(void)nanosleep(&nap, NULL);
-		}
+		else
+			r = checkpoint_write(s);
+		if (r < 0)
+			return r;
+	}
+}
+
+/* Wait until it is on disk; what the checkpointer has not begun is done here. */
+static int identity_wait(struct store *s)
+{
+	int r = wait_idle(s);
+
+	if (r == 0 && identity_waits(s)) {
+		checkpoint_cut_identity(s);
+		r = checkpoint_write(s);
 	}
 	return r == 0 ? checkpoint_finish(s) : r;
 }
 
 int store_put_identity(struct store *s, const struct store_identity *id)
 {
-	int r = identity_change(s, id, s->own.hash_seed);
+	int r = identity_change(s, id);
 
 	return r < 0 ? r : identity_wait(s);
 }
 
 int store_put_hash_seed(struct store *s, uint64_t seed)
 {
-	struct store_identity id;
-	int r;
+	/* A superblock that is being written has the old one, and becomes s->super when that is done. */
+	int r = s->read_only ? -EROFS : wait_idle(s);
 
-	if (s->own.hash_seed == seed)
-		return 0;
-	store_identity(s, &id);
-	r = identity_change(s, &id, seed);
-	return r < 0 ? r : identity_wait(s);
+	if (r < 0 || s->super.hash_seed == seed)
+		return r;
+	s->super.hash_seed = seed;
+	s->own_version++;
+	return identity_wait(s);
 }
 
 bool store_is_replica(const struct store *s)

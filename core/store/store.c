@@ -92,7 +92,7 @@ uint64_t store_now_ns(const struct store *s)
 
 uint64_t store_hash_seed(const struct store *s)
 {
-	return s->own.hash_seed;
+	return s->super.hash_seed;
 }
 
 uint64_t store_gen(const struct store *s)

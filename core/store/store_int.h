@@ -62,7 +62,7 @@ struct store {
 	struct store_counts counts;     /* [R] */
 	struct super super;             /* [R] what the superblock in force says */
 	struct super next;              /* [K] what the one being written says */
-	struct super own;               /* [R] identity and hash_seed as they are to be; only these fields are used */
+	struct super own;               /* [R] the identity as it is to be; only its fields are used */
 	uint64_t own_version;           /* [R] counts changes of it */
 	uint64_t next_version;          /* [R] the one in `next` */
 	_Atomic uint64_t durable_version;       /* [A] */
@@ -143,10 +143,10 @@ int checkpoint_finish(struct store *s);
 int checkpoint_repair(struct store *s, block_t force);
 /* Write sb to the slot that is not in force and msync it (opening only). */
 int checkpoint_flip(struct store *s, struct super *sb);
-/* [R] Cut a superblock that differs from D by identity and seed only, if none is being written. checkpoint_write() and
+/* [R] Cut a superblock that differs from D by its identity only (or by what was set in s->super), if none is being written. checkpoint_write() and
  * checkpoint_finish() follow as usual. */
 void checkpoint_cut_identity(struct store *s);
-/* Identity and seed of `from` into sb. */
+/* The identity of `from` into sb. */
 void checkpoint_take_identity(struct super *sb, const struct super *from);
 
 /* recovery.c */

@@ -105,14 +105,14 @@ static void put_item(struct input *in, struct keys *k)
 	uint32_t n = in_bytes(in, v, 300);
 	uint8_t *p;
 
-	switch (in_u8(in) % 8) {
+	switch (in_u8(in) % 10) {
 	case 0:
 		key = (struct key){ KIND_ORPHAN, some_ino(in, k) };
 		n = in_u8(in) % 3;
 		v[0] = 1;
 		break;
 	case 1:
-		key = (struct key){ KIND_HISTORY, store_epoch(keys_store(k)) + in_u8(in) % 3 };
+		key = (struct key){ KIND_HISTORY, store_epoch(keys_store(k)) + 1 + (in_u8(in) > 200) };
 		e.next_ino = in_value(in);
 		history_encode(v, &e);
 		n = HISTORY_SIZE;
@@ -152,8 +152,10 @@ static void put_map(struct input *in, struct keys *k)
 
 static void put_one(struct input *in, struct keys *k)
 {
-	unsigned kind = in_u8(in) % 12;
-	uint8_t v[128], *p;
+	static const uint8_t kinds[] = { MUT_PUT, MUT_PUT, MUT_PUT, MUT_DEL, MUT_DELNAME, MUT_ATTR, MUT_ATTR, MUT_DATA, MUT_DATA,
+					 MUT_MAP, MUT_MAP, MUT_PUNCH, MUT_CLIENT };
+	uint8_t how = in_u8(in), v[128], *p;
+	unsigned kind = how < 240 ? kinds[how % sizeof kinds] : 0;
 	struct key key;
 	uint32_t n;
 
@@ -197,20 +199,21 @@ static void put_one(struct input *in, struct keys *k)
 
 static void make_change(struct input *in, struct keys *k)
 {
-	static const uint8_t types[] = { CHANGE_CREATE, CHANGE_WRITE, CHANGE_UNLINK, CHANGE_EPOCH, CHANGE_FALLOCATE };
+	static const uint8_t types[] = { CHANGE_CREATE, CHANGE_WRITE, CHANGE_UNLINK, CHANGE_FALLOCATE };
 	uint8_t how = in_u8(in);
-	unsigned n = 1 + in_u8(in) % MUTATIONS;
+	unsigned n = in_u8(in);
 
+	n = n < 128 ? 1 + n % 2 : 1 + n % MUTATIONS;
 	memset(bytes, 0, CHANGE_HEADER);
 	len = CHANGE_HEADER;
 	mutations = 0;
 	while (n-- > 0)
 		put_one(in, k);
-	put_le64(bytes + CHANGE_SEQ, store_seq(keys_store(k)) + 1 + (how & 64 ? in_value(in) : 0));
-	put_le64(bytes + CHANGE_EPOCH_OFF, store_epoch(keys_store(k)) + how % 3);
+	put_le64(bytes + CHANGE_SEQ, store_seq(keys_store(k)) + 1 + (how >= 240 ? in_value(in) : 0));
+	put_le64(bytes + CHANGE_EPOCH_OFF, store_epoch(keys_store(k)) + (how % 16 > 13));
 	put_le64(bytes + CHANGE_TIME, in_value(in));
-	put_le16(bytes + CHANGE_TYPE, how & 32 ? in_u8(in) : types[how / 3 % sizeof types]);
-	put_le32(bytes + CHANGE_MUTATIONS, mutations + (how & 128 ? in_u8(in) : 0));
+	put_le16(bytes + CHANGE_TYPE, how >= 224 ? in_u8(in) : how % 16 > 13 ? CHANGE_EPOCH : types[how % sizeof types]);
+	put_le32(bytes + CHANGE_MUTATIONS, mutations + (how >= 248 ? in_u8(in) : 0));
 	/* Now and then a byte is wrong. */
 	if (in_u8(in) >= 200)
 		bytes[CHANGE_HEADER + in_u16(in) % (len - CHANGE_HEADER)] = in_u8(in);

@@ -1810,6 +1810,19 @@ int work_reap(struct work *w, uint64_t ino)
 	return r;
 }
 
+int work_epoch(struct work *w)
+{
+	int r;
+
+	say(w, "epoch");
+	w->expected = 0;
+	r = keys_begin_epoch(w->k, store_epoch(keys_store(w->k)) + 1);
+	/* Nothing shows but the numbers of what is made from now on. */
+	if (was_committed(w, r))
+		step_state(w);
+	return r;
+}
+
 static int (*const calls[])(struct work *w) = {
 	op_make, op_symlink, op_link, op_unlink, op_rename, op_setattr, op_truncate, op_write, op_copy, op_fallocate,
 	op_setxattr, op_removexattr, op_atime, op_reap,

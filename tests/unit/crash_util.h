@@ -88,6 +88,8 @@ int work_rename(struct work *w, uint64_t od, const char *oname, uint64_t nd, con
 int work_truncate(struct work *w, uint64_t ino, uint64_t to);
 int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill);
 int work_reap(struct work *w, uint64_t ino);
+/* The primary begins its next epoch. */
+int work_epoch(struct work *w);
 /* After work_rewind(): the first long write that was lost is made again, as a program does that was not told of success. */
 int work_retry(struct work *w);
 /* Random bytes; now and then all alike. */

@@ -363,6 +363,8 @@ static void change_one(void)
 	uint64_t number;
 	int r;
 
+	if (below(40) == 0)
+		(void)work_epoch(&p->w);
 	if (c < CLIENTS)
 		keys_set_caller(p->a, 1000 + c, ++p->request[c]);
 	(void)work_step(&p->w);
@@ -379,7 +381,8 @@ static void change_one(void)
 	must(r == -ENOENT || (seq == store_seq(p->a->store) && seq > before));
 }
 
-static void begin_case(uint64_t n)
+/* max_b: bytes that the replica may grow to; 0: some. */
+static void begin_case(uint64_t n, uint64_t max_b)
 {
 	struct pair *q = calloc(1, sizeof *q);
 
@@ -395,7 +398,7 @@ static void begin_case(uint64_t n)
 	p = q;
 	q->w.profile = (enum work_profile)below(WORK_PROGRAMS);
 	q->w.max_nodes = 10 + (unsigned)below(80);
-	q->max_b = (8u << 20) + below(3) * (8u << 20);
+	q->max_b = max_b ? max_b : (8u << 20) + below(3) * (8u << 20);
 	q->a = open_store(q->path_a, 64u << 20, true, true);
 	q->b = open_store(q->path_b, q->max_b, true, false);
 	ok(keys_adopt_seed(q->b, store_hash_seed(q->a->store)));
@@ -425,7 +428,7 @@ static void test_change__replica_follows(void **state)
 	for (n = first; n < first + cases; n++) {
 		unsigned i, steps;
 
-		begin_case(n);
+		begin_case(n, 0);
 		steps = 100 + (unsigned)below(500);
 		for (i = 0; i < steps; i++) {
 			change_one();
@@ -442,6 +445,7 @@ static void test_change__replica_follows(void **state)
 		}
 		compare_model();
 		compare_items();
+		check_store(p->a);
 		check_store(p->b);
 		ok(keys_close(p->b));
 		p->b = open_store(p->path_b, 0, false, false);
@@ -460,7 +464,7 @@ static void test_change__nonsense_harms_nothing(void **state)
 	for (n = first; n < first + cases; n++) {
 		unsigned i, steps;
 
-		begin_case(n);
+		begin_case(n, 0);
 		steps = 20 + (unsigned)below(150);
 		for (i = 0; i < steps; i++)
 			change_one();
@@ -503,6 +507,19 @@ static void fragment_b(void)
 	ok(store_checkpoint(s));
 	s->changed = true;
 	ok(store_checkpoint(s));
+	/* The longer pieces that are left are given out first. */
+	do {
+		block_t block;
+
+		ok(store_alloc(s, 512, &block, &got));
+	} while (got > 1);
+	must(space_allocatable(&s->space) > 2000);
+}
+
+/* Extents that the last record of the replica names. */
+static unsigned extents_b(void)
+{
+	return get_le16(p->b->store->record.buf + REC_EXTENTS);
 }
 
 static void test_change__fragmented_space(void **state)
@@ -512,21 +529,21 @@ static void test_change__fragmented_space(void **state)
 	size_t i, done;
 
 	(void)state;
-	begin_case(1);
+	begin_case(1, 32u << 20);
 	for (i = 0; i < sizeof data; i++)
 		data[i] = (uint8_t)(i * 7 + i / 4096);
-	ok(keys_close(p->b));
-	p->b = open_store(p->path_b, 32u << 20, false, false);
 	fragment_b();
 	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
 	/* 257 blocks: one more than extents in a record. */
 	ok(keys_write(p->a, a.ino, 100, data, sizeof data, 0, &done));
 	must(done == sizeof data);
 	send_all();
+	must(extents_b() == REC_EXTENTS_MAX);
 	compare_items();
 	/* One piece with the primary; here more than a record names. */
 	ok(keys_fallocate(p->a, a.ino, FALLOC_FL_KEEP_SIZE, 4u << 20, 3u << 20, 0));
 	send_all();
+	must(extents_b() < 768 && extents_b() > 0);
 	compare_items();
 	/* Into space that is unwritten: no more is taken. */
 	ok(keys_write(p->a, a.ino, 4u << 20, data, sizeof data, 0, &done));
@@ -534,6 +551,97 @@ static void test_change__fragmented_space(void **state)
 	compare_items();
 	kill_b();
 	compare_items();
+	end_case();
+}
+
+/* Records that no primary makes, each of which apply would refuse: they must not get as far. */
+static uint8_t *craft(uint8_t *at, unsigned kind, uint32_t len, uint64_t a, uint64_t b)
+{
+	memset(at, 0, MUT_HEADER + len);
+	put_le32(at, kind);
+	put_le32(at + MUT_LEN, len);
+	put_le64(at + MUT_HEADER, a);
+	put_le64(at + MUT_HEADER + 8, b);
+	return at + MUT_HEADER + align_up(len, 8);
+}
+
+static uint8_t *craft_map(uint8_t *at, uint64_t ino, uint64_t fblock)
+{
+	uint8_t *end = craft(at, MUT_MAP, 24 + BLOCK_SIZE, ino, fblock);
+
+	put_le32(at + MUT_HEADER + 16, 1);
+	return end;
+}
+
+static int send_crafted(const uint8_t *end, unsigned mutations)
+{
+	uint32_t len = (uint32_t)(end - change);
+	int r;
+
+	memset(change, 0, CHANGE_HEADER);
+	put_le64(change + CHANGE_SEQ, store_seq(p->b->store) + 1);
+	put_le64(change + CHANGE_EPOCH_OFF, store_epoch(p->b->store));
+	put_le16(change + CHANGE_TYPE, CHANGE_WRITE);
+	put_le32(change + CHANGE_MUTATIONS, mutations);
+	put_le64(change + CHANGE_CHECK, hash64(change + 8, len - 8, 0));
+	r = apply(change, len);
+	must(store_failed(p->b->store) == 0);
+	return r;
+}
+
+static void test_change__what_apply_would_refuse(void **state)
+{
+	uint8_t *m = change + CHANGE_HEADER, *end;
+	struct keys_attr a;
+	uint64_t ino;
+	unsigned i;
+
+	(void)state;
+	begin_case(5, 0);
+	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
+	ok(keys_fallocate(p->a, a.ino, 0, 0, 64 << 12));
+	send_all();
+	ino = a.ino;
+	/* Twice into the same unwritten block; backwards; into two files. */
+	end = craft_map(craft_map(m, ino, 3), ino, 3);
+	must(send_crafted(end, 2) == -EPROTO);
+	end = craft_map(craft_map(m, ino, 4), ino, 3);
+	must(send_crafted(end, 2) == -EPROTO);
+	end = craft_map(craft_map(m, ino, 4), KEYS_ROOT_INO, 5);
+	must(send_crafted(end, 2) == -EPROTO);
+	must(send_crafted(craft_map(m, KEYS_ROOT_INO, 5), 1) == -EPROTO);
+	/* Of several kinds; of what is not there; behind the end of all. */
+	end = craft(craft_map(m, ino, 4), MUT_DATA, 20, ino, 100);
+	must(send_crafted(end, 2) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DATA, 20, ino + 1, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DATA, 20, ino, KEYS_SIZE_MAX), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DATA, 16 + 5000, ino, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DATA, 20, KEYS_ROOT_INO, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUNCH, 24, ino, 4096), 1) == -EPROTO);
+	must(send_crafted(craft_map(m, ino, KEYS_SIZE_MAX >> BLOCK_SHIFT), 1) == 0);
+	must(send_crafted(craft_map(m, ino, (KEYS_SIZE_MAX >> BLOCK_SHIFT) + 1), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_REAP, 8 + 8, ino, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_CLIENT, 24, 0, 1), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_CLIENT, 24, 1, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DEL, 16, ino << 8 | ITEM_INODE, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DEL, 16, KIND_ORPHAN, ino), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_DEL, 16, KIND_CLIENT, 1), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUT, 16, KIND_ORPHAN, ino + 1), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUT, 24, KIND_SPACE, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUT, 16 + CLIENT_SIZE, KIND_CLIENT, 1), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUT, 16 + HISTORY_SIZE, KIND_HISTORY, 1), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUT, 16 + EXTENT_HEADER, ino << 8 | ITEM_EXTENT, 0), 1) == -EPROTO);
+	must(send_crafted(craft(m, MUT_PUT, 16 + INODE_SIZE, ino << 8 | ITEM_INODE, 0), 1) == -EPROTO);
+	/* Too long for a record, which is found when blocks were taken already: they are given back, see the end. */
+	for (end = craft_map(m, ino, 3), i = 0; i < 40; i++)
+		end = craft(end, 200, 4000, 0, 0);
+	must(send_crafted(end, 41) == -EPROTO);
+	/* One that fits, to see that it is these that do not. */
+	end = craft_map(craft_map(m, ino, 3), ino, 4);
+	must(send_crafted(end, 2) == 0);
+	check_store(p->b);
+	kill_b();
+	check_store(p->b);
 	end_case();
 }
 
@@ -546,7 +654,7 @@ static void test_change__only_what_fits(void **state)
 	seq_t seq;
 
 	(void)state;
-	begin_case(2);
+	begin_case(2, 0);
 	p->alone = true;
 	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
 	ok(keys_make(p->a, KEYS_ROOT_INO, "g", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
@@ -583,7 +691,7 @@ static void test_change__late_reader_is_told(void **state)
 	unsigned i;
 
 	(void)state;
-	begin_case(3);
+	begin_case(3, 0);
 	p->alone = true;
 	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
 	memset(data, 1, sizeof data);
@@ -618,7 +726,7 @@ static void test_change__events(void **state)
 	uint32_t nlink;
 
 	(void)state;
-	begin_case(4);
+	begin_case(4, 0);
 	p->alone = true;
 	ok(keys_make(p->a, KEYS_ROOT_INO, "name", 4, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
 	ok(change_events_of_change(&e, p->log + 4, get_le32(p->log)));
@@ -677,6 +785,7 @@ int main(void)
 		cmocka_unit_test(test_change__replica_follows),
 		cmocka_unit_test(test_change__nonsense_harms_nothing),
 		cmocka_unit_test(test_change__fragmented_space),
+		cmocka_unit_test(test_change__what_apply_would_refuse),
 		cmocka_unit_test(test_change__only_what_fits),
 		cmocka_unit_test(test_change__late_reader_is_told),
 		cmocka_unit_test(test_change__events),

@@ -182,6 +182,33 @@ static void test_epoch__identity_survives(void **state)
 	ok(keys_close(k));
 }
 
+/* While a superblock is being written, and closed at once: the next one has it. */
+static void test_epoch__identity_set_beside_a_checkpoint(void **state)
+{
+	struct keys *k = new_store();
+	struct store_identity id = { .role = STORE_REPLICA, .promised_epoch = 5 };
+	uint64_t ticket;
+
+	(void)state;
+	(void)make(k, "a");
+	ok(checkpoint_cut(k->store, false));
+	ok(store_set_identity(k->store, &id, &ticket));
+	assert_true(store_identity_durable(k->store) < ticket);
+	ok(checkpoint_write(k->store));
+	assert_true(store_identity_durable(k->store) < ticket);
+	ok(store_poll(k->store));
+	assert_true(store_identity_durable(k->store) >= ticket);
+	k->store->changed = true;
+	ok(checkpoint_cut(k->store, false));
+	id.promised_epoch = 6;
+	ok(store_set_identity(k->store, &id, &ticket));
+	ok(keys_close(k));
+	k = open_store(path);
+	assert_int_equal(identity(k).promised_epoch, 6);
+	assert_int_equal(problems(k), 0);
+	ok(keys_close(k));
+}
+
 /* With helpers: asked for at any moment, also while a checkpoint is being written, and several times. */
 static void test_epoch__identity_with_threads(void **state)
 {
@@ -235,7 +262,7 @@ static void test_epoch__identity_through_power_cuts(void **state)
 	static uint8_t before[SUPER_PLACES][BLOCK_SIZE], after[SUPER_PLACES][BLOCK_SIZE];
 	struct keys *k = new_store(), *c;
 	unsigned mix, i, old = 0, new = 0;
-	uint64_t seq;
+	uint64_t seq, flip;
 
 	(void)state;
 	(void)make(k, "checkpointed");
@@ -244,9 +271,13 @@ static void test_epoch__identity_through_power_cuts(void **state)
 	seq = store_seq(k->store);
 	for (i = 0; i < SUPER_PLACES; i++)
 		memcpy(before[i], map_block(&k->store->map, super_place(i)), BLOCK_SIZE);
+	flip = k->store->super.flip;
 	become(k, STORE_REPLICA, 3);
 	for (i = 0; i < SUPER_PLACES; i++)
 		memcpy(after[i], map_block(&k->store->map, super_place(i)), BLOCK_SIZE);
+	/* What is in force is not written over. */
+	for (i = 0; i < SUPER_PLACES; i++)
+		assert_int_equal(memcmp(before[i], after[i], BLOCK_SIZE) == 0, get_le64(before[i] + SB_FLIP) == flip);
 	for (mix = 0; mix < 81; mix++) {
 		unsigned how = mix;
 		int fd;
@@ -547,6 +578,16 @@ static void test_epoch__last_record_completes_a_call(void **state)
 		ok(keys_call_result(k, 7, i + 1, &seq, &number));
 		assert_int_equal(seq, seen.seq[2 * i + 1]);
 	}
+	/* More holes than one record fills. */
+	for (i = 0; i < 80; i++)
+		ok(keys_write(k, ino, (100 + 2 * i) << 12, "x", 1, 0, &n));
+	memset(&seen, 0, sizeof seen);
+	keys_set_caller(k, 7, 3);
+	ok(keys_fallocate(k, ino, FALLOC_FL_KEEP_SIZE, 100 << 12, 160 << 12));
+	keys_set_caller(k, 0, 0);
+	assert_int_equal(seen.count, 2);
+	assert_int_equal(seen.client[0], 0);
+	assert_int_equal(seen.client[1], 7);
 	assert_int_equal(problems(k), 0);
 	ok(keys_close(k));
 }
@@ -712,6 +753,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_epoch__identity_survives),
+		cmocka_unit_test(test_epoch__identity_set_beside_a_checkpoint),
 		cmocka_unit_test(test_epoch__identity_with_threads),
 		cmocka_unit_test(test_epoch__identity_through_power_cuts),
 		cmocka_unit_test(test_epoch__incomplete_replica_stays_closed),

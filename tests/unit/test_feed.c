@@ -21,13 +21,14 @@
 #include <time.h>
 
 #define SECOND 1000000000ull
+#define LONG_LINE 1000000u
 
 /* A record whose every word follows from its number and the line that it is of. */
 static uint32_t fill(uint8_t *rec, seq_t seq, uint64_t line, uint64_t time_ns)
 {
 	uint32_t len = REC_HEADER + (uint32_t)(hash64(&seq, 8, line) % 400) * 8, i;
 
-	if (seq % 1000 == 999)
+	if (seq % 1000 == 999 || line == LONG_LINE)
 		len = REC_MAX;
 	for (i = 0; i < len; i += 8)
 		put_le64(rec + i, seq * 0x9e3779b97f4a7c15ull + line * 7 + i);
@@ -154,7 +155,8 @@ static void test_feed__old_ones_go(void **state)
 /* Threads ---------------------------------------------------------------------------------------------------------- */
 
 #define READERS 3u
-#define CHANGES 150000u
+#define CHANGES 100000u
+#define LONG    4000u           /* after them, records that are long: the ring has room for a few, and copying takes time */
 
 struct race {
 	struct feed f;
@@ -230,6 +232,12 @@ static void test_feed__readers_on_other_threads(void **state)
 		}
 		add(&x.f, seq++, atomic_load(&x.line), i);
 	}
+	atomic_store(&x.line, x.line + 1);
+	feed_restart(&x.f, seq);
+	add(&x.f, seq++, LONG_LINE, 0);
+	atomic_store(&x.line, LONG_LINE);
+	for (i = 0; i < LONG; i++)
+		add(&x.f, seq++, LONG_LINE, i);
 	atomic_store(&x.stop, true);
 	for (i = 0; i < READERS; i++) {
 		assert_int_equal(pthread_join(t[i], NULL), 0);
