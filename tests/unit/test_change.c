@@ -599,7 +599,7 @@ static void test_change__what_apply_would_refuse(void **state)
 	(void)state;
 	begin_case(5, 0);
 	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
-	ok(keys_fallocate(p->a, a.ino, 0, 0, 64 << 12));
+	ok(keys_fallocate(p->a, a.ino, 0, 0, 64 << 12, 0));
 	send_all();
 	ino = a.ino;
 	/* Twice into the same unwritten block; backwards; into two files. */
