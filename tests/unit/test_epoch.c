@@ -583,7 +583,7 @@ static void test_epoch__last_record_completes_a_call(void **state)
 		ok(keys_write(k, ino, (100 + 2 * i) << 12, "x", 1, 0, &n));
 	memset(&seen, 0, sizeof seen);
 	keys_set_caller(k, 7, 3);
-	ok(keys_fallocate(k, ino, FALLOC_FL_KEEP_SIZE, 100 << 12, 160 << 12));
+	ok(keys_fallocate(k, ino, FALLOC_FL_KEEP_SIZE, 100 << 12, 160 << 12, 0));
 	keys_set_caller(k, 0, 0);
 	assert_int_equal(seen.count, 2);
 	assert_int_equal(seen.client[0], 0);
