@@ -656,6 +656,8 @@ void replica_tree(struct replica *r, seq_t applied, seq_t durable, uint32_t coun
 
 bool replica_pump(struct replica *r, uint64_t now)
 {
+	int e;
+
 	replica_advance(r, now);
 	if (r->state == REPLICA_LEADS) {
 		(void)rcall_send_due(r);
@@ -664,8 +666,12 @@ bool replica_pump(struct replica *r, uint64_t now)
 	if (r->link == 0 || r->blocked || r->state == REPLICA_HELLO || r->state == REPLICA_DOWN)
 		return false;
 	/* Who is fed before its calls; (R5) holds before the acknowledgement. */
-	if (rclient_announce(r) < 0 || rcall_send_due(r) < 0) {
-		r->blocked = true;
+	e = rclient_announce(r);
+	if (e == 0)
+		e = rcall_send_due(r);
+	if (e < 0) {
+		/* Without memory it is tried again at the next turn; else writable() or the end of the link will come. */
+		r->blocked = e != -ENOMEM;
 		return false;
 	}
 	if (r->state == REPLICA_STREAM && send_news(r) == 0 && r->ack_due)
@@ -724,14 +730,18 @@ void replica_committed(struct replica *r, uint64_t epoch, seq_t last)
 	r->applied = max_u64(r->applied, last);
 }
 
-void replica_follow(struct replica *r, uint64_t promised, uint64_t now)
+int replica_follow(struct replica *r, uint64_t promised, uint64_t now)
 {
 	replica_advance(r, now);
-	r->promised = max_u64(r->promised, promised);
-	if (r->state != REPLICA_LEADS && r->state != REPLICA_LEADING)
-		return;
-	r->state = REPLICA_DOWN;
-	rcall_unsend(r);
+	/* Nothing of it is obeyed before it is on disk, but a promotion from now on goes beyond it. */
+	r->promising = max_u64(r->promising, promised);
+	if (r->state == REPLICA_LEADING)
+		return err_set(EBUSY, "a promotion is under way");
+	if (r->state == REPLICA_LEADS) {
+		r->state = REPLICA_DOWN;
+		rcall_unsend(r);
+	}
+	return 0;
 }
 
 /* Questions -------------------------------------------------------------------------------------------------------- */

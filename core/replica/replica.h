@@ -177,8 +177,9 @@ void replica_led(struct replica *r, uint64_t epoch, seq_t last, uint64_t now);
 void replica_start_leading(struct replica *r, uint64_t epoch, seq_t last);
 /* LEADS: a change was committed. */
 void replica_committed(struct replica *r, uint64_t epoch, seq_t last);
-/* Not the primary any more: follow whoever it is. */
-void replica_follow(struct replica *r, uint64_t promised, uint64_t now);
+/* Not the primary any more: follow whoever it is. `promised` is on its way to the disk; replica_promised() when it is there.
+ * -EBUSY: LEADING; that has to end first. */
+int replica_follow(struct replica *r, uint64_t promised, uint64_t now);
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
 

@@ -510,7 +510,7 @@ static int announce(struct replica *r, struct rclient *c)
 	int e;
 
 	if (!buf)
-		return -EAGAIN;
+		return -ENOMEM;
 	msg_put_client(&w, &m);
 	check(!w.full);
 	e = r->ops->send(r->ctx, r->link, MSG_CLIENT, buf, (uint32_t)wire_used(&w), NULL, 0);

@@ -177,7 +177,7 @@ static void p_fenced(void *ctx, uint64_t promised)
 	n->fence = max_u64(n->fence, promised);
 	n->parked = false;
 	fail_waits(n);
-	replica_follow(n->r, 0, node_now(n));
+	(void)replica_follow(n->r, promised, node_now(n));
 }
 
 static void p_park(void *ctx, bool park)
@@ -527,7 +527,9 @@ void node_demote(struct node *n, uint64_t promised)
 	n->st.primary = false;
 	n->st.promised = max_u64(n->st.promised, promised);
 	fail_waits(n);
-	replica_follow(n->r, n->st.promised, node_now(n));
+	/* If it is being promoted again meanwhile, that goes on. */
+	(void)replica_follow(n->r, n->st.promised, node_now(n));
+	replica_promised(n->r, n->st.promised);
 }
 
 void node_disk(struct node *n)
