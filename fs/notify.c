@@ -42,6 +42,9 @@ struct notify {
 	int fd;
 	pthread_mutex_t lock;
 	bool stop;
+	bool watched;                   /* under lock: somebody wants to know when something was told */
+	void (*told)(void *ctx);
+	void *told_ctx;
 	struct worker workers[NOTIFY_THREADS];
 };
 
@@ -107,6 +110,10 @@ static void *worker_main(void *arg)
 		free(e);
 		pthread_mutex_lock(&n->lock);
 		w->busy_since_ns = 0;
+		if (n->watched) {
+			n->watched = false;
+			n->told(n->told_ctx);
+		}
 	}
 	pthread_mutex_unlock(&n->lock);
 	return NULL;
@@ -235,6 +242,34 @@ void notify_data(struct notify *n, uint64_t ino, uint64_t off, uint64_t len)
 {
 	if (n != NULL)
 		add(n, ino, true, off, len, NULL, 0);
+}
+
+void notify_watch(struct notify *n, void (*told)(void *ctx), void *ctx)
+{
+	n->told = told;
+	n->told_ctx = ctx;
+}
+
+bool notify_told(struct notify *n, uint64_t mark_ns)
+{
+	bool told = true;
+
+	if (n == NULL)
+		return true;
+	pthread_mutex_lock(&n->lock);
+	for (unsigned i = 0; i < NOTIFY_THREADS && told; i++) {
+		const struct worker *w = &n->workers[i];
+
+		told = (w->busy_since_ns == 0 || w->busy_since_ns > mark_ns) && (w->first == NULL || w->first->since_ns > mark_ns);
+	}
+	n->watched = !told && n->told != NULL;
+	pthread_mutex_unlock(&n->lock);
+	return told;
+}
+
+uint64_t notify_mark(void)
+{
+	return now_ns();
 }
 
 void notify_lag(struct notify *n, size_t *ret_count, uint64_t *ret_ns)

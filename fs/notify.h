@@ -32,6 +32,11 @@ void notify_name(struct notify *n, uint64_t dir, const char *name, uint32_t len)
 void notify_attr(struct notify *n, uint64_t ino);
 /* Attributes, and contents from byte `off` on (len 0: to the end). */
 void notify_data(struct notify *n, uint64_t ino, uint64_t off, uint64_t len);
+/* Before the first entry: call told(), from any thread and under a lock, when an entry was told after notify_told() said no. */
+void notify_watch(struct notify *n, void (*told)(void *ctx), void *ctx);
+/* This moment; and whether the kernel has been told of all that was queued until then. */
+uint64_t notify_mark(void);
+bool notify_told(struct notify *n, uint64_t mark_ns);
 /* Entries that wait, and how long the oldest has. */
 void notify_lag(struct notify *n, size_t *ret_count, uint64_t *ret_ns);
 
