@@ -350,20 +350,32 @@ static void op_cancel(void *ctx, uint64_t token, uint64_t client, uint64_t reque
 	(void)ctx, (void)token, (void)client, (void)request;
 }
 
-/* Locks are those of each machine's own kernel in this version: nothing to restate. */
+static void client_news(struct remote *l, enum news kind, uint64_t client, const uint8_t *bytes, uint32_t len)
+{
+	struct item *item = remote_item(kind, 0, bytes, len);
+
+	if (item == NULL)
+		return;
+	item->number = client;
+	remote_push(l, item);
+}
+
 static void op_client_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
 {
-	(void)ctx, (void)client, (void)session, (void)low, (void)locks, (void)len;
+	(void)session, (void)low;
+	if (locks != NULL)
+		client_news(ctx, NEWS_CLIENT_HERE, client, locks, len);
 }
 
 static void op_client_left(void *ctx, uint64_t client, uint64_t session)
 {
-	(void)ctx, (void)client, (void)session;
+	(void)session;
+	client_news(ctx, NEWS_CLIENT_LEFT, client, NULL, 0);
 }
 
 static void op_client_expired(void *ctx, uint64_t client)
 {
-	(void)ctx, (void)client;
+	client_news(ctx, NEWS_CLIENT_EXPIRED, client, NULL, 0);
 }
 
 static void op_held(void *ctx, uint64_t ino, bool held)
@@ -876,6 +888,31 @@ void feeder_result(struct remote *l, const struct primary_run *run, const struct
 		free(r);
 }
 
+struct lock_post {
+	struct remote *l;
+	struct msg_lock m;
+};
+
+static void lock_posted(void *ctx)
+{
+	struct lock_post *p = ctx;
+
+	primary_lock(p->l->primary, &p->m);
+	pump(p->l);
+	free(p);
+}
+
+void feeder_lock(struct remote *l, const struct msg_lock *m)
+{
+	struct lock_post *p = malloc(sizeof *p);
+
+	if (p == NULL)
+		return;
+	*p = (struct lock_post){ l, *m };
+	if (net_post(l->net, lock_posted, p) < 0)
+		free(p);
+}
+
 struct orphan_post {
 	struct remote *l;
 	struct orphan o;
@@ -919,7 +956,7 @@ int feeder_init(struct remote *l)
 	struct primary_options o = {
 		.hash_seed = store_hash_seed(l->fs->store),
 		.version = MSG_VERSION,
-		.lease_ms = 10000,
+		.lease_ms = LEASE_MS,
 		.keep_ms = 1000,
 		.sync_wait_ms = 10000,
 		.switch_wait_ms = 10000,

@@ -347,8 +347,12 @@ static int op_welcome(void *ctx, const struct msg_welcome *w)
 
 static uint32_t op_locks(void *ctx, uint8_t *buf, uint32_t max)
 {
-	(void)ctx, (void)buf, (void)max;
-	return 0;
+	return lockd_state(((struct remote *)ctx)->lockd, buf, max);
+}
+
+static void op_lock(void *ctx, const struct msg_lock *m)
+{
+	lockd_message(((struct remote *)ctx)->lockd, m);
 }
 
 static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a)
@@ -356,6 +360,10 @@ static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a
 	struct remote *l = ctx;
 	const struct call_result res = { .error = a->error, .number = a->number };
 
+	if ((cookie & LOCKD_COOKIE) != 0) {
+		lockd_result(l->lockd, cookie, a->error);
+		return;
+	}
 	/* Interrupted or timed out ones have left already. */
 	(void)pending_complete(l->pending, cookie, &res);
 }
@@ -412,6 +420,7 @@ static void begin_to_lead(struct remote *l)
 	l->dialer = 0;
 	remote_read_history(l);
 	replica_led(l->replica, l->lead_epoch, store_seq(l->fs->store), now_ms());
+	lockd_lead(l->lockd, l->lead_epoch, true);
 	feeder_lead(l);
 	/* Orphans that the old primary had not marked yet. */
 	reaper_start(l->fs);
@@ -467,7 +476,7 @@ static void op_note(void *ctx, const char *text)
 static const struct replica_ops engine_ops = {
 	.send = op_send, .close = op_close, .history = op_history, .apply = op_apply, .promise = op_promise,
 	.welcome = op_welcome, .aside = op_aside, .diff_start = op_diff_start, .diff_frame = op_diff_frame,
-	.diff_stop = op_diff_stop, .locks = op_locks, .answer = op_answer, .forwarded = op_forwarded, .run = op_run,
+	.diff_stop = op_diff_stop, .locks = op_locks, .lock = op_lock, .answer = op_answer, .forwarded = op_forwarded, .run = op_run,
 	.lead = op_lead, .elsewhere = op_elsewhere, .note = op_note,
 };
 
@@ -573,7 +582,7 @@ bool follower_step(struct remote *l)
 }
 
 /* Where others can reach it; for who does not listen, the name of the machine. */
-static void own_name(const struct options *o, char *name, size_t size)
+void follower_name(const struct options *o, char *name, size_t size)
 {
 	char host[HOST_NAME_MAX + 1] = "";
 	struct net_address a;
@@ -619,7 +628,7 @@ int follower_init(struct remote *l)
 	memcpy(ro.store, l->store, sizeof ro.store);
 	if (id.incomplete)
 		ro.flags |= HELLO_INCOMPLETE;
-	own_name(o, name, sizeof name);
+	follower_name(o, name, sizeof name);
 	name[MSG_NAME_MAX] = '\0';
 	l->told_durable = store_durable_seq(s);
 	l->replica = replica_new(&ro, &engine_ops, l, store_epoch(s), store_seq(s), l->told_durable, id.promised_epoch);

@@ -57,6 +57,9 @@ struct fs {
 	const struct fs_shared *shared;         /* NULL: every change comes from this mount's kernel */
 	struct pending *pending;                /* a remote mount: calls under way to the primary; else NULL */
 
+	bool cluster_locks;                     /* locks of programs here count on all machines */
+	uint64_t opens;                         /* number of the last open file, with cluster_locks */
+
 	/* The request that is being answered. */
 	const struct fuse_in_header *request;   /* raw; NULL between requests */
 	fuse_req_t req;                         /* the same, as long as it has no reply */

@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
+#define CAP_LOCKS (FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS)
 #define GROUPS_MAX 256          /* of a process, that are looked at */
 
 /* ---- Shared ---- */
@@ -367,8 +368,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	if (fs->options->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
 	/* Left out: ATOMIC_O_TRUNC (nothing is opened), AUTO_INVAL_DATA (nothing changes behind the
-	 * kernel), HANDLE_KILLPRIV (see session.c), locks (the kernel's own are right and cost
-	 * nothing). */
+	 * kernel), HANDLE_KILLPRIV (see session.c); of locks the kernel's own are right and cost nothing if
+	 * nobody else has the files. */
+	fs->cluster_locks = fs->remote != NULL && options_cluster_locks(fs->options) &&
+			    (conn->capable & CAP_LOCKS) == CAP_LOCKS;
+	if (fs->cluster_locks)
+		want |= CAP_LOCKS;
 	conn->want = want & conn->capable;
 	conn->max_write = FS_WRITE_MAX;
 	conn->max_background = 64;
@@ -378,8 +383,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		log_warn("writeback: this kernel does not have it, ignoring");
 }
 
-/* Opening is free: see ops.h. */
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* Opening is free: see ops.h. Of files: ops_lock.c. */
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
 	(void)fi;
@@ -687,8 +692,12 @@ const struct fuse_lowlevel_ops ops_table = {
 	.rename = op_rename,
 	.statfs = op_statfs,
 	.open = op_open,
-	.opendir = op_open,
-	.flush = op_open,
+	.opendir = op_opendir,
+	.flush = op_flush,
+	.release = op_release,
+	.getlk = op_getlk,
+	.setlk = op_setlk,
+	.flock = op_flock,
 	.create = op_create,
 	.read = op_read,
 	.write = op_write,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * ops: the requests of the kernel, translated to calls of keys. ops.c has the table, names and
- * attributes and what all share; ops_data.c contents and syncing; ops_dir.c listing; ops_xattr.c
+ * attributes and what all share; ops_data.c contents and syncing; ops_dir.c listing; ops_lock.c locks; ops_xattr.c
  * extended attributes. Each handler answers its request exactly once, or parks it with ops_error().
  *
- * Nothing is opened: OPEN, OPENDIR, FLUSH and CREATE are answered with ENOSYS, and the kernel stops
+ * Nothing is opened: OPEN (but see ops_lock.c), OPENDIR, FLUSH and CREATE are answered with ENOSYS, and the kernel stops
  * asking. It creates with MKNOD, and keeps what it has cached, since all changes pass through us. A
  * new small file costs LOOKUP, MKNOD and WRITE.
  */
@@ -54,6 +54,12 @@ void ops_fill_entry(const struct keys_attr *attr, struct fuse_entry_param *ret_e
  * is. */
 void ops_touch_atime(struct fs *fs, uint64_t ino);
 
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *fl);
+void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *fl, int wait);
+void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int how);
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
 	      struct fuse_file_info *fi);

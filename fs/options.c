@@ -15,7 +15,7 @@
 
 enum option_id {
 	OPT_HELP, OPT_FOREGROUND, OPT_DEBUG, OPT_WORDS, OPT_SIZE, OPT_SYNC_INTERVAL, OPT_WRITEBACK,
-	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE,
+	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE, OPT_LOCKS,
 	OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
 	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME, OPT_NOXATTR,
 	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
@@ -68,6 +68,8 @@ static const struct option_def {
 	  "changes kept for replicas that come back, as 256M or 10min (default 64M)" },
 	{ "on-disconnect", 0, AT_WORD, OPT_ON_DISCONNECT, "wait:SECONDS|readonly|error",
 	  "changes of a remote mount without its primary (default wait:10, then EROFS)" },
+	{ "locks", 0, AT_WORD, OPT_LOCKS, "cluster|local",
+	  "flock and fcntl locks hold on all machines (default with listen or from), or on this one" },
 	{ "replace", 0, AT_WORD, OPT_REPLACE, NULL,
 	  "STORE may become a replica although it has other files (they are dumped first)" },
 	{ "suid", 0, AT_WORD, OPT_SUID, NULL, "set-user-ID bits count (default when root mounts)" },
@@ -275,6 +277,18 @@ static bool parse_disconnect(struct options *o, const char *value)
 	return true;
 }
 
+static bool parse_locks(struct options *o, const char *value)
+{
+	o->local_locks = strcmp(value, "local") == 0;
+	o->cluster_locks = strcmp(value, "cluster") == 0;
+	return o->local_locks || o->cluster_locks;
+}
+
+bool options_cluster_locks(const struct options *o)
+{
+	return (o->listen != NULL || o->from != NULL) && !o->local_locks && !o->read_only;
+}
+
 static int set_remote(struct options *o, enum option_id id, const char *value)
 {
 	switch (id) {
@@ -286,6 +300,8 @@ static int set_remote(struct options *o, enum option_id id, const char *value)
 		return set_text(&o->key_file, value);
 	case OPT_JOURNAL_KEEP:
 		return parse_keep(o, value) ? 0 : usage(value, "journal-keep is no size or time, as 256M or 10min");
+	case OPT_LOCKS:
+		return parse_locks(o, value) ? 0 : usage(value, "locks is cluster or local");
 	default:
 		return parse_disconnect(o, value) ? 0 : usage(value, "on-disconnect is wait:SECONDS, readonly or error");
 	}
@@ -438,6 +454,10 @@ static int check_remote(const struct options *o)
 {
 	if (o->key_file != NULL && o->listen == NULL && o->from == NULL)
 		return usage("key-file", "needs listen or from");
+	if (o->cluster_locks && o->listen == NULL && o->from == NULL)
+		return usage("locks=cluster", "needs listen or from");
+	if (o->cluster_locks && o->read_only)
+		return usage("locks=cluster", "not with ro: who changes nothing cannot ask for locks");
 	if (o->replace && o->from == NULL)
 		return usage("replace", "needs from");
 	if ((o->listen != NULL || o->from != NULL) && o->writeback)

@@ -75,7 +75,8 @@ struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t 
 void remote_push(struct remote *l, struct item *item)
 {
 	pthread_mutex_lock(&l->lock);
-	queue_add(item->kind == NEWS_RUN ? &l->runs : &l->inbox, item);
+	/* Clients come and go in the order of their calls. */
+	queue_add(item->kind == NEWS_RUN || item->kind >= NEWS_CLIENT_HERE ? &l->runs : &l->inbox, item);
 	pthread_mutex_unlock(&l->lock);
 	session_wake(l->fs);
 }
@@ -196,6 +197,10 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 	struct call_result cr = { 0 };
 	struct call c;
 
+	if (lock_call_is(run->bytes, run->len)) {
+		res->error = lockd_run(l->lockd, run->client, run->bytes, run->len);
+		return;
+	}
 	res->error = call_decode(run->bytes, run->len, &c);
 	if (res->error < 0) {
 		res->error = -EIO;
@@ -221,6 +226,24 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 		store_sync_request(l->fs->store);
 }
 
+static void client_news(struct remote *l, const struct item *item)
+{
+	if (item->kind == NEWS_CLIENT_HERE)
+		lockd_client_here(l->lockd, item->number, item->bytes, item->len);
+	else if (item->kind == NEWS_CLIENT_LEFT)
+		lockd_client_left(l->lockd, item->number);
+	else
+		lockd_client_expired(l->lockd, item->number);
+}
+
+/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. Asking for a lock again does no harm. */
+static int run_before(struct remote *l, const struct item *item, struct primary_result *res)
+{
+	if (lock_call_is(item->bytes, item->len))
+		return -ENOENT;
+	return keys_call_result(l->fs->keys, item->run.client, item->run.request, &res->seq, &res->number);
+}
+
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
 static bool run_next(struct remote *l)
 {
@@ -233,7 +256,13 @@ static bool run_next(struct remote *l)
 	pthread_mutex_unlock(&l->lock);
 	if (item == NULL)
 		return false;
-	r = keys_call_result(l->fs->keys, item->run.client, item->run.request, &res.seq, &res.number);
+	if (item->kind != NEWS_RUN) {
+		item = take(l, &l->runs);
+		client_news(l, item);
+		free(item);
+		return true;
+	}
+	r = run_before(l, item, &res);
 	if (r == 0)
 		;                       /* done before its answer was lost */
 	else if (r == -ENOENT)
@@ -270,6 +299,7 @@ static void fenced(struct remote *l, uint64_t promised)
 	log_error("%s: another machine is the primary of this cluster now (epoch %llu): no changes are taken here any more: "
 		  "unmount, and mount with --from", l->fs->store_path, (unsigned long long)promised);
 	(void)store_set_identity(l->fs->store, &id, &ticket);
+	lockd_fenced(l->lockd);
 }
 
 static void mark(struct remote *l, uint64_t ino)
@@ -297,6 +327,7 @@ static void handed(struct remote *l, const char *name)
 	log_info("%s: %s is the primary now", l->fs->store_path, name[0] != '\0' ? name : "another machine");
 	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
 		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
+	lockd_follow(l->lockd);
 	atomic_store(&l->parked, false);
 }
 
@@ -350,6 +381,7 @@ bool remote_step(struct remote *l)
 	}
 	if (l->replica != NULL)
 		more = follower_step(l) || more;
+	lockd_step(l->lockd);
 	return more;
 }
 
@@ -373,6 +405,11 @@ int remote_demote(struct remote *l, const char *name)
 		return -EINVAL;
 	feeder_switch(l, name);
 	return 0;
+}
+
+struct lockd *remote_lockd(struct remote *l)
+{
+	return l->lockd;
 }
 
 bool remote_leads(const struct remote *l)
@@ -536,6 +573,7 @@ static int lead(struct remote *l)
 		log_error("%s: a replica of another machine's mount: give --from=ADDR instead of --listen", l->fs->store_path);
 		return -EROFS;
 	}
+	l->was_primary = id.role == STORE_PRIMARY;
 	if (id.role == STORE_ALONE) {
 		id.role = STORE_PRIMARY;
 		id.promised_epoch = max_u64(id.promised_epoch, epoch_next_term(store_epoch(s)));
@@ -668,6 +706,11 @@ int remote_start(struct remote *l)
 		remote_read_history(l);
 		r = feeder_init(l);
 	}
+	if (r == 0)
+		r = lockd_new(l, &l->lockd);
+	/* Others may hold locks that they were given before it was opened. */
+	if (r == 0 && l->leads)
+		lockd_lead(l->lockd, store_epoch(s), l->was_primary);
 	if (r == 0 && !l->leads)
 		r = follower_init(l);
 	if (r < 0) {
@@ -687,12 +730,20 @@ static void stale(void *ctx, uint64_t ino, uint64_t off)
 	notify_data(l->notify, ino, off, 0);
 }
 
+/* A lock may wait for it. */
+static void told(void *ctx)
+{
+	session_wake(ctx);
+}
+
 int remote_attach(struct remote *l)
 {
 	int r = notify_start(l->fs->fd, &l->notify);
 
 	l->shared = (struct fs_shared){ .ctx = l, .stale = stale };
 	l->fs->shared = &l->shared;
+	if (r == 0)
+		notify_watch(l->notify, told, l->fs);
 	return r;
 }
 
@@ -705,6 +756,8 @@ void remote_stop(struct remote *l)
 		l->net = NULL;
 	}
 	follower_release(l);
+	lockd_free(l->lockd);
+	l->lockd = NULL;
 	feeder_release(l);
 	notify_stop(l->notify);
 	l->notify = NULL;

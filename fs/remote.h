@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct fs;
+struct lockd;
 struct remote;
 
 /* Before the store is opened: who listens or connects has a link, others have none (*ret NULL). Reads the key file.
@@ -42,6 +43,8 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len);
 void remote_progress(struct remote *l);
 /* The kernel knows nothing (any more) of this inode, which has no name: what is to become of it is known elsewhere. */
 void remote_orphan(struct remote *l, uint64_t ino);
+/* The locks of the cluster. */
+struct lockd *remote_lockd(struct remote *l);
 bool remote_leads(const struct remote *l);
 /* Changes wait a moment: the primary is being handed over. */
 bool remote_parks(const struct remote *l);

@@ -15,6 +15,7 @@
 #include "core/replica/replica.h"
 #include "core/keys/cluster.h"
 #include "fs/fs.h"
+#include "fs/lockd.h"
 #include "fs/remote.h"
 #include "fs/notify.h"
 #include "fs/session.h"
@@ -29,8 +30,10 @@
 #define STEP_ITEMS    64u               /* taken from the inbox between two requests */
 #define TICK_NET_MS   200u
 #define STATUS_MAX    8192u
+#define LEASE_MS      10000u          /* locks and holds of a remote mount that cannot be reached */
 
-enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED };
+enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED,
+	    NEWS_CLIENT_HERE, NEWS_CLIENT_LEFT, NEWS_CLIENT_EXPIRED };
 
 /* Something for the request thread. */
 struct item {
@@ -39,7 +42,7 @@ struct item {
 	net_id id;
 	unsigned type;
 	struct primary_run run;         /* NEWS_RUN: its bytes are ours */
-	uint64_t number;                /* NEWS_MARK: inode; NEWS_FENCED: epoch */
+	uint64_t number;                /* NEWS_MARK: inode; NEWS_FENCED: epoch; NEWS_CLIENT_*: client */
 	int64_t since_ms;
 	uint32_t len;
 	uint8_t bytes[];
@@ -63,6 +66,8 @@ struct remote {
 	struct keyring *ring;           /* [C] or NULL */
 	struct net *net;                /* [C] */
 	struct notify *notify;          /* [C] once attached */
+	struct lockd *lockd;            /* [R] */
+	bool was_primary;               /* [R] when the store was opened */
 	struct fs_shared shared;        /* [C] */
 	struct feed feed;               /* [C] its fields look after themselves */
 	bool feeds;                     /* [R] the feed is there */
@@ -157,10 +162,14 @@ void feeder_kick(struct remote *l);
 /* Request thread. */
 void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
 void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);
+/* Request thread: to a client, what became of its lock. */
+void feeder_lock(struct remote *l, const struct msg_lock *m);
 extern const struct net_owner feeder_owner;
 
 /* follower.c */
 int follower_init(struct remote *l);
+/* Where others can reach this mount, or at least a name of its machine. */
+void follower_name(const struct options *o, char *name, size_t size);
 /* Be a remote mount of that primary from now on. */
 int follower_follow(struct remote *l, const char *address);
 /* Become the primary. -EBUSY, with a text. */

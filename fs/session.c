@@ -16,6 +16,7 @@
 #include "core/store/map.h"
 #include "fs/device.h"
 #include "fs/fs.h"
+#include "fs/lockd.h"
 #include "fs/remote.h"
 #include "fs/log.h"
 #include "fs/mnt.h"
@@ -297,9 +298,15 @@ static void interrupt(struct fs *fs, const struct fuse_in_header *in)
 {
 	const struct fuse_interrupt_in *which = (const void *)(in + 1);
 
-	if (fs->pending == NULL)
+	if (fs->pending == NULL && !fs->cluster_locks) {
 		reply_raw(fs, ENOSYS);
-	else if (in->len >= sizeof *in + sizeof *which)
+		return;
+	}
+	if (in->len < sizeof *in + sizeof *which)
+		return;
+	if (fs->cluster_locks && lockd_interrupt(remote_lockd(fs->remote), which->unique))
+		return;
+	if (fs->pending != NULL)
 		(void)pending_interrupt(fs->pending, which->unique);
 }
 
