@@ -2,7 +2,7 @@
  *
  * locks: locks between processes, each case in a child that reports through its exit status.
  *
- *   locks CASE FILE
+ *   locks CASE FILE [SAME_FILE_ON_ANOTHER_MOUNT, for the second process]
  *      exclusive  fcntl: a second process is refused, F_GETLK names the holder, unlock lets it in
  *      ranges     fcntl: disjoint ranges and shared locks do not meet; an upgrade does
  *      wait       fcntl: F_SETLKW waits until the holder lets go, and not longer
@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *path;
+static const char *path, *path_of_child;
 static int to_child[2], to_parent[2];
 
 #define check(x) do { if (!(x)) { \
@@ -48,6 +48,15 @@ static int lock_with(int fd, int cmd, short type, off_t from, off_t len)
 static int lock(int fd, short type, off_t from, off_t len)
 {
 	return lock_with(fd, F_SETLK, type, from, len);
+}
+
+static pid_t fork_child(void)
+{
+	pid_t child = fork();
+
+	if (child == 0 && path_of_child != NULL)
+		path = path_of_child;
+	return child;
 }
 
 /* The two processes take turns: tell() lets the other go on, await() waits for its word. */
@@ -98,14 +107,16 @@ static int case_exclusive(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 0) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
 		check(lock(mine, F_WRLCK, 0, 0) < 0 && (errno == EAGAIN || errno == EACCES));
 		check(lock(mine, F_RDLCK, 5, 1) < 0);
-		check(fcntl(mine, F_GETLK, &l) == 0 && l.l_type == F_WRLCK && l.l_pid == getppid());
+		check(fcntl(mine, F_GETLK, &l) == 0 && l.l_type == F_WRLCK);
+		/* Elsewhere the number would be that of another process. */
+		check(l.l_pid == (path_of_child != NULL ? 0 : getppid()));
 		tell(to_parent[1]);
 		await(to_child[0]);
 		check(lock(mine, F_WRLCK, 0, 0) == 0);
@@ -124,7 +135,7 @@ static int case_ranges(void)
 
 	check(lock(fd, F_WRLCK, 0, 100) == 0 && lock(fd, F_RDLCK, 200, 100) == 0);
 	check(lock(fd, F_UNLCK, 40, 20) == 0);      /* splits the first one */
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -145,7 +156,7 @@ static int case_wait(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 10) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -170,7 +181,7 @@ static int case_signal(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 0) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		struct sigaction sa = { .sa_handler = on_signal };
 		int mine = open_file();
@@ -193,7 +204,7 @@ static int case_deadlock(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 1) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -217,7 +228,7 @@ static int case_close(void)
 
 	check(lock(fd, F_WRLCK, 0, 0) == 0);
 	check(close(other) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		check(lock(open_file(), F_WRLCK, 0, 0) == 0);
 		_exit(0);
@@ -228,7 +239,7 @@ static int case_close(void)
 static int case_exit(void)
 {
 	int fd = open_file();
-	pid_t child = fork();
+	pid_t child = fork_child();
 
 	if (child == 0) {
 		int mine = open_file();
@@ -254,7 +265,7 @@ static int case_flock(void)
 	check(flock(other, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK);
 	check(flock(other, LOCK_UN) == 0 && flock(fd, LOCK_EX) == 0);
 	check(flock(other, LOCK_SH | LOCK_NB) < 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -275,7 +286,11 @@ static int case_flock(void)
 
 static int case_ofd(void)
 {
-	int a = open_file(), b = open_file();
+	int a = open_file(), b;
+
+	if (path_of_child != NULL)
+		path = path_of_child;
+	b = open_file();
 
 	check(lock_with(a, F_OFD_SETLK, F_WRLCK, 0, 10) == 0);
 	check(lock_with(b, F_OFD_SETLK, F_RDLCK, 5, 1) < 0 && errno == EAGAIN);
@@ -296,9 +311,10 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	if (argc != 3 || pipe2(to_child, O_CLOEXEC) < 0 || pipe2(to_parent, O_CLOEXEC) < 0)
+	if (argc < 3 || argc > 4 || pipe2(to_child, O_CLOEXEC) < 0 || pipe2(to_parent, O_CLOEXEC) < 0)
 		return 2;
 	path = argv[2];
+	path_of_child = argv[3];
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		if (strcmp(cases[i].name, argv[1]) == 0)
 			return cases[i].run();
