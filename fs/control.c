@@ -5,7 +5,6 @@
 #include "fs/control.h"
 
 #include "fs/fs.h"
-#include "fs/lockd.h"
 #include "fs/ops.h"
 #include "fs/remote.h"
 #include "fs/status.h"
@@ -97,10 +96,10 @@ bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat)
 /* All locks; without memory, or links to other machines, none. */
 static size_t locks_text(struct fs *fs, char **ret)
 {
-	size_t len = fs->remote != NULL ? lockd_to_text(remote_lockd(fs->remote), NULL, 0) : 0;
+	size_t len = remote_locks(fs->remote, NULL, 0);
 
 	*ret = len > 0 ? malloc(len + 1) : NULL;
-	return *ret != NULL ? lockd_to_text(remote_lockd(fs->remote), *ret, len + 1) : 0;
+	return *ret != NULL ? remote_locks(fs->remote, *ret, len + 1) : 0;
 }
 
 static size_t status_text(struct fs *fs, char **ret)

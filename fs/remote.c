@@ -407,6 +407,11 @@ int remote_demote(struct remote *l, const char *name)
 	return 0;
 }
 
+size_t remote_locks(const struct remote *l, char *buf, size_t size)
+{
+	return l != NULL ? lockd_to_text(l->lockd, buf, size) : 0;
+}
+
 struct lockd *remote_lockd(struct remote *l)
 {
 	return l->lockd;

@@ -55,5 +55,8 @@ int remote_demote(struct remote *l, const char *name);
 
 /* Lines for status. Returns the length. */
 size_t remote_status(struct remote *l, char *buf, size_t size);
+/* A line for each lock: on the primary of all machines, elsewhere of this one. Returns the length of all, of which at most
+ * size - 1 bytes and a NUL are written. */
+size_t remote_locks(const struct remote *l, char *buf, size_t size);
 
 #endif

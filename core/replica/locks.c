@@ -510,8 +510,8 @@ void locks_request(struct locks *t, uint64_t client, const struct lock_op *op)
 	}
 	if (op->type == LOCKS_OFF) {
 		r = apply(t, c, f, op, 0, 0);
-		wake(t, f);
 		answer(t, client, op, r, 0);
+		wake(t, f);
 	} else {
 		request_lock(t, c, f, op);
 	}

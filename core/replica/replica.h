@@ -69,8 +69,6 @@ struct replica_ops {
 	void (*diff_stop)(void *ctx, link_t link);
 	/* The locks that this mount holds, to be restated: at most max bytes; returns how many. */
 	uint32_t (*locks)(void *ctx, uint8_t *buf, uint32_t max);
-	/* What became of a lock. May be NULL: then nothing is said of locks. */
-	void (*lock)(void *ctx, const struct msg_lock *m);
 	/* A call of this mount has its answer. */
 	void (*answer)(void *ctx, uint64_t cookie, const struct replica_answer *a);
 	/* A call that was handed over by replica_forward() has its answer. */
@@ -85,6 +83,8 @@ struct replica_ops {
 	/* The position of the primary came. May be NULL. */
 	void (*news)(void *ctx);
 	void (*note)(void *ctx, const char *text);
+	/* What became of a lock. May be NULL: then nothing is said of locks. */
+	void (*lock)(void *ctx, const struct msg_lock *m);
 };
 
 struct replica_options {

@@ -53,6 +53,12 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 	return 0;
 }
 
+size_t remote_locks(const struct remote *l, char *buf, size_t size)
+{
+	(void)l, (void)buf, (void)size;
+	return 0;
+}
+
 static struct fs *the_fs(void)
 {
 	static struct options options = { .sync_interval_s = 5 };
@@ -76,7 +82,7 @@ static uint64_t in_ino(struct input *in, uint64_t last)
 
 static void in_text(struct input *in, char *text, size_t size)
 {
-	static const char *const known[] = { ".msyncfs", "status", "version", "checkpoint", ".", ".." };
+	static const char *const known[] = { ".msyncfs", "status", "locks", "version", "checkpoint", ".", ".." };
 	uint8_t how = in_u8(in);
 
 	if (how < 200) {

@@ -292,7 +292,7 @@ static void r_text(void *ctx, const char *text)
 
 static const struct replica_ops r_ops = {
 	r_send, r_close, get_history, r_apply, r_promise, r_welcome, r_aside, r_diff_start, any_diff_frame, diff_stop, r_locks,
-	r_answer, r_forwarded, r_run, r_lead, r_text, NULL, r_text,
+	r_answer, r_forwarded, r_run, r_lead, r_text, NULL, r_text, NULL,
 };
 
 /* A right message, of numbers that the input gives. */

@@ -95,9 +95,11 @@ nok 'nobody failed' test -e "$T/failed"
 # ---- A broken link: locks stay for their lease, and are stated again
 exec 8<"$two/file"
 flock -x 8
-fence=$(grep -o 'fence=[0-9.]*' "$two/.msyncfs/locks")
+exec 7<"$two/data"
+flock -x 7
+fence=$(grep -F "ino=$(stat -c %i "$two/file") " "$two/.msyncfs/locks" | grep -o 'fence=[0-9.]*')
 kill_daemon "$one.msync"
-ok 'an unlock without the primary works' timeout 60 flock -x "$two/data" true
+ok 'an unlock without the primary works' timeout 60 flock -u 7
 nok 'a lock without it does not, after the set time' timeout 60 flock -x "$two/data" true
 umount -l "$one" 2>/dev/null
 listen
@@ -106,7 +108,8 @@ ok 'and states its lock' wait_for "listed '$fence'"
 nok 'so nobody else gets it' timeout 120 flock -n "$one/file" true
 flock -u 8
 ok 'until it is free' timeout 120 flock -n "$one/file" true
-exec 8<&-
+ok 'what was unlocked meanwhile is free' timeout 120 flock -n "$three/data" true
+exec 8<&- 7<&-
 
 # ---- A machine that dies
 wait_for streams three

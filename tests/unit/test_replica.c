@@ -673,7 +673,7 @@ static void r_note(void *ctx, const char *text)
 
 static const struct replica_ops r_ops = {
 	r_send, r_close, r_history, r_apply, r_promise, r_welcome, r_aside, r_diff_start, diff_frame, diff_stop, r_locks, r_answer,
-	r_forwarded, r_run, r_lead, r_elsewhere, NULL, r_note,
+	r_forwarded, r_run, r_lead, r_elsewhere, NULL, r_note, NULL,
 };
 
 static struct primary_options p_options(void)
