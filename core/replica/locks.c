@@ -616,7 +616,7 @@ void locks_expire(struct locks *t, uint64_t client)
 	if (!c)
 		return;
 	/* First what it waits for: it is to get nothing more. */
-	drop_of(t, c, false, false);
+	drop_of(t, c, false, true);
 	drop_of(t, c, true, true);
 	free_client(t, c);
 }
