@@ -25,7 +25,8 @@ not_listed() { ! listed "$1"; }
 there() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 
 listen
-for m in two three; do ok "$m is mounted" start $m --from="$T/sock" -o on-disconnect=wait:3; done
+ok "two is mounted" start two --from="$T/sock" --listen="$T/sock2" -o on-disconnect=wait:3
+ok "three is mounted" start three --from="$T/sock" -o on-disconnect=wait:3
 : >"$one/file"
 for m in two three; do wait_for "[ -e '$T/$m/file' ]"; done
 
@@ -110,6 +111,23 @@ flock -u 8
 ok 'until it is free' timeout 120 flock -n "$one/file" true
 ok 'what was unlocked meanwhile is free' timeout 120 flock -n "$three/data" true
 exec 8<&- 7<&-
+
+# ---- Another primary
+exec 8<"$three/file"
+flock -x 8
+fence=$(grep -o 'fence=[0-9.]*' "$three/.msyncfs/locks")
+ok 'two takes over' "$MSYNCFS" demote "$one" "$T/sock2"
+promoted() { [ "$(value two role)" = primary ]; }
+is_there() { grep -q "$fence" "$two/.msyncfs/locks"; }
+ok 'it is the primary' wait_for promoted
+ok 'and hears of the lock that three has' wait_for is_there
+nok 'so it gives it to nobody' timeout 120 flock -n "$two/file" true
+nok 'nor to the old primary' timeout 120 flock -n "$one/file" true
+flock -u 8
+ok 'until it is free' timeout 120 flock "$one/file" true
+exec 8<&-
+ok 'one takes over again' "$MSYNCFS" demote "$two" "$T/sock"
+ok 'and is the primary' wait_for "[ \"\$(sed -n 's/^role=//p' '$one/.msyncfs/status' | tr -d \"'\")\" = primary ]"
 
 # ---- A machine that dies
 wait_for streams three
