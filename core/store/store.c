@@ -4,7 +4,6 @@
  */
 #include "core/store/store_int.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -13,6 +12,17 @@ int store_failed(const struct store *s)
 	int r = atomic_load_explicit(&((struct store *)(uintptr_t)s)->failed, memory_order_acquire);
 
 	return r ? r : map_failed(&s->map);
+}
+
+int store_check_file(struct store *s)
+{
+	int r = store_failed(s);
+
+	if (r == 0)
+		r = map_check_size(&s->map);
+	if (r < 0)
+		store_fail(s, r);
+	return r;
 }
 
 bool store_lost(const struct store *s, uint64_t *ret_byte)
@@ -118,7 +128,7 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
-static int spare_segments(struct store *s)
+int store_spare_segments(struct store *s)
 {
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
 	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
@@ -214,7 +224,7 @@ static int have_room(struct store *s, uint64_t need, bool *ret_segment)
 	if (r == 0)
 		r = tail_grown(s);
 	if (r == 0 && journal_spares(&s->journal) <= JOURNAL_KEPT)
-		r = spare_segments(s);
+		r = store_spare_segments(s);
 	if (r < 0)
 		return r;
 	*ret_segment = journal_spares(&s->journal) <= JOURNAL_KEPT;
@@ -487,7 +497,7 @@ int store_poll(struct store *s)
 	if (r == 0)
 		r = tail_grown(s);
 	if (r == 0 && journal_spares(&s->journal) < SPARES)
-		r = spare_segments(s);
+		r = store_spare_segments(s);
 	if (r < 0)
 		return r;
 	if (s->threads)
@@ -511,13 +521,10 @@ bool store_is_dirty(const struct store *s)
 void store_status(const struct store *cs, struct store_status *ret)
 {
 	struct store *s = (struct store *)(uintptr_t)cs;        /* atomics are loaded from a non-const object */
-	const uint8_t *u = s->super.uuid;
 	jpos_t tail = atomic_load(&s->journal.pub_tail);
 
 	memset(ret, 0, sizeof *ret);
-	(void)snprintf(ret->uuid, sizeof ret->uuid,
-		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
-		       u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	super_uuid_text(&s->super, ret->uuid);
 	ret->seq = store_seq(s);
 	ret->durable_seq = store_durable_seq(s);
 	ret->checkpoint_seq = store_checkpoint_seq(s);
@@ -643,6 +650,8 @@ int store_open(const struct store_options *o, const struct store_client *client,
 			goto fail;
 		}
 	}
+	if (!s->read_only && !s->memory)
+		file_mark(s->fd, &s->super);
 	s->live = true;
 	*ret_store = s;
 	return 0;
