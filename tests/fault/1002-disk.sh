@@ -133,6 +133,7 @@ quota_btrfs() {
 	rm -f "$T"/sum.*
 	: >"$T/log"
 	start_daemon || { fail 'btrfs quota: mount'; diag "$(cat "$T/log")"; return; }
+	ok 'btrfs: a new store is written in place' sh -c "lsattr '$STORE' | grep -q '^[^ ]*C'"
 	like 'btrfs quota: the writer is told' "$(fill "$MNT")" 'No space left|Input/output|Read-only'
 	faults=$((faults + 1))
 	ok 'btrfs quota: the disk itself has room' test "$(df --output=avail "$disk" | tail -n 1)" -gt 100000
