@@ -236,7 +236,7 @@ static int build_level(struct store *s, struct salvage_leaf *v, size_t *n, unsig
 	while (i < *n) {
 		unsigned fill = 0;
 		uint8_t *page;
-		block_t block;
+		block_t block = 0;
 		int r = salvage_room(s);
 
 		if (r == 0)

@@ -37,7 +37,9 @@ write_one() { op cp "$T/one" "$MNT/one" 2>/dev/null; }
 full_disk() { # TYPE
 	local disk=$T/disk-$1 round
 	case $1 in
-	tmpfs) mkdir "$disk" && mount -i -t tmpfs -o size=48m none "$disk" || { skip_one "no $1 here"; return; };;
+	tmpfs)
+		mkdir "$disk"
+		mount -i -t tmpfs -o size=48m none "$disk" || { skip_one "no $1 here"; return; };;
 	*) loop_disk "$T/img-$1" "$2" "$disk" "$1" || { skip_one "no $1 on a loop device here"; return; };;
 	esac
 	STORE=$disk/store.msync
@@ -127,8 +129,12 @@ quota_btrfs() {
 	local disk=$T/disk-quota
 	command -v btrfs >/dev/null || { skip_one 'no btrfs here'; return; }
 	loop_disk "$T/img-quota" 512M "$disk" btrfs || { skip_one "no btrfs on a loop device here"; return; }
-	btrfs -q subvolume create "$disk/sub" && btrfs -q quota enable "$disk" && btrfs -q qgroup limit 64M "$disk/sub" ||
-		{ skip_one 'no quota on btrfs here'; umount -i "$disk"; return; }
+	if ! { btrfs -q subvolume create "$disk/sub" && btrfs -q quota enable "$disk" &&
+		btrfs -q qgroup limit 64M "$disk/sub"; }; then
+		skip_one 'no quota on btrfs here'
+		umount -i "$disk"
+		return
+	fi
 	STORE=$disk/sub/store.msync
 	rm -f "$T"/sum.*
 	: >"$T/log"

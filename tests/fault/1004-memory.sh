@@ -55,7 +55,7 @@ done
 make_group() {
 	local root
 	for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
-		[ -f "$root/cgroup.subtree_control" ] && grep -qw memory "$root/cgroup.subtree_control" || continue
+		grep -qsw memory "$root/cgroup.subtree_control" || continue
 		group=$root/msyncfs-fault-$$
 		limit_file=memory.max
 		mkdir "$group" 2>/dev/null && return 0
