@@ -111,7 +111,7 @@ CONTROL=/sys/fs/fuse/connections
 control_mounted=
 if ! mountpoint -q $CONTROL && mount -i -t fusectl none $CONTROL 2>/dev/null; then
 	control_mounted=1
-	trap 'umount -i $CONTROL; cleanup' EXIT
+	trap 'without umount -i $CONTROL' EXIT
 fi
 for how in abort force; do
 	fault_daemon

@@ -46,6 +46,14 @@ stop_daemon() {
 	return 0
 }
 
+# For a trap: undo something with this command, then what is always done at the end.
+without() {
+	local status=$?
+	"$@"
+	(exit $status)
+	cleanup
+}
+
 # A daemon that has ended or ends by itself.
 daemon_ended() {
 	wait_for -t "${1:-20}" "! kill -0 $DAEMON 2>/dev/null"
