@@ -281,6 +281,7 @@ test-run: test-programs
 
 # Each call refused in turn with each error, the device, disks that fill and fail, files cut short, little memory.
 FAULT_PROGRAMS := $(foreach t,fault lost map,$(B)/tests/unit/test_$(t))
+fault: TEST_TIMEOUT = 3600
 fault:  ## every fault of section "faults", with each error it can give (about ten minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) test-programs
@@ -321,8 +322,9 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) $(B)/tests/unit/test_salvage
+	@$(MAKE) $(B)/tests/unit/test_salvage $(B)/tests/unit/test_salvage_lead
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
+	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage_lead
 
 compat-cross:  ## build for big-endian and 32-bit machines, open the same stores there (qemu-user; minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST) $(DEPS_CROSS)'
