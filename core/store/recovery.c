@@ -479,10 +479,7 @@ int recovery_load(struct store *s, const struct store_options *o)
 		/* The old journal is not continued: see DESIGN.md. */
 		if (s->counts.next_ino < (1ull << 48) - 4096)
 			s->counts.next_ino += 1024;
-		/* So that the new segment's header can name the one after it. */
-		r = store_spare_segments(s);
-		if (r == 0)
-			r = journal_new_start(&s->journal);
+		r = journal_new_start(&s->journal);
 		if (r == 0)
 			r = first_checkpoint(s);
 	}

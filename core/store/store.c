@@ -128,7 +128,7 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
-int store_spare_segments(struct store *s)
+static int spare_segments(struct store *s)
 {
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
 	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
@@ -224,7 +224,7 @@ static int have_room(struct store *s, uint64_t need, bool *ret_segment)
 	if (r == 0)
 		r = tail_grown(s);
 	if (r == 0 && journal_spares(&s->journal) <= JOURNAL_KEPT)
-		r = store_spare_segments(s);
+		r = spare_segments(s);
 	if (r < 0)
 		return r;
 	*ret_segment = journal_spares(&s->journal) <= JOURNAL_KEPT;
@@ -497,7 +497,7 @@ int store_poll(struct store *s)
 	if (r == 0)
 		r = tail_grown(s);
 	if (r == 0 && journal_spares(&s->journal) < SPARES)
-		r = store_spare_segments(s);
+		r = spare_segments(s);
 	if (r < 0)
 		return r;
 	if (s->threads)

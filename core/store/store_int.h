@@ -157,8 +157,6 @@ uint64_t file_disk_free_blocks(int fd);
 
 /* [R] The journal gets a segment: whatever stood there is no tree page any more. */
 int store_add_segment(struct store *s, block_t first);
-/* [R] Spares up to SPARES, as far as there is room. */
-int store_spare_segments(struct store *s);
 
 /* provision.c */
 int store_provision(struct store *s);

@@ -165,7 +165,7 @@ static void long_attributes(uint64_t where, unsigned from, unsigned to)
 }
 
 /* A journal of several segments, more than the superblock lists. after_recovery: and they begin in the segment in which the
- * recovery of another such journal ended, which knew of one spare. */
+ * recovery of another such journal ended. */
 static void make_killed_store(bool after_recovery)
 {
 	const struct store_options o = { .path = path, .create = true, .max_bytes = 64u << 20 };
