@@ -28,7 +28,7 @@ MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev libssl-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace btrfs-progs
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
@@ -315,6 +315,7 @@ test-run: test-programs
 
 # Each call refused in turn with each error, the device, disks that fill and fail, files cut short, little memory.
 FAULT_PROGRAMS := $(foreach t,fault lost map,$(B)/tests/unit/test_$(t))
+fault: TEST_TIMEOUT = 3600
 fault:  ## every fault of section "faults", with each error it can give (about ten minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) test-programs
@@ -362,8 +363,9 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) $(B)/tests/unit/test_salvage
+	@$(MAKE) $(B)/tests/unit/test_salvage $(B)/tests/unit/test_salvage_lead
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
+	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage_lead
 
 compat-cross:  ## build for big-endian and 32-bit machines, open the same stores there (qemu-user; minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST) $(DEPS_CROSS)'

@@ -169,6 +169,7 @@ static const char *open_hint(int error)
 	case EMEDIUMTYPE:       return "give another name, this file is left as it is";
 	case EPROTONOSUPPORT:   return "use a newer msyncfs";
 	case EUCLEAN:           return "run msyncfs check on it";
+	case ENODATA:           return "bring it back from a copy, or remove it to begin anew";
 	case EISDIR:            return "give the name of a file";
 	case EACCES: case EPERM: return "check its owner and mode";
 	case EROFS:             return "mount with -o ro";

@@ -59,8 +59,9 @@ int ops_hold_durable(struct fs *fs)
 	 * that lost a part holds nothing of what was promised. */
 	if (store_lost(fs->store, &byte))
 		return EIO;
+	/* No sync follows that would find out whether the file is still whole: so look, for one fstat. */
 	if (store_durable_seq(fs->store) >= seq)
-		return 0;
+		return store_failed(fs->store) == 0 && store_check_file(fs->store) < 0 ? EIO : 0;
 	if (store_failed(fs->store) != 0)
 		return EIO;
 	fs->hold = &fs->durable;

@@ -2,23 +2,29 @@
  *
  * file: the store as a file among others: found, made, locked against a second daemon, pinned by readers beside the
  * daemon. Locks: flock(LOCK_EX) on the whole file by the daemon that has it open; OFD read locks on single bytes far
- * behind any contents (PIN_BASE + generation) by readers.
+ * behind any contents (PIN_BASE + generation) by readers. A file that is a store has an extended attribute with its uuid.
  */
 #include "core/store/store_int.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PIN_BASE ((off_t)1 << 62)
 #define PIN_MASK (((uint64_t)1 << 31) - 1)
 #define NAP_NS   20000000       /* between looks at a lock that is about to be given up */
+#define MARK     "user.msyncfs.uuid"
 
 static int open_failed(const char *path, int error)
 {
@@ -123,6 +129,33 @@ static int create_file(const struct store_options *o, int *ret_fd, bool *ret_unn
 	return 0;
 }
 
+void file_mark(int fd, const struct super *sb)
+{
+	char text[UUID_TEXT], now[UUID_TEXT];
+
+	super_uuid_text(sb, text);
+	if (fgetxattr(fd, MARK, now, sizeof now) == UUID_TEXT - 1 && memcmp(now, text, UUID_TEXT - 1) == 0)
+		return;
+	/* A file system without such attributes, or a full one: then an empty file is just that. */
+	(void)fsetxattr(fd, MARK, text, UUID_TEXT - 1, 0);
+}
+
+/* An empty file is as good as none, for a store to be made in, but for one that was a store: who mounts that waits for
+ * what was in it. */
+static int check_empty(const struct store_options *o, int fd)
+{
+	char uuid[UUID_TEXT] = "";
+
+	if (fgetxattr(fd, MARK, uuid, sizeof uuid - 1) > 0) {
+		/* Anybody may have put anything there. */
+		uuid[strspn(uuid, "0123456789abcdef-")] = '\0';
+		return err_set(ENODATA, "%s: is empty, but was a store (uuid %s): somebody cut it to nothing", o->path, uuid);
+	}
+	if (!(o->create && !o->read_only))
+		return err_set(EMEDIUMTYPE, "%s: is empty, not an msyncfs store", o->path);
+	return 0;
+}
+
 static int check_kind(const struct store_options *o, int fd, bool *ret_new)
 {
 	struct stat st;
@@ -133,10 +166,21 @@ static int check_kind(const struct store_options *o, int fd, bool *ret_new)
 		return err_set(EISDIR, "%s: is a directory; name a file for the store", o->path);
 	if (!S_ISREG(st.st_mode))
 		return err_set(EMEDIUMTYPE, "%s: is not a regular file", o->path);
-	if (st.st_size == 0 && !(o->create && !o->read_only))
-		return err_set(EMEDIUMTYPE, "%s: is empty, not an msyncfs store", o->path);
 	*ret_new = st.st_size == 0;
-	return 0;
+	return *ret_new ? check_empty(o, fd) : 0;
+}
+
+/* On btrfs a block that was written is written anew elsewhere, which takes space that a full disk does not have: SIGBUS. A
+ * file can be excepted as long as it is empty. */
+static void write_in_place(int fd)
+{
+	struct statfs st;
+	int flags;
+
+	if (fstatfs(fd, &st) < 0 || (uint32_t)st.f_type != BTRFS_SUPER_MAGIC || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
+		return;
+	flags |= FS_NOCOW_FL;
+	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
 }
 
 int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed,
@@ -159,13 +203,22 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 	if (fd < 0 && errno == ENOENT && o->create && !o->read_only) {
 		r = create_file(o, ret_fd, ret_unnamed);
 		*ret_made = r == 0;
-		return r < 0 ? r : lock_file(o, *ret_fd);
+		if (r < 0)
+			return r;
+		write_in_place(*ret_fd);
+		return lock_file(o, *ret_fd);
 	}
 	if (fd < 0)
 		return open_failed(o->path, errno);
 	r = check_kind(o, fd, ret_new);
-	if (r == 0 && !o->snapshot)
+	if (r == 0 && !o->snapshot) {
 		r = lock_file(o, fd);
+		/* Whoever had it may have made a store of an empty file. */
+		if (r == 0)
+			r = check_kind(o, fd, ret_new);
+	}
+	if (r == 0 && *ret_new)
+		write_in_place(fd);
 	if (r < 0) {
 		(void)close(fd);
 		return r;

@@ -47,9 +47,7 @@ void tree_release(struct tree *t)
 /* What the cache remembers of a page. */
 static uint64_t verified_tag(const struct tree *t, block_t block, gen_t gen)
 {
-	unsigned __int128 m = (unsigned __int128)(block ^ t->tag_seed) * (gen ^ (t->tag_seed << 32 | t->tag_seed >> 32));
-
-	return ((uint64_t)m ^ (uint64_t)(m >> 64)) | 1;
+	return mul_fold64(block ^ t->tag_seed, gen ^ (t->tag_seed << 32 | t->tag_seed >> 32)) | 1;
 }
 
 static uint64_t *verified_slot(const struct tree *t, block_t block)

@@ -56,7 +56,7 @@ struct model_node {
 
 static const uint8_t zero_block[BLOCK_SIZE];
 
-bool work_own_memory;
+volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n)
 {

@@ -67,7 +67,7 @@ struct work {
 };
 
 /* True while the model itself asks for memory: those who make malloc() fail must not mean it. */
-extern bool work_own_memory;
+extern volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n);
 
