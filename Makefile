@@ -94,6 +94,7 @@ UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
+KILL_SRC := $(filter-out tests/kill/points.c,$(wildcard tests/kill/*.c))
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
@@ -109,6 +110,8 @@ UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
+KILL_PROGRAM    := $(B)/tests/kill/kill
+KILL_SO         := $(B)/tests/kill/points.so
 HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
 
 .DEFAULT_GOAL := all
@@ -117,7 +120,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk kill salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -233,6 +236,17 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS) -ldl
 
+# The kill machine knows the daemon from outside only; its library is loaded into it. Neither is sanitized.
+$(KILL_PROGRAM): $(KILL_SRC) $(wildcard tests/kill/*.h) $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(KILL_SRC) $(OUR_LDFLAGS) $(LDFLAGS)
+
+$(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
@@ -262,7 +276,8 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
+	$(KILL_PROGRAM) $(KILL_SO)
 
 UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(FUZZ_PROGRAMS)
 unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, the fuzz corpus (no root, no packages fetched)
@@ -313,6 +328,14 @@ crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make 
 crash-disk: test-programs $(CRASH_DISK)  ## the store on ext4 and XFS images that are copied under load, mounted and checked (root)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(TEST_ENV) $(PROVE) tests/crash/disk.sh
+
+# The daemon is killed under load, thousands of times. DURATION= seconds (180 if not told), SEED= and what else a failure
+# prints reach the machine through the environment. What a failure leaves stays in the directory that is named.
+kill: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## kill -9 the daemon under load for DURATION= seconds (180); SEED= LIFE= replay what a failure prints
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@dir=$$(mktemp -d $${TMPDIR:-/tmp}/msyncfs-kill.XXXXXX) && echo "# in $$dir" && \
+	PROGRAM='$(abspath $(PROGRAM))' $(if $(filter release,$(MODE)),POINTS='$(abspath $(KILL_SO))') SCRIPTS=tests/kill \
+		DURATION='$(if $(filter command% env%,$(origin DURATION)),$(DURATION),180)' $(KILL_PROGRAM) "$$dir" && rm -rf "$$dir"
 
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
