@@ -58,7 +58,7 @@ struct worker {
 	bool made;              /* its directory was acknowledged */
 	struct world world;
 	struct op op;
-	atomic_bool busy, stop;
+	atomic_bool busy, stop, ready;
 	atomic_ullong done, refused;
 	atomic_int error;       /* that ended it */
 	char text[256];         /* what it found wrong, "": nothing */

@@ -50,6 +50,14 @@ static unsigned some(struct lane *l, unsigned most)
 	return below(l, (1u << below(l, bits + 1)) < most ? (1u << below(l, bits)) + 1 : most + 1) % (most + 1);
 }
 
+/* How long the load goes on: mostly short, at times long enough for the journal to grow. */
+static void let_work(struct lane *l)
+{
+	unsigned n = below(l, 40);
+
+	nap_us(n == 0 ? 500000 + below(l, 1500000) : n < 20 ? below(l, 40000) : some(l, 60000));
+}
+
 /* ---- Mount and compare; the load ---- */
 
 static void worker_path(const struct lane *l, unsigned i, char *path, size_t size)
@@ -133,6 +141,7 @@ static void load_begin(struct lane *l)
 		worker_path(l, i, path, sizeof path);
 		atomic_store(&w->stop, false);
 		atomic_store(&w->error, 0);
+		atomic_store(&w->ready, false);
 		w->text[0] = '\0';
 		pid = fork();
 		if (pid < 0)
@@ -143,6 +152,10 @@ static void load_begin(struct lane *l)
 		}
 		w->pid = pid;
 	}
+	/* They have their directory open, and keep it whatever becomes of the mount. */
+	for (i = 0; i < l->worker_count; i++)
+		while (!atomic_load(&l->workers[i].ready))
+			nap_us(50);
 }
 
 static void load_stop(struct lane *l)
@@ -277,7 +290,7 @@ static void round_timed(struct lane *l)
 {
 	begin(l);
 	load_begin(l);
-	nap_us(some(l, 60000));
+	let_work(l);
 	if (below(l, 4) == 0)
 		note_journal(l);
 	mount_kill(l);
@@ -406,7 +419,7 @@ static void round_term(struct lane *l)
 
 	begin(l);
 	load_begin(l);
-	nap_us(some(l, 40000));
+	let_work(l);
 	(void)kill(l->daemon, SIGTERM);
 	status = mount_wait_daemon(l);
 	if (status != 0)
