@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
@@ -450,7 +451,7 @@ static int do_read(struct worker *w, int fd, const struct op *op)
 	return 0;
 }
 
-/* Operations on the contents of an open file. A short write is a write of less. */
+/* Operations on the contents of an open file. A short write leaves in op->len what was written. */
 static int do_data(struct worker *w, int at, int fd, struct op *op)
 {
 	char other[32];
@@ -571,6 +572,21 @@ static int perform(struct worker *w, int at, struct op *op)
 	}
 }
 
+/* A write that came back short: its last request found no space, or the mount died under it. In the second case the rest was
+ * under way, and stays so: the whole may be there. What was acknowledged is. */
+static int settle_short(struct worker *w, int at, const struct op *whole, const struct op *done)
+{
+	struct statfs st;
+
+	apply(&w->world, done);
+	w->op = *whole;
+	/* It is the daemon who knows the figures. */
+	if (fstatfs(at, &st) < 0)
+		return -errno;
+	w->op = *done;
+	return 0;
+}
+
 /* The mount died under a mapping. */
 static struct worker *me;
 
@@ -584,7 +600,7 @@ static void on_fault(int sig)
 void load_run(struct worker *w, const char *path, bool pause)
 {
 	int at = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	struct op op;
+	struct op op, whole;
 
 	me = w;
 	(void)signal(SIGBUS, on_fault);
@@ -599,9 +615,12 @@ void load_run(struct worker *w, const char *path, bool pause)
 		w->op = op;
 		atomic_store(&w->busy, true);
 		r = perform(w, at, &op);
-		if (r == 0) {
+		if (r == 0 && op.len != w->op.len) {
+			whole = w->op;
+			r = settle_short(w, at, &whole, &op);
+			atomic_store(&w->busy, r != 0);
+		} else if (r == 0) {
 			apply(&w->world, &op);
-			w->op = op;
 			atomic_fetch_add(&w->done, 1);
 			atomic_store(&w->busy, false);
 		} else if (r == -ENOSPC || r == -EDQUOT) {
