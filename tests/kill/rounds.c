@@ -253,7 +253,7 @@ static bool disarm(struct lane *l)
 /* The workers work until the point is met; if it is not within reach, the kill comes anyhow. */
 static void kill_at_point(struct lane *l)
 {
-	unsigned long long most = ops_done(l) + 4000;
+	unsigned long long most = ops_done(l) + 1500;
 	int status = 0;
 	pid_t pid;
 
@@ -273,15 +273,20 @@ static void kill_at_point(struct lane *l)
 static void arm_any(struct lane *l)
 {
 	static const enum point often[] = { POINT_READ, POINT_WRITEV, POINT_WRITEV };
-	static const enum point seldom[] = { POINT_MSYNC, POINT_MSYNC, POINT_MSYNC, POINT_MADVISE, POINT_MMAP, POINT_FALLOCATE,
-					     POINT_WRITE, POINT_FTRUNCATE };
+	static const enum point seldom[] = { POINT_MSYNC, POINT_MSYNC, POINT_MSYNC, POINT_MADVISE, POINT_MADVISE, POINT_WRITE,
+					     POINT_WRITE, POINT_NONE };
+	static const enum point at_growth[] = { POINT_MMAP, POINT_FALLOCATE, POINT_FTRUNCATE };
 	unsigned delay = below(l, 3) ? 0 : 1 + some(l, 200000);
 	bool after = below(l, 2);
 
+	enum point point = seldom[below(l, 8)];
+
 	if (below(l, 3) == 0)
 		arm(l, often[below(l, 3)], 1 + some(l, 600), after, delay);
+	else if (point == POINT_NONE)
+		arm(l, at_growth[below(l, 3)], 1, after, delay);
 	else
-		arm(l, seldom[below(l, 8)], 1 + below(l, 6), after, delay);
+		arm(l, point, 1 + below(l, 4), after, delay);
 }
 
 /* ---- The ways to end ---- */
@@ -654,21 +659,20 @@ static void round_race_kill(struct lane *l)
 {
 	int at = (int)below(l, 2);
 	struct start first, second;
-	unsigned pause = some(l, 10000);
+	unsigned pause = some(l, 40000);
 
 	if (below(l, 2) && l->round > 0)
 		leave_dirty(l);
 	start_mount(l, &first, l->store, l->mnt[2], true);
-	nap_us(some(l, 5000));
+	nap_us(below(l, 2) ? some(l, 5000) : below(l, 50000));
 	start_mount(l, &second, l->store, l->mnt[at ? 2 : 1], false);
-	/* Two that say something to one file: the second must be told apart. */
 	nap_us(pause);
 	l->daemon = first.pid;
 	(void)kill(first.pid, SIGKILL);
 	(void)mount_wait_daemon(l);
 	atomic_fetch_add(&l->figures->kills[l->kind], 1);
 	if (!start_wait(l, &second)) {
-		/* It was told of the first one before that died, or that one died as it looked. */
+		/* It saw the first one serving. On one mount point both say it to one file. */
 		if (!at)
 			start_must_say(l, &second);
 		return;
