@@ -71,6 +71,10 @@ unsigned random_below(uint64_t *rng, unsigned n);
 void load_init(struct worker *w, uint64_t seed);
 /* In a process of its own: works in the directory `path` until told to stop or the mount is gone. */
 _Noreturn void load_run(struct worker *w, const char *path, bool pause);
+/* In a process of its own, in the root of a mount: a large file that comes and goes, and checkpoints, until `stop`. */
+_Noreturn void load_tend(const char *mnt, bool large, const atomic_bool *stop);
+/* How many inodes the model has. */
+unsigned load_inodes(const struct worker *w);
 /* Is the directory what was acknowledged (0), or that and the operation under way (1)? Settles which. -1: neither, see text. */
 int load_check(struct worker *w, const char *path, char *text, size_t size);
 void load_op_text(const struct op *op, char *text, size_t size);
@@ -115,6 +119,8 @@ struct lane {
 	struct points *points;
 	struct worker *workers; /* WORKERS, shared */
 	unsigned worker_count;
+	bool tended, large;     /* this round has a process that writes checkpoints, and makes the store grow and shrink */
+	pid_t tender;           /* 0: none */
 	bool programs;          /* of others were begun in this life */
 	unsigned round;
 	enum kind kind;

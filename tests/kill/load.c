@@ -38,7 +38,7 @@ static const char *const op_names[OPS] = {
 /* How often each is tried. */
 static const unsigned op_weights[OPS] = { 16, 20, 12, 6, 14, 2, 4, 8, 2, 3, 2, 1, 3, 2, 4, 2, 2, 4, 2, 3, 3, 6 };
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, BALLOON = 40 << 20 };
 
 uint64_t random_next(uint64_t *rng)
 {
@@ -633,6 +633,44 @@ void load_run(struct worker *w, const char *path, bool pause)
 	}
 	atomic_store(&w->error, -r);
 	_exit(0);
+}
+
+/* What it does may fail for want of space; it ends when the mount is gone. */
+void load_tend(const char *mnt, bool large, const atomic_bool *stop)
+{
+	char balloon[400], checkpoint[400];
+	unsigned i;
+	int fd;
+
+	(void)snprintf(balloon, sizeof balloon, "%s/balloon", mnt);
+	(void)snprintf(checkpoint, sizeof checkpoint, "%s/.msyncfs/checkpoint", mnt);
+	while (!atomic_load(stop)) {
+		fd = large ? open(balloon, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+		for (i = 0; fd >= 0 && i < BALLOON / FILE_MAX && !atomic_load(stop); i++)
+			if (write(fd, buffer, FILE_MAX) < 0)
+				break;
+		if (fd >= 0)
+			(void)close(fd);
+		(void)unlink(balloon);
+		fd = open(checkpoint, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || (write(fd, "1", 1) < 0 && errno != ENOSPC))
+			break;
+		(void)close(fd);
+		nap_us(1000);
+	}
+	_exit(0);
+}
+
+unsigned load_inodes(const struct worker *w)
+{
+	unsigned n = 0;
+	int i;
+
+	for (i = 0; i < INODES; i++)
+		n += w->world.inode[i].used;
+	for (i = 0; i < DIRS; i++)
+		n += w->world.dir[i];
+	return n;
 }
 
 /* ---- Comparing ---- */

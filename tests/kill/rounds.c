@@ -152,6 +152,13 @@ static void load_begin(struct lane *l)
 		}
 		w->pid = pid;
 	}
+	if (l->tended) {
+		l->tender = fork();
+		if (l->tender == 0) {
+			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			load_tend(l->mnt[l->at], l->large, &l->workers[0].stop);
+		}
+	}
 	/* They have their directory open, and keep it whatever becomes of the mount. */
 	for (i = 0; i < l->worker_count; i++)
 		while (!atomic_load(&l->workers[i].ready))
@@ -176,6 +183,9 @@ static void load_end(struct lane *l, bool mount_died)
 {
 	unsigned i;
 
+	if (l->tender > 0)
+		(void)waitpid(l->tender, NULL, 0);
+	l->tender = 0;
 	for (i = 0; i < l->worker_count; i++) {
 		struct worker *w = &l->workers[i];
 		char op[200];
@@ -251,9 +261,9 @@ static bool disarm(struct lane *l)
 }
 
 /* The workers work until the point is met; if it is not within reach, the kill comes anyhow. */
-static void kill_at_point(struct lane *l)
+static void kill_at_point(struct lane *l, unsigned ops)
 {
-	unsigned long long most = ops_done(l) + 1500;
+	unsigned long long most = ops_done(l) + ops;
 	int status = 0;
 	pid_t pid;
 
@@ -270,23 +280,27 @@ static void kill_at_point(struct lane *l)
 	atomic_fetch_add(&l->figures->kills[l->kind], 1);
 }
 
+/* What every request meets, or what the helpers of the store meet now and then. */
 static void arm_any(struct lane *l)
 {
 	static const enum point often[] = { POINT_READ, POINT_WRITEV, POINT_WRITEV };
-	static const enum point seldom[] = { POINT_MSYNC, POINT_MSYNC, POINT_MSYNC, POINT_MADVISE, POINT_MADVISE, POINT_WRITE,
-					     POINT_WRITE, POINT_NONE };
-	static const enum point at_growth[] = { POINT_MMAP, POINT_FALLOCATE, POINT_FTRUNCATE };
+	static const enum point seldom[] = { POINT_MSYNC, POINT_MSYNC, POINT_MSYNC, POINT_MADVISE, POINT_WRITE };
 	unsigned delay = below(l, 3) ? 0 : 1 + some(l, 200000);
 	bool after = below(l, 2);
 
-	enum point point = seldom[below(l, 8)];
-
 	if (below(l, 3) == 0)
 		arm(l, often[below(l, 3)], 1 + some(l, 600), after, delay);
-	else if (point == POINT_NONE)
-		arm(l, at_growth[below(l, 3)], 1, after, delay);
 	else
-		arm(l, point, 1 + below(l, 4), after, delay);
+		arm(l, seldom[below(l, 5)], 1 + below(l, l->tended ? 12 : 4), after, delay);
+}
+
+/* Growing and shrinking are rare, and take some work. */
+static void kill_at_growth(struct lane *l)
+{
+	static const enum point points[] = { POINT_MMAP, POINT_FALLOCATE, POINT_FTRUNCATE, POINT_FTRUNCATE };
+
+	arm(l, points[below(l, 4)], 1 + below(l, 2), below(l, 2), below(l, 3) ? 0 : 1 + some(l, 200000));
+	kill_at_point(l, 5000);
 }
 
 /* ---- The ways to end ---- */
@@ -308,16 +322,24 @@ static void round_request(struct lane *l)
 	begin(l);
 	load_begin(l);
 	arm(l, POINT_READ, 1 + some(l, 800), true, 1 + some(l, 30000));
-	kill_at_point(l);
+	kill_at_point(l, 800);
 	load_end(l, true);
 }
 
 static void round_point(struct lane *l)
 {
+	bool growth = below(l, 8) == 0;
+
 	begin(l);
+	if (growth)
+		l->tended = l->large = true;
 	load_begin(l);
-	arm_any(l);
-	kill_at_point(l);
+	if (growth) {
+		kill_at_growth(l);
+	} else {
+		arm_any(l);
+		kill_at_point(l, 800);
+	}
 	load_end(l, true);
 }
 
@@ -353,6 +375,7 @@ static void round_opening_point(struct lane *l)
 	static const enum point points[] = { POINT_OPEN, POINT_FLOCK, POINT_LINKAT, POINT_MOUNT, POINT_UMOUNT, POINT_READ,
 					     POINT_WRITEV, POINT_WRITE, POINT_MSYNC, POINT_MSYNC, POINT_MSYNC, POINT_MMAP,
 					     POINT_MMAP, POINT_FALLOCATE, POINT_MADVISE, POINT_FSYNC };
+	static const enum point when_new[] = { POINT_LINKAT, POINT_LINKAT, POINT_FSYNC, POINT_FALLOCATE };
 	unsigned i, n = 1 + below(l, 4), nth, delay;
 	enum point point;
 	bool after;
@@ -361,7 +384,7 @@ static void round_opening_point(struct lane *l)
 	if (l->round > 0)
 		leave_dirty(l);
 	for (i = 0; i < n; i++) {
-		point = points[below(l, 16)];
+		point = l->round == 0 && below(l, 2) ? when_new[below(l, 4)] : points[below(l, 16)];
 		nth = 1 + below(l, point == POINT_MSYNC ? 12 : 3);
 		after = below(l, 2);
 		delay = below(l, 3) ? 0 : 1 + some(l, 500000);
@@ -734,6 +757,9 @@ static enum kind choose_kind(struct lane *l)
 
 	if (l->only_kind >= 0)
 		return (enum kind)l->only_kind;
+	/* The making of a store is soon over: it gets more than its share. */
+	if (l->round == 0 && l->points_so && below(l, 2))
+		return KIND_OPENING_POINT;
 	for (i = 0; i < KINDS; i++)
 		all += kind_weights[i];
 	n = below(l, all);
@@ -783,17 +809,22 @@ static void count_commits(struct lane *l)
 /* The store is closed well, whole, free, and alone. */
 static void end_life(struct lane *l)
 {
-	unsigned long long inodes;
+	unsigned long long inodes, named = 1;
+	char balloon[400];
 	unsigned i;
 	int fd;
 
 	begin(l);
+	(void)snprintf(balloon, sizeof balloon, "%s/balloon", l->mnt[0]);
+	(void)unlink(balloon);
 	mount_down(l);
 	begin(l);
-	/* What had no name when its daemon died is gone: no more inodes than can be seen. */
+	/* What had no name when its daemon died is gone: there are as many inodes as have names. */
+	for (i = 0; i < l->worker_count; i++)
+		named += load_inodes(&l->workers[i]);
 	inodes = mount_status(l->mnt[0], "inodes");
-	if (!l->programs && inodes > 1 + WORKERS * (1 + DIRS + INODES))
-		lost(l, "%llu inodes are in use, more than have names", inodes);
+	if (!l->programs && inodes != named)
+		lost(l, "%llu inodes are in use, %llu have names", inodes, named);
 	mount_down(l);
 	mount_check(l, l->store);
 	for (i = 0; i < MOUNTS; i++) {
@@ -823,6 +854,8 @@ void life_run(struct lane *l)
 	for (l->round = 0; l->round < l->rounds; l->round++) {
 		l->kind = choose_kind(l);
 		(void)snprintf(l->what, sizeof l->what, "%s", kind_names[l->kind]);
+		l->tended = below(l, 3) == 0;
+		l->large = below(l, 3) == 0;
 		(void)alarm(WATCHDOG_S);
 		round_of[l->kind](l);
 		atomic_fetch_add(&l->figures->rounds[l->kind], 1);
