@@ -120,7 +120,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk kill salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk kill kill-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -338,6 +338,9 @@ kill: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## kill -9 the daemon under load fo
 	@dir=$$(mktemp -d $${TMPDIR:-/tmp}/msyncfs-kill.XXXXXX) && echo "# in $$dir" && \
 	PROGRAM='$(abspath $(PROGRAM))' $(if $(filter release,$(MODE)),POINTS='$(abspath $(KILL_SO))') SCRIPTS=tests/kill \
 		DURATION='$(if $(filter command% env%,$(origin DURATION)),$(DURATION),180)' $(KILL_PROGRAM) "$$dir" && rm -rf "$$dir"
+
+kill-mutants: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## break what a kill must not harm on purpose; `make kill` must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/kill/mutants.sh $(MUTANTS)
 
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

@@ -75,9 +75,10 @@ static void print_failure(const struct lane *l, const char *text)
 	/* One write: lanes do not mix their lines. */
 	char all[6000];
 	int n = snprintf(all, sizeof all,
-			 "# LOST: life %u, round %u (%s), %s%s: %s\n# replay: make kill SEED=%llu LIFE=%u ROUNDS=%u\n", l->life,
-			 l->round, l->what, l->options ? "-o " : "no options", l->options ? l->options : "", text,
-			 (unsigned long long)l->seed, l->life, l->rounds);
+			 "# LOST: life %u, round %u (%s), %s%s: %s\n# replay: make kill SEED=%llu LIFE=%u ROUNDS=%u%s%s\n",
+			 l->life, l->round, l->what, l->options ? "-o " : "no options", l->options ? l->options : "", text,
+			 (unsigned long long)l->seed, l->life, l->rounds, l->only_kind >= 0 ? " KIND=" : "",
+			 l->only_kind >= 0 ? kind_names[l->only_kind] : "");
 
 	if (n > 0 && write(STDOUT_FILENO, all, (size_t)n < sizeof all ? (size_t)n : sizeof all - 1) < 0)
 		perror("kill");
