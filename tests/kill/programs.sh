@@ -20,7 +20,7 @@ begin() {
 	for mode in delete wal; do
 		row $mode "pragma journal_mode=$mode; create table if not exists t (n integer primary key, b blob);" >/dev/null || return
 	done
-	[ -d "$dir/repo/.git" ] && git -C "$dir/repo" rev-parse --git-dir >/dev/null 2>&1 || git init -q "$dir/repo" 2>/dev/null
+	git -C "$dir/repo" rev-parse --git-dir >/dev/null 2>&1 || git init -q "$dir/repo" 2>/dev/null
 }
 
 work() {

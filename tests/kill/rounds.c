@@ -741,7 +741,8 @@ static void (*const round_of[KINDS])(struct lane *l) = {
 	[KIND_TIMED] = round_timed, [KIND_REQUEST] = round_request, [KIND_POINT] = round_point, [KIND_OPENING] = round_opening,
 	[KIND_OPENING_POINT] = round_opening_point, [KIND_STOPPED] = round_stopped, [KIND_TERM] = round_term,
 	[KIND_LAZY] = round_lazy, [KIND_FORCE] = round_force, [KIND_CLEAN] = round_clean, [KIND_RACE_STORE] = round_race_store,
-	[KIND_RACE_MOUNT] = round_race_mount, [KIND_RACE_NEW] = round_race_new, [KIND_RACE_KILL] = round_race_kill, [KIND_RACE_DYING] = round_race_dying,
+	[KIND_RACE_MOUNT] = round_race_mount, [KIND_RACE_NEW] = round_race_new, [KIND_RACE_KILL] = round_race_kill,
+	[KIND_RACE_DYING] = round_race_dying,
 	[KIND_PROGRAMS] = round_programs,
 };
 
