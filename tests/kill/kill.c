@@ -170,35 +170,6 @@ static _Noreturn void run_lane(const char *base, int number)
 
 /* ---- The end ---- */
 
-/* Daemons that a failed lane has left have become ours; what they serve goes with them. Nothing that we did not begin. */
-static void end_children(void)
-{
-	char path[64], text[4096] = "", *at = text, *end;
-	int fd, tries;
-	ssize_t n;
-
-	for (tries = 0; tries < 100; tries++) {
-		(void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-		text[n > 0 ? n : 0] = '\0';
-		if (fd >= 0)
-			(void)close(fd);
-		if (text[0] == '\0')
-			return;
-		for (at = text; *at; at = *end ? end + 1 : end) {
-			pid_t pid = (pid_t)strtol(at, &end, 10);
-
-			if (end == at)
-				break;
-			(void)kill(pid, SIGKILL);
-		}
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			;
-		nap_us(20000);
-	}
-}
-
 static void detach_below(const char *dir)
 {
 	char line[4096], point[1024], dirs[64][256];
@@ -349,7 +320,8 @@ int main(int argc, char **argv)
 			printf("# a lane ended with status %x\n", (unsigned)status);
 		}
 	}
-	end_children();
+	/* Daemons that a failed lane has left have become ours; what they serve goes with them. */
+	mount_end_children();
 	detach_below(dir);
 	print_figures(seconds_now() - begun);
 	return atomic_load(&driver->failed) ? 1 : 0;

@@ -88,8 +88,8 @@ enum {
 
 enum kind {
 	KIND_TIMED, KIND_REQUEST, KIND_POINT, KIND_OPENING, KIND_OPENING_POINT, KIND_STOPPED, KIND_TERM, KIND_LAZY, KIND_FORCE,
-	KIND_CLEAN, KIND_RACE_STORE, KIND_RACE_MOUNT, KIND_RACE_NEW, KIND_RACE_KILL,
-	KIND_RACE_DYING, KIND_PROGRAMS,
+	KIND_CLEAN, KIND_CLOSING, KIND_RACE_STORE, KIND_RACE_MOUNT, KIND_RACE_NEW,
+	KIND_RACE_KILL, KIND_RACE_DYING, KIND_PROGRAMS,
 	KINDS,
 };
 
@@ -164,8 +164,12 @@ unsigned long long mount_status(const char *mnt, const char *name);
 /* Wait for the end of the daemon; its wait status. */
 int mount_wait_daemon(struct lane *l);
 void mount_kill(struct lane *l);
+/* Kill and reap all children of this process, whoever they are. */
+void mount_end_children(void);
 /* Unmount and wait: the daemon ends well. */
 void mount_down(struct lane *l);
+/* Unmount only. */
+void mount_off(struct lane *l);
 /* Take what is mounted there away, dead or not. */
 void mount_detach(const char *mnt);
 /* Nothing but the store and the mount points lies about, and no process but the lane's own. */

@@ -247,16 +247,45 @@ void mount_kill(struct lane *l)
 	atomic_fetch_add(&l->figures->kills[l->kind], 1);
 }
 
-void mount_down(struct lane *l)
+void mount_end_children(void)
 {
-	const char *mnt = l->mnt[l->at];
-	int r, status;
+	char path[64], text[4096] = "", *at, *end;
+	int tries;
+
+	(void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+	for (tries = 0; tries < 1000; tries++) {
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		slurp(path, text, sizeof text);
+		if (text[0] == '\0')
+			return;
+		for (at = text; *at != '\0'; at = *end != '\0' ? end + 1 : end) {
+			pid_t pid = (pid_t)strtol(at, &end, 10);
+
+			if (end == at)
+				break;
+			(void)kill(pid, SIGKILL);
+		}
+		nap_us(2000);
+	}
+}
+
+void mount_off(struct lane *l)
+{
+	int r;
 
 	/* Others may look at a mount for a moment, as a file indexer does. */
-	while ((r = unmount(mnt, 0)) == -EBUSY)
+	while ((r = unmount(l->mnt[l->at], 0)) == -EBUSY)
 		nap_us(1000);
 	if (r < 0)
 		lost(l, "umount: %s", strerror(-r));
+}
+
+void mount_down(struct lane *l)
+{
+	int status;
+
+	mount_off(l);
 	status = mount_wait_daemon(l);
 	if (status != 0)
 		lost(l, "unmounted, the daemon ended with status %x", (unsigned)status);

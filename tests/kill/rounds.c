@@ -20,14 +20,14 @@
 
 const char *const kind_names[KINDS] = {
 	"timed", "in-request", "at-point", "opening", "opening-at-point", "stopped", "sigterm", "umount-l", "umount-f", "clean",
-	"race-store", "race-mount-point", "race-new-store", "race-kill", "race-dying",
+	"closing", "race-store", "race-mount-point", "race-new-store", "race-kill", "race-dying",
 	"programs",
 };
 const char *const point_names[POINTS] = POINT_NAMES;
 
 static const unsigned kind_weights[KINDS] = {
 	[KIND_TIMED] = 18, [KIND_REQUEST] = 24, [KIND_POINT] = 24, [KIND_OPENING] = 6, [KIND_OPENING_POINT] = 10,
-	[KIND_STOPPED] = 5, [KIND_TERM] = 1, [KIND_LAZY] = 3, [KIND_FORCE] = 3, [KIND_CLEAN] = 3, [KIND_RACE_STORE] = 3,
+	[KIND_STOPPED] = 5, [KIND_TERM] = 1, [KIND_LAZY] = 3, [KIND_FORCE] = 3, [KIND_CLEAN] = 3, [KIND_CLOSING] = 5, [KIND_RACE_STORE] = 3,
 	[KIND_RACE_MOUNT] = 3, [KIND_RACE_NEW] = 3, [KIND_RACE_KILL] = 4,
 	[KIND_RACE_DYING] = 4, [KIND_PROGRAMS] = 3,
 };
@@ -362,10 +362,17 @@ static void round_opening(struct lane *l)
 	if (l->round > 0)
 		leave_dirty(l);
 	for (i = 0; i < n; i++) {
-		start_mount(l, &s, l->store, l->mnt[0], true);
-		nap_us(some(l, 12000));
+		bool command = below(l, 4) == 0;
+
+		start_mount(l, &s, l->store, l->mnt[0], !command);
+		nap_us(some(l, 20000));
 		l->daemon = s.pid;
 		mount_kill(l);
+		/* If it was only the command: the daemon finds nobody to tell that it is ready, and is killed as it goes. */
+		if (command) {
+			nap_us(some(l, 20000));
+			mount_end_children();
+		}
 		mount_no_leftover(l);
 	}
 }
@@ -526,6 +533,46 @@ static void round_clean(struct lane *l)
 	mount_check(l, l->store);
 	begin(l);
 	mount_down(l);
+}
+
+/* Unmounted, and killed while it closes the store; or another daemon comes, and has to wait until it is closed. */
+static void round_closing(struct lane *l)
+{
+	static const enum point points[] = { POINT_MSYNC, POINT_MSYNC, POINT_MADVISE, POINT_READ, POINT_FTRUNCATE };
+	int status, at = (int)below(l, 2);
+	bool next = below(l, 3) == 0;
+	struct start s;
+
+	begin(l);
+	load_begin(l);
+	let_work(l);
+	load_stop(l);
+	load_end(l, false);
+	compare_all(l);
+	if (next) {
+		mount_off(l);
+		start_mount(l, &s, l->store, l->mnt[at], false);
+	} else {
+		if (l->points_so && below(l, 3))
+			arm(l, points[below(l, 5)], 1 + below(l, 6), below(l, 2), below(l, 3) ? 0 : 1 + some(l, 500000));
+		mount_off(l);
+		nap_us(some(l, 10000));
+		if (!l->points_so || atomic_load(&l->points->armed) == POINT_NONE)
+			(void)kill(l->daemon, SIGKILL);
+	}
+	status = mount_wait_daemon(l);
+	if (status != 0 && (next || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL))
+		lost(l, "unmounted, the daemon ended with status %x", (unsigned)status);
+	atomic_fetch_add(&l->figures->kills[l->kind], status != 0);
+	(void)disarm(l);
+	if (!next)
+		return;
+	if (!start_wait(l, &s))
+		start_must_succeed(l, &s);
+	l->at = at;
+	l->daemon = (pid_t)mount_status(s.mnt, "pid");
+	compare_all(l);
+	mount_kill(l);
 }
 
 static void round_programs(struct lane *l)
@@ -740,7 +787,8 @@ static void round_race_dying(struct lane *l)
 static void (*const round_of[KINDS])(struct lane *l) = {
 	[KIND_TIMED] = round_timed, [KIND_REQUEST] = round_request, [KIND_POINT] = round_point, [KIND_OPENING] = round_opening,
 	[KIND_OPENING_POINT] = round_opening_point, [KIND_STOPPED] = round_stopped, [KIND_TERM] = round_term,
-	[KIND_LAZY] = round_lazy, [KIND_FORCE] = round_force, [KIND_CLEAN] = round_clean, [KIND_RACE_STORE] = round_race_store,
+	[KIND_LAZY] = round_lazy, [KIND_FORCE] = round_force, [KIND_CLEAN] = round_clean, [KIND_CLOSING] = round_closing,
+	[KIND_RACE_STORE] = round_race_store,
 	[KIND_RACE_MOUNT] = round_race_mount, [KIND_RACE_NEW] = round_race_new, [KIND_RACE_KILL] = round_race_kill,
 	[KIND_RACE_DYING] = round_race_dying,
 	[KIND_PROGRAMS] = round_programs,
@@ -866,7 +914,7 @@ void life_run(struct lane *l)
 		(void)alarm(WATCHDOG_S);
 		round_of[l->kind](l);
 		atomic_fetch_add(&l->figures->rounds[l->kind], 1);
-		if (l->kind < KIND_RACE_STORE && below(l, 6) == 0)
+		if (l->kind < KIND_RACE_STORE && below(l, 6) == 0 && access(l->store, F_OK) == 0)
 			mount_check(l, l->store);
 	}
 	end_life(l);

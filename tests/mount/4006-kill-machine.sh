@@ -25,7 +25,7 @@ figure() { sed -nE "s/.*[^0-9]([0-9]+) $1.*/\1/p" "$T/figures" | head -n 1; }
 more_than() { [ "${2:-0}" -gt "$1" ]; }
 
 diag "SEED=$SEED"
-machine 'every way' LIVES="$(scaled 10)" ROUNDS=14
+machine 'every way' LIVES="$(scaled 8)" ROUNDS=14
 ok 'there were kills' more_than 10 "$(figure kills)"
 ok 'operations were acknowledged' more_than 100 "$(figure operations)"
 machine 'two for one mount point' KIND=race-mount-point LIVES=2 ROUNDS=5
