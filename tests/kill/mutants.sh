@@ -131,12 +131,6 @@ change core/store/recovery.c '		if (e->flags & EXT_FRESH)
 		else' '		if ((e->flags & EXT_FRESH) == 0)'
 run
 
-begin segment-again 'the journal is continued where a killed run left it, with nothing to tell the two apart'
-change core/store/recovery.c '		r = journal_new_start(&s->journal);
-		if (r == 0)
-			r = first_checkpoint(s);' '		r = 0;'
-run
-
 begin no-flock 'a store is not locked'
 change core/store/file.c '		if (flock(fd, how | LOCK_NB) == 0)
 			return 0;' '		(void)how;
