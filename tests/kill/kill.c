@@ -148,7 +148,7 @@ static _Noreturn void run_lane(const char *base, int number)
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	(void)signal(SIGALRM, on_alarm);
-	(void)snprintf(dir, sizeof dir, "%s/lane%d", base, number);
+	(void)snprintf(dir, sizeof dir, "%.100s/lane%d", base, number);
 	if (mkdir(dir, 0700) < 0)
 		lost(l, "%s: %s", dir, strerror(errno));
 	make_points(l, dir);
