@@ -408,7 +408,7 @@ static void round_opening_point(struct lane *l)
 			(void)disarm(l);
 		} else {
 			if (!disarm(l))
-				lost(l, "mount failed by itself: status %x", (unsigned)s.status);
+				start_must_succeed(l, &s);
 			/* Killed in the foreground it says nothing; in the background its parent tells. */
 			if (!WIFSIGNALED(s.status))
 				start_must_say(l, &s);
