@@ -305,11 +305,15 @@ static bool belongs(const struct lane *l, const char *name)
 	return strncmp(name, "mnt", 3) == 0 || strncmp(name, "said.", 5) == 0 || strcmp(name, "out") == 0;
 }
 
+/* A common user's daemon that was killed may have had fusermount3 at work, which ends by itself, and well. */
 static void no_children(struct lane *l)
 {
-	int status;
-	pid_t pid = waitpid(-1, &status, WNOHANG);
+	int status = 0;
+	pid_t pid;
 
+	do
+		pid = waitpid(-1, &status, geteuid() == 0 ? WNOHANG : 0);
+	while (pid > 0 && status == 0);
 	if (pid == 0)
 		lost(l, "a process is left");
 	if (pid > 0)

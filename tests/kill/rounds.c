@@ -399,12 +399,7 @@ static void round_opening_point(struct lane *l)
 		start_mount(l, &s, l->store, l->mnt[0], false);
 		if (start_wait(l, &s)) {
 			/* Not met, or so late that the caller was told already: then it dies of it now, or of us. */
-			l->daemon = (pid_t)mount_status(l->mnt[0], "pid");
-			if (l->daemon != 0)
-				(void)kill(l->daemon, SIGKILL);
-			else
-				l->daemon = -1;
-			(void)mount_wait_daemon(l);
+			mount_end_children();
 			(void)disarm(l);
 		} else {
 			if (!disarm(l))
