@@ -470,7 +470,7 @@ static bool checkpoint_due(const struct store *s)
 
 	if (!s->changed)
 		return false;
-	return journal > min_u64(16u << 20, sp->total * BLOCK_SIZE / 16) || s->named_blocks > 131072 ||
+	return journal > min_u64(32u << 20, sp->total * BLOCK_SIZE / 8) || s->named_blocks > 131072 ||
 	       sp->changes[1].page_count > CUT_PAGES || sp->held_groups > 1024 ||
 	       s->journal.used + SPARES >= SEGS_MAX / 2 ||
 	       (waiting > 64 && allocatable < sp->total / 8 && waiting > allocatable / 4) ||
