@@ -55,7 +55,7 @@ static void let_work(struct lane *l)
 {
 	unsigned n = below(l, 40);
 
-	nap_us(n == 0 ? 500000 + below(l, 1500000) : n < 20 ? below(l, 40000) : some(l, 60000));
+	nap_us(n == 0 ? 500000 + below(l, 3500000) : n < 20 ? below(l, 40000) : some(l, 60000));
 }
 
 /* ---- Mount and compare; the load ---- */
