@@ -32,8 +32,8 @@ static const unsigned kind_weights[KINDS] = {
 	[KIND_RACE_DYING] = 4, [KIND_PROGRAMS] = 3,
 };
 
-/* P3: the journal since the last checkpoint, when a checkpoint is due at 16 MiB and one more may be gathering. */
-static const uint64_t journal_bound = 48u << 20;
+/* P3: the journal since the last checkpoint, when a checkpoint is due at 32 MiB and as much may gather while it is written. */
+static const uint64_t journal_bound = 72u << 20;
 
 static unsigned below(struct lane *l, unsigned n)
 {
