@@ -163,7 +163,6 @@ bool start_wait(struct lane *l, struct start *s)
 {
 	unsigned us;
 
-	(void)l;
 	if (!s->ended)
 		s->status = wait_for(s->pid);
 	s->ended = true;

@@ -27,9 +27,9 @@ const char *const point_names[POINTS] = POINT_NAMES;
 
 static const unsigned kind_weights[KINDS] = {
 	[KIND_TIMED] = 18, [KIND_REQUEST] = 24, [KIND_POINT] = 24, [KIND_OPENING] = 6, [KIND_OPENING_POINT] = 10,
-	[KIND_STOPPED] = 5, [KIND_TERM] = 1, [KIND_LAZY] = 3, [KIND_FORCE] = 3, [KIND_CLEAN] = 3, [KIND_CLOSING] = 5, [KIND_RACE_STORE] = 3,
-	[KIND_RACE_MOUNT] = 3, [KIND_RACE_NEW] = 3, [KIND_RACE_KILL] = 4,
-	[KIND_RACE_DYING] = 4, [KIND_PROGRAMS] = 3,
+	[KIND_STOPPED] = 5, [KIND_TERM] = 1, [KIND_LAZY] = 3, [KIND_FORCE] = 3, [KIND_CLEAN] = 3, [KIND_CLOSING] = 5,
+	[KIND_RACE_STORE] = 3, [KIND_RACE_MOUNT] = 3, [KIND_RACE_NEW] = 3, [KIND_RACE_KILL] = 4, [KIND_RACE_DYING] = 4,
+	[KIND_PROGRAMS] = 3,
 };
 
 /* P3: the journal since the last checkpoint, when a checkpoint is due at 32 MiB and as much may gather while it is written. */
