@@ -404,8 +404,11 @@ static void round_opening_point(struct lane *l)
 		} else {
 			if (!disarm(l))
 				start_must_succeed(l, &s);
-			/* Killed in the foreground it says nothing; in the background its parent tells. */
-			if (!WIFSIGNALED(s.status))
+			/* If the daemon was killed, the command tells. If the command itself was, the daemon may be there
+			 * already, and finds nobody to tell that it is ready. */
+			if (WIFSIGNALED(s.status))
+				mount_end_children();
+			else
 				start_must_say(l, &s);
 		}
 		atomic_fetch_add(&l->figures->kills[l->kind], 1);
