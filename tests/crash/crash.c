@@ -168,9 +168,9 @@ static void print_replay(const struct orders *o, const struct report *r)
 {
 	printf("  make crash SEED=%llu KIND=%s", (unsigned long long)o->seed, kind_names[o->kind]);
 	if (o->use_units)
-		print_list("UNITS", &o->units, 8);
+		print_list("UNITS", &o->units, UNIT_SHIFT);
 	if (r->image > 0)
-		printf(" IMAGE=%u.%u:%u", r->unit >> 8, r->unit & 0xff, r->image);
+		printf(" IMAGE=%u.%u:%u", r->unit >> UNIT_SHIFT, r->unit & UNIT_CALL, r->image);
 	if (r->second > 0)
 		printf("/%u", r->second);
 	if (o->use_sectors)
@@ -294,11 +294,12 @@ static void tell_counts(double took)
 	const struct counts *c = &total;
 
 	printf("# %llu calls, %llu msyncs; %llu images at msyncs, %llu sets of sectors tried in all %llu ways; %llu power cuts went on "
-	       "from, %llu writes made again, %llu calls beside a msync, %llu met a full store; %llu images checked, %llu opened twice\n",
+	       "from, %llu writes made again, %llu calls beside a msync, %llu met a full store; %llu images checked, %llu opened twice, %llu "
+	       "with a superblock damaged besides\n",
 	       (unsigned long long)c->calls, (unsigned long long)c->syncs, (unsigned long long)c->at_sync,
 	       (unsigned long long)c->exhaustive, (unsigned long long)c->exhausted, (unsigned long long)c->adopted,
 	       (unsigned long long)c->retried, (unsigned long long)c->beside, (unsigned long long)c->full,
-	       (unsigned long long)c->checked, (unsigned long long)c->reopened);
+	       (unsigned long long)c->checked, (unsigned long long)c->reopened, (unsigned long long)c->damaged);
 	printf("crash: %llu images (%llu of them within a recovery), %llu kills (%llu with a power cut behind), in %.0f s (%.0f a second): "
 	       "zero lost\n", (unsigned long long)c->images, (unsigned long long)c->recoveries, (unsigned long long)c->kills,
 	       (unsigned long long)c->kills_cut, took, (double)c->images / took);
@@ -450,7 +451,7 @@ static void read_image(struct orders *o)
 		return;
 	if (sscanf(s, "%u.%u:%u/%u", &a, &b, &o->image, &o->second) < 3)
 		usage("IMAGE");
-	o->unit = a << 8 | b;
+	o->unit = a << UNIT_SHIFT | b;
 	o->try = TRY_ONE;
 }
 
@@ -473,7 +474,7 @@ static void read_plan(struct plan *p)
 	if (p->count == 0)
 		usage("JOBS");
 	p->orders.rounds = (unsigned)number("ROUNDS", ROUNDS);
-	read_list("UNITS", &p->orders.units, 8, &p->orders.use_units);
+	read_list("UNITS", &p->orders.units, UNIT_SHIFT, &p->orders.use_units);
 	read_list("SECTORS", &p->orders.sectors, 3, &p->orders.use_sectors);
 	read_image(&p->orders);
 	/* A seed and a kind alone are one case. */

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# make crash-mutants: each ordering point (O1-O9) and each rule of generations (G1-G6) of core/DESIGN.md broken on purpose,
+# make crash-mutants: each ordering point (O1-O9, O7a) and each rule of generations (G1-G6) of core/DESIGN.md broken on purpose,
 # one at a time, in a copy of the sources. The power-cut machine must find each one; how many images it took is printed. A
 # mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
 #   tests/crash/mutants.sh [NAME...]      LIMIT_S=150: longest run for one mutant; KEEP=1: leave the copies
@@ -129,9 +129,19 @@ change core/store/journal.c '	return journal_ranges(j, from & ~(jpos_t)(BLOCK_SI
 	return journal_ranges(j, from & ~(jpos_t)(BLOCK_SIZE - 1), to, sync_range, j->map);'
 run KIND=journal
 
+begin durable-ahead O4 'records say of more than is on disk that it is'
+change core/store/store.c 's->record.len, store_durable_seq(s), &rec);' 's->record.len, store_seq(s), &rec);'
+run
+
 begin kept-none O4 'appends may take the last spare segment'
 change core/store/journal.h '#define JOURNAL_KEPT 1u' '#define JOURNAL_KEPT 0u'
-run
+run KIND=full
+
+begin no-spare-made rec 'recovery has no segment to begin in if the superblock lists none that was not walked'
+change core/store/recovery.c '	if (s->read_only || s->journal.count > chain)
+		return 0;' '	if (s)
+		return 0;'
+run KIND=journal
 
 begin no-checkpoint-sync O5 'a checkpoint flips before its pages are written'
 change core/store/checkpoint.c '	r = space_sync_frozen(&s->space);' '	r = 0;'
@@ -163,9 +173,28 @@ change core/store/super.c '	if (get_le64(p + SB_CSUM) != hash64(p + 16, BLOCK_SI
 run
 
 begin no-flip-sync O7 'the flip is not written before the old blocks are released'
-change core/store/checkpoint.c '	super_encode(map_block(&s->map, slot), slot, sb);
-	return map_sync(&s->map, slot, 1);' '	super_encode(map_block(&s->map, slot), slot, sb);
-	return s->live ? 0 : map_sync(&s->map, slot, 1);'
+change core/store/checkpoint.c '	return map_sync(&s->map, block, 1);' '	return s->live ? 0 : map_sync(&s->map, block, 1);'
+run
+
+begin first-place-unsynced O7 'of the two places of the flip only the copy is written'
+change core/store/checkpoint.c '	r = put_super(s, sb, super_place(slot));' '	r = 0;
+	super_encode(map_block(&s->map, super_place(slot)), super_place(slot), sb);'
+run
+
+begin copy-unsynced O7a 'the copy of the flip is stored, not written'
+change core/store/checkpoint.c '	return r < 0 ? r : put_super(s, sb, super_place(SUPERS + slot));' \
+	'	super_encode(map_block(&s->map, super_place(SUPERS + slot)), super_place(SUPERS + slot), sb);
+	return r;'
+run
+
+begin no-copy O7a 'the flip has no copy'
+change core/store/checkpoint.c '	return r < 0 ? r : put_super(s, sb, super_place(SUPERS + slot));' '	return r;'
+run
+
+begin no-repair O7a 'opening leaves torn what it found torn of the superblock in force'
+change core/store/recovery.c '	if (r == 0 && !o->snapshot)
+		r = checkpoint_repair(s, slot);
+' ''
 run
 
 begin release-at-cut O7 'what waited for the checkpoint is released at its cut'
@@ -225,9 +254,17 @@ change core/store/recovery.c '		if (r == 0)
 	publish'
 run
 
-begin no-dirty-extents G6 'recovery does not write extents that it found in the page cache'
+begin numbers-again rec 'inode numbers that a crash lost are given out again'
+change core/store/recovery.c '			s->counts.next_ino += 1024;' '			s->counts.next_ino += 0;'
+run
+
+begin extents-clean G6 'recovery writes extents that it found in the page cache only if the kernel knows them to be dirty'
 change core/store/recovery.c '		dirty_again(s, e->block, e->flags & EXT_DATA ? e->count : 0);
-		if (e->flags & EXT_FRESH)
+' ''
+run
+
+begin no-dirty-extents G6 'recovery does not write extents that it found in the page cache'
+change core/store/recovery.c '		if (e->flags & EXT_FRESH)
 			r = space_claim(&s->space, e->block, e->count);
 		else
 			space_mark_changed(&s->space, e->block, e->count);' '		if (e->flags & EXT_FRESH) {
@@ -284,11 +321,16 @@ change core/store/checkpoint.c '#include "core/store/store_int.h"
 
 static int free_segment(void *ctx, block_t first, uint64_t blocks);
 '
-run
+run KIND=journal
 
 begin segment-freed G4 'the blocks of segments that a checkpoint gives back are free at its cut'
 change core/store/checkpoint.c '		r = space_free_data(&s->space, s->journal.segs[i], journal_seg_blocks(&s->journal), s->space.gen);' \
 	'		r = space_free_data(&s->space, s->journal.segs[i], journal_seg_blocks(&s->journal), 0);'
+run KIND=journal
+
+begin super-clean G6 'a superblock found in the page cache is written only if the kernel knows it to be dirty'
+change core/store/recovery.c '	dirty_again(s, slot, 1);
+' ''
 run
 
 begin super-not-again G6 'a superblock found in the page cache is not written again'
