@@ -200,7 +200,7 @@ static void crash_live(void)
 	report->counts.adopted++;
 	trace_round("power was cut");
 	/* Who was not told that it is done does it again. */
-	if (below(2)) {
+	if (below(4) != 0) {
 		step(CALL_RETRY, false);
 		try_pending();
 		if (below(2))
@@ -439,7 +439,7 @@ static void set_rates(void)
 	rate.checkpoint = (unsigned)below(tail ? 200 : 40);
 	rate.pieces = (unsigned)below(journal ? 100 : 50);
 	rate.poll = (unsigned)below(200);
-	rate.crash = 15;
+	rate.crash = 30;
 	rate.reopen = 5;
 	rate.cut = 300;
 	/* What matters is growth that nothing but its own msync has made durable. */

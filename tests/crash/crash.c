@@ -9,6 +9,7 @@
  *   JOBS=n                          side by side (default: one for each CPU)
  *   UNITS=list IMAGE=unit:n[/m] SECTORS=list      what a failure prints: replays just that
  *   KEEP=file                       of a replay: keep the image
+ *   REDUCE=s                        seconds for making a failure short (120)
  *   TRACE=1                         every call
  *
  * A failure is replayed with fewer and fewer calls, then with fewer and fewer sectors, as long as it fails; the shortest is
@@ -16,6 +17,7 @@
  */
 #include "tests/crash/crash.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,6 +61,20 @@ void broken(const char *format, ...)
 	va_end(ap);
 	report->failed = true;
 	_exit(1);
+}
+
+static const char *word(const char *name)
+{
+	const char *s = getenv(name);
+
+	return s && *s ? s : NULL;
+}
+
+static uint64_t number(const char *name, uint64_t otherwise)
+{
+	const char *s = word(name);
+
+	return s ? strtoull(s, NULL, 10) : otherwise;
 }
 
 /* One case in a process --------------------------------------------------------------------------------------------- */
@@ -193,7 +209,7 @@ static void make_short(struct job *j)
 	struct orders *o = j->orders;
 	unsigned calls = j->report->units.count, i;
 
-	reduce_until = seconds_now() + REDUCE_S;
+	reduce_until = seconds_now() + (double)number("REDUCE", REDUCE_S);
 	o->use_units = true;
 	o->units = j->report->units;
 	good = *o;
@@ -239,7 +255,7 @@ static void tell_failure(struct job *j, const char *mark)
 	printf("%sfailed: %s\n", mark, j->report->text);
 	print_replay(j->orders, j->report);
 	fflush(stdout);
-	if (!j->orders->use_units)
+	if (!j->orders->use_units && number("REDUCE", REDUCE_S) > 0)
 		make_short(j);
 	fflush(stdout);
 }
@@ -406,23 +422,9 @@ static int run_small(const struct plan *p)
 
 /* Words ------------------------------------------------------------------------------------------------------------- */
 
-static const char *word(const char *name)
-{
-	const char *s = getenv(name);
-
-	return s && *s ? s : NULL;
-}
-
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-	const char *s = word(name);
-
-	return s ? strtoull(s, NULL, 10) : otherwise;
-}
-
 _Noreturn static void usage(const char *what)
 {
-	fprintf(stderr, "crash: %s; words are SEED= KIND= CASES= IMAGES= DURATION= JOBS= UNITS= IMAGE= SECTORS= ROUNDS=\n", what);
+	fprintf(stderr, "crash: %s; words are SEED= KIND= CASES= IMAGES= DURATION= JOBS= UNITS= IMAGE= SECTORS= ROUNDS= REDUCE=\n", what);
 	exit(2);
 }
 
@@ -494,6 +496,8 @@ int main(int argc, char **argv)
 	(void)sigaction(SIGINT, &sa, NULL);
 	(void)sigaction(SIGTERM, &sa, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* Each opening asks for large tables of zeros and uses little of them: fresh pages cost less than clearing used ones. */
+	(void)mallopt(M_MMAP_THRESHOLD, 64 * 1024);
 	read_plan(&plan);
 	if (!plan.images && plan.duration <= 0 && !plan.cases)
 		return run_small(&plan);

@@ -467,7 +467,7 @@ static void cut_recovery(struct machine *m, const struct image *of, const char *
 /* Open the image: which state is it? */
 static void try_opened(struct machine *m, const struct image *im)
 {
-	bool first = im->second == 0, recut = first && (im->unsynced || below(14) == 0);
+	bool first = im->second == 0, recut = first && (im->unsynced || below(24) == 0);
 	char text[1024];
 	struct keys *k;
 	int found;
@@ -734,7 +734,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 
 static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t off, uint64_t len)
 {
-	if (all.busy || below(4) != 0)
+	if (all.busy || below(6) != 0)
 		return;
 	all.rest = below(2) ? HOW_NONE : HOW_ALL;
 	memset(all.pick, 0, sizeof all.pick);

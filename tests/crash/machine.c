@@ -256,7 +256,7 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	protect(m);
 	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "before a msync");
-	if (store && !in_call && (is_super(off / BLOCK_SIZE) || below(6) == 0))
+	if (store && !in_call && below(is_super(off / BLOCK_SIZE) ? 2 : 8) == 0)
 		kill_and_cut("before a msync");
 	if (store && !in_call)
 		try_exhaustively(off, len);

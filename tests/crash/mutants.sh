@@ -3,7 +3,8 @@
 # make crash-mutants: each ordering point (O1-O9, O7a) and each rule of generations (G1-G6) of core/DESIGN.md broken on purpose,
 # one at a time, in a copy of the sources. The power-cut machine must find each one; how many images it took is printed. A
 # mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
-#   tests/crash/mutants.sh [NAME...]      LIMIT_S=150: longest run for one mutant; KEEP=1: leave the copies
+#   tests/crash/mutants.sh [NAME...]      LIMIT_S=150: longest run for one mutant; KEEP=1: leave the copies; V=1: what was
+#                                         found; REDUCE=120: and make it short
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 MODE=${MODE:-release}
@@ -60,7 +61,7 @@ run() {
 		errors=$((errors + 1))
 		return
 	fi
-	env SEED="$SEED" DURATION="$LIMIT_S" "$@" "$T/src/build/$MODE/tests/crash/crash" >"$T/out" 2>/dev/null &
+	env SEED="$SEED" DURATION="$LIMIT_S" REDUCE="${REDUCE:-0}" "$@" "$T/src/build/$MODE/tests/crash/crash" >"$T/out" 2>/dev/null &
 	job=$!
 	wait "$job"
 	status=$?
