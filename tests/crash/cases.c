@@ -4,9 +4,11 @@
  */
 #include "tests/crash/crash.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 const char *const kind_names[WORK_PROFILES] = {
 	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs",
@@ -16,6 +18,7 @@ static struct {
 	unsigned sync, checkpoint, poll, pieces, crash, reopen, cut;
 } rate;
 static uint32_t round_now, calls_in_round;
+static int reader = -1;                 /* its descriptor */
 static bool crumbs;                     /* the store is full of files whose blocks alternate */
 
 /* Units ------------------------------------------------------------------------------------------------------------- */
@@ -313,6 +316,23 @@ static void checkpoint_now(void)
 	trace_round("checkpoint");
 }
 
+/* A reader beside the daemon pins the checkpoint in force, or lets go of it (DESIGN.md section 9): what a pinned one uses is
+ * held back over the checkpoints that follow. */
+static void pin_or_not(void)
+{
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)1 << 62, .l_len = 1 };
+
+	if (reader >= 0) {
+		(void)close(reader);
+		reader = -1;
+		trace_round("a reader has left");
+		return;
+	}
+	reader = open(live.path, O_RDONLY | O_CLOEXEC);
+	check(reader >= 0 && fcntl(reader, F_OFD_SETLK, &lock) == 0);
+	trace_round("a reader has come");
+}
+
 /* Somebody removes other files of the disk that the store is on; then so much is written, with no msync but that of the
  * growth itself, that the journal goes on in segments that were not there before. */
 static void grow(void)
@@ -388,6 +408,8 @@ static void one_round(void)
 		grow();
 	if (crumbs && below(50) == 0)
 		cramp();
+	if (below(reader < 0 ? 60 : 6) == 0)
+		pin_or_not();
 	if (what < rate.sync)
 		sync_now();
 	else if ((what -= rate.sync) < rate.checkpoint)
@@ -500,6 +522,8 @@ void case_run(void)
 	live.engine = NULL;
 	protect(&live);
 	try_pending();
+	if (reader >= 0)
+		(void)close(reader);
 	work_release(&work);
 	machine_release(&live);
 	machine_release(&again[0]);

@@ -19,6 +19,7 @@ static const char *const how_names[] = {
 	"nothing", "all", "random half", "few sectors", "most sectors", "one page", "all but one page", "only superblocks",
 	"all but superblocks", "only journal", "all but journal", "the front", "the back", "older values", "first values",
 	"mixed words", "one sector", "all but one sector of the journal", "all but one page of an extent",
+	"all but the end of a segment",
 	"all, but not what the file grew by", "", "kill", "chosen",
 };
 _Static_assert(ARRAY_LEN(how_names) == HOW_CHOSEN + 1, "a name for each");
@@ -80,7 +81,7 @@ static unsigned page_share(enum how how, uint32_t page, uint32_t chosen)
 		return page == chosen ? 100 : 0;
 	case HOW_ONE_SECTOR:
 		return page == chosen ? 20 : 0;
-	case HOW_BUT_ONE_PAGE: case HOW_EXTENT_HOLE:
+	case HOW_BUT_ONE_PAGE: case HOW_EXTENT_HOLE: case HOW_NEXT_HOLE:
 		return page == chosen ? 0 : 100;
 	case HOW_JOURNAL_HOLE:
 		return page == chosen ? 88 : 100;
@@ -116,7 +117,7 @@ static void mix_words(uint8_t *to, const uint8_t *from)
  * is old in many places ends early, and then little is to be seen of what comes behind. */
 static unsigned choose_old(enum how how)
 {
-	if (how == HOW_ALL || how == HOW_KILL || how == HOW_SHORT || how == HOW_EXTENT_HOLE)
+	if (how == HOW_ALL || how == HOW_KILL || how == HOW_SHORT || how == HOW_EXTENT_HOLE || how == HOW_NEXT_HOLE)
 		return 0;
 	return how == HOW_OLD ? 80 : below(3) == 0 ? 25 : 0;
 }
@@ -187,12 +188,33 @@ static bool choose_extent(uint32_t *ret_page)
 	return true;
 }
 
+/* Where the journal goes on in another segment (O4): the last page that was written of one it has left. */
+static bool choose_next(const struct machine *m, uint32_t *ret_page)
+{
+	block_t first;
+	unsigned i;
+	bool any = false;
+
+	if (!store || store->journal.used < 2)
+		return false;
+	first = store->journal.segs[below(store->journal.used - 1)];
+	for (i = 0; i < m->dirty_count; i++) {
+		uint32_t n = m->dirty[i];
+
+		if (n >= first && n < first + journal_seg_blocks(&store->journal) && (!any || n > *ret_page)) {
+			*ret_page = n;
+			any = true;
+		}
+	}
+	return any;
+}
+
 static uint32_t choose_page(const struct machine *m, enum how how)
 {
 	unsigned tries;
 	uint32_t n = 0;
 
-	if (how == HOW_EXTENT_HOLE && m->is_live && choose_extent(&n))
+	if (m->is_live && ((how == HOW_EXTENT_HOLE && choose_extent(&n)) || (how == HOW_NEXT_HOLE && choose_next(m, &n))))
 		return n;
 	for (tries = 0; m->dirty_count > 0 && tries < 20; tries++) {
 		n = m->dirty[below(m->dirty_count)];
@@ -569,7 +591,8 @@ void kill_and_cut(const char *where)
 unsigned cut_live(struct patches *p)
 {
 	static struct image im;
-	enum how how = below(4) == 0 ? HOW_KILL : below(3) == 0 ? HOW_EXTENT_HOLE : (enum how)below(HOW_COUNT);
+	static const enum how often[] = { HOW_KILL, HOW_KILL, HOW_EXTENT_HOLE, HOW_EXTENT_HOLE, HOW_NEXT_HOLE };
+	enum how how = below(2) ? often[below(ARRAY_LEN(often))] : (enum how)below(HOW_COUNT);
 	bool wanted;
 
 	im = (struct image){ .p = im.p };

@@ -3,13 +3,13 @@
 # make crash-mutants: each ordering point (O1-O9, O7a) and each rule of generations (G1-G6) of core/DESIGN.md broken on purpose,
 # one at a time, in a copy of the sources. The power-cut machine must find each one; how many images it took is printed. A
 # mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
-#   tests/crash/mutants.sh [NAME...]      LIMIT_S=150: longest run for one mutant; KEEP=1: leave the copies; V=1: what was
+#   tests/crash/mutants.sh [NAME...]      IMAGES=100000: for one mutant at most; KEEP=1: leave the copies; V=1: what was
 #                                         found; REDUCE=120: and make it short
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 MODE=${MODE:-release}
 CC=${CC:-gcc}
-LIMIT_S=${LIMIT_S:-150}
+IMAGES=${IMAGES:-100000}
 SEED=${SEED:-1}
 T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
 job=
@@ -48,7 +48,8 @@ change() {
 		END { $? = 1 if $bad }' "$T/src/$1" || ok=0
 }
 
-# run [WORD...]: build it and run the machine until it finds something.
+# run [KIND=...]: build it and run the machine until it finds something. KIND is where it shows first: of the cases that
+# `make crash` runs, the other kinds are left out.
 run() {
 	local out status images
 	((active)) || return 0
@@ -61,7 +62,7 @@ run() {
 		errors=$((errors + 1))
 		return
 	fi
-	env SEED="$SEED" DURATION="$LIMIT_S" REDUCE="${REDUCE:-0}" "$@" "$T/src/build/$MODE/tests/crash/crash" >"$T/out" 2>/dev/null &
+	env SEED="$SEED" IMAGES="$IMAGES" REDUCE="${REDUCE:-0}" "$@" "$T/src/build/$MODE/tests/crash/crash" >"$T/out" 2>/dev/null &
 	job=$!
 	wait "$job"
 	status=$?
@@ -87,9 +88,11 @@ change core/store/journal.c 'get_le64(p + REC_CHECK) != hash64(p + 16, len - 16,
 	*ret ='
 run
 
-begin record-chain O1 'records are not chained'
+# Each of the two is enough for power cuts (DESIGN.md): both are broken.
+begin record-unbound O1 'neither a chain nor a nonce tells records of a lost future from the present ones'
 change core/store/journal.c 'if (get_le64(p + REC_CHAIN) != j->chain || get_le64(p + REC_SEQ)' 'if (get_le64(p + REC_SEQ)'
-run
+change core/store/journal.c '	uint64_t nonce = hash64(words, sizeof words, j->nonce_seed);' '	uint64_t nonce = sizeof words;'
+run KIND=journal
 
 begin no-extent-sync O2 'fsync does not write the extents'
 change core/store/store.c '		r = map_sync(&s->map, ext[i].block, ext[i].count);' '		r = 0;'
@@ -109,8 +112,10 @@ change core/store/store.c '	r = sync_extents(s);
 run
 
 begin extents-unchecked O2 'recovery believes a record without looking at its extents'
-change core/store/recovery.c '		if (!extents_whole(s, &reader))
-			break;' '		(void)extents_whole;'
+change core/store/recovery.c '		r = recovery_extents_whole(s, &reader);
+		if (r <= 0)
+			return r;
+' ''
 run
 
 begin no-growth-sync O3 'growth is used before it is durable'
@@ -245,7 +250,7 @@ begin journal-continued rec 'the old journal is continued after a crash'
 change core/store/recovery.c '		r = journal_new_start(&s->journal);
 		if (r == 0)
 			r = first_checkpoint(s);' '		r = first_checkpoint(s);'
-run
+run KIND=big
 
 begin no-recovery-checkpoint rec 'recovery does not end with a checkpoint'
 change core/store/recovery.c '		if (r == 0)
