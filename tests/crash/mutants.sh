@@ -33,8 +33,8 @@ begin() {
 	name=$1 rule=$2 what=$3 active=0 ok=1
 	is_wanted || return 0
 	active=1
-	rm -rf "${T:?}/src" && mkdir -p "$T/src/build/$MODE/tests" || exit 2
-	cp -a Makefile core tests "$T/src/" && cp -a "build/$MODE/core" "build/$MODE/flags" "build/$MODE/core.list" "$T/src/build/$MODE/" &&
+	rm -rf "${T:?}/src" && mkdir -p "$T/src/build/$MODE/tests" "$T/src/tests" || exit 2
+	cp -a Makefile core "$T/src/" && cp -a tests/crash tests/unit "$T/src/tests/" && cp -a "build/$MODE/core" "build/$MODE/flags" "build/$MODE/core.list" "$T/src/build/$MODE/" &&
 		cp -a "build/$MODE/tests/crash" "build/$MODE/tests/unit" "$T/src/build/$MODE/tests/" || exit 2
 	[ ! -f "build/$MODE/libmsyncfs_core.a" ] || cp -a "build/$MODE/libmsyncfs_core.a" "$T/src/build/$MODE/"
 }
