@@ -253,7 +253,7 @@ static void cut_behind(const char *where)
 static void checkpoint_in_pieces(void)
 {
 	bool slow = (work.profile == WORK_JOURNAL || work.profile == WORK_FULL) && below(3) == 0;
-	unsigned n = (unsigned)below(below(4) == 0 ? 100 : 6);
+	unsigned n = (unsigned)below(below(3) == 0 ? 150 : 6);
 	int r;
 
 	/* Much journal before it too, so that there are segments which it gives back. */

@@ -276,9 +276,13 @@ static void build(struct machine *m, enum how how, struct image *im)
 static void damage(struct image *im)
 {
 	unsigned place = (unsigned)below(SUPER_PLACES), i;
-	uint32_t n = (uint32_t)super_place(place);
 	uint8_t *page;
+	uint32_t n;
 
+	/* Most is to be feared for the one in force. */
+	if (store && below(2))
+		place = (unsigned)(store->super.flip % SUPERS + SUPERS * below(2));
+	n = (uint32_t)super_place(place);
 	if (below(6) != 0 || (uint64_t)(n + 1) * BLOCK_SIZE > im->p.size)
 		return;
 	for (i = 0; i < im->p.count && im->p.page[i] != n; i++)
@@ -745,6 +749,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 			continue;
 		rng = im.rng;
 		build_picked(&live, HOW_CHOSEN, &im);
+		damage(&im);
 		im.rng = rng;
 		rng = saved;
 		im.from = durable_state();
