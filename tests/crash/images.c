@@ -273,7 +273,7 @@ static void build(struct machine *m, enum how how, struct image *im)
 }
 
 /* (O7a) Besides the power cut one of the four superblocks is damaged: what the others lead to is complete too. */
-static void damage(struct image *im)
+static void damage(struct image *im, bool often)
 {
 	unsigned place = (unsigned)below(SUPER_PLACES), i;
 	uint8_t *page;
@@ -283,7 +283,7 @@ static void damage(struct image *im)
 	if (store && below(2))
 		place = (unsigned)(store->super.flip % SUPERS + SUPERS * below(2));
 	n = (uint32_t)super_place(place);
-	if (below(6) != 0 || (uint64_t)(n + 1) * BLOCK_SIZE > im->p.size)
+	if (below(often ? 2 : 6) != 0 || (uint64_t)(n + 1) * BLOCK_SIZE > im->p.size)
 		return;
 	for (i = 0; i < im->p.count && im->p.page[i] != n; i++)
 		;
@@ -308,7 +308,7 @@ static void build_with_own_luck(struct machine *m, enum how how, struct image *i
 	rng = im->rng;
 	build(m, how, im);
 	if (may_damage)
-		damage(im);
+		damage(im, false);
 	im->rng = rng;
 	rng = saved;
 }
@@ -451,6 +451,7 @@ static void try_read_only(const struct image *im, int found)
 }
 
 static void try_image(const struct image *im);
+static bool at_super;                  /* the recovery is about to write a superblock */
 static const struct image *recovering;  /* of again[0], if its recovery is cut too */
 
 /* One image of the recovery of another. */
@@ -470,8 +471,9 @@ static void second_image(struct machine *m, const struct image *of, enum how how
 		im.from = of->durable;
 	rng = im.rng = hash64(words, sizeof words, 2);
 	builder(m, how, &im);
+	/* (G6) Of what a kill left in the page cache the superblock may be what the disk has not: look there. */
 	if (!im.damaged)
-		damage(&im);
+		damage(&im, of->unsynced && at_super);
 	im.rng = rng;
 	rng = saved;
 	p = im.p;
@@ -749,7 +751,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 			continue;
 		rng = im.rng;
 		build_picked(&live, HOW_CHOSEN, &im);
-		damage(&im);
+		damage(&im, false);
 		im.rng = rng;
 		rng = saved;
 		im.from = durable_state();
@@ -762,7 +764,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 
 static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t off, uint64_t len)
 {
-	if (all.busy || below(6) != 0)
+	if (all.busy || (below(6) != 0 && !(of->unsynced && at_super)))
 		return;
 	all.rest = below(2) ? HOW_NONE : HOW_ALL;
 	memset(all.pick, 0, sizeof all.pick);
@@ -784,9 +786,11 @@ void image_synced(struct machine *m, uint64_t off, uint64_t len)
 
 	if (m == &again[0] && of) {
 		recovering = NULL;
+		at_super = is_super(off / BLOCK_SIZE);
 		cut_recovery(m, of, "before a msync of recovery");
 		exhaust_recovery(m, of, off, len);
 		settle_again(m, off, len);
+		at_super = false;
 		cut_recovery(m, of, "behind a msync of recovery");
 		recovering = of;
 	} else if (m->keeps) {

@@ -310,7 +310,7 @@ begin hold-only-c G3 'quarantine ends when the checkpoint is cut'
 change core/store/space.c '		sp->groups[g].hold[HOLD_F] = sp->groups[g].hold[HOLD_C];
 		sp->groups[g].hold[HOLD_C] = NULL;' '		free(sp->groups[g].hold[HOLD_C]);
 		sp->groups[g].hold[HOLD_C] = NULL;'
-run
+run KIND=big
 
 begin segment-at-cut G4 'segments are used again when the checkpoint is cut, before it is on disk'
 change core/store/checkpoint.c '	s->named_blocks = 0;
