@@ -103,7 +103,7 @@ static void sync_now(void)
 	trace_round("synced");
 }
 
-enum call { CALL_ANY, CALL_RETRY, CALL_FLOOD, CALL_CRUMBS };
+enum call { CALL_ANY, CALL_RETRY, CALL_FLOOD, CALL_CRUMBS, CALL_BULK, CALL_DROP, CALL_REAP };
 
 /* One call, and what can be cut within. */
 static void step(enum call call, bool beside)
@@ -125,6 +125,10 @@ static void step(enum call call, bool beside)
 		r = work_flood(&work);
 	else if (call == CALL_CRUMBS)
 		r = work_free_crumbs(&work);
+	else if (call == CALL_BULK || call == CALL_DROP)
+		r = work_bulk(&work, call == CALL_DROP);
+	else if (call == CALL_REAP)
+		r = work_orphan(&work) ? work_reap(&work, work_orphan(&work)) : 0;
 	else if (work.profile == WORK_PROGRAMS && below(100) < 90)
 		waits = programs_step(&work);
 	else
@@ -267,6 +271,10 @@ static void checkpoint_in_pieces(void)
 		return;
 	expect(r, "cut");
 	trace_round("cut");
+	/* Blocks that were freed before the cut are not free before it is on disk. Looking for room at the beginning, as compaction
+	 * does, comes upon those that are. */
+	if (below(2))
+		space_go_low(&store->space, 0);
 	if (slow) {
 		burst(10 + (unsigned)below(60));
 		cut_behind("behind many calls beside a checkpoint");
@@ -299,6 +307,7 @@ static void poll_now(void)
 	while (keys_compact_due(work.k) && below(8) != 0) {
 		protect(&live);
 		r = keys_compact(work.k);
+		report->counts.compacted++;
 		if (r != -EAGAIN)
 			expect(r, "compaction");
 	}
@@ -330,6 +339,7 @@ static void pin_or_not(void)
 	}
 	reader = open(live.path, O_RDONLY | O_CLOEXEC);
 	check(reader >= 0 && fcntl(reader, F_OFD_SETLK, &lock) == 0);
+	report->counts.readers++;
 	trace_round("a reader has come");
 }
 
@@ -361,6 +371,27 @@ static void cramp(void)
 		if (below(2))
 			add_image(below(2) ? HOW_ALL : (enum how)below(HOW_COUNT), UINT32_MAX, "in a cramped store");
 		try_pending();
+	}
+}
+
+/* A large file, others behind it, and then it is gone: what is far back is moved to the front, and the end is given back. */
+static void fall_empty(void)
+{
+	unsigned n;
+
+	for (n = 0; n < 6; n++)
+		step(CALL_BULK, false);
+	for (n = 4 + (unsigned)below(12); n > 0; n--)
+		step(CALL_ANY, false);
+	step(CALL_DROP, false);
+	for (n = 0; n < 6; n++)
+		step(CALL_REAP, false);
+	for (n = 4 + (unsigned)below(4); n > 0; n--) {
+		checkpoint_now();
+		if (below(2))
+			step(CALL_ANY, false);
+		poll_now();
+		cut_between_calls();
 	}
 }
 
@@ -410,6 +441,8 @@ static void one_round(void)
 		cramp();
 	if (below(reader < 0 ? 60 : 6) == 0)
 		pin_or_not();
+	if (work.profile == WORK_TAIL && below(40) == 0)
+		fall_empty();
 	if (what < rate.sync)
 		sync_now();
 	else if ((what -= rate.sync) < rate.checkpoint)

@@ -66,7 +66,7 @@ struct orders {
 
 struct counts {
 	uint64_t calls, syncs, images, kills, kills_cut, at_sync, recoveries, checked, reopened, adopted, beside, full,
-		 exhaustive, exhausted, retried, damaged;
+		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers;
 };
 
 struct report {

@@ -120,6 +120,7 @@ static int m_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 	check(fd >= 0);
 	if (off + len > m->limit && off + len > m->size)
 		return -ENOSPC;
+	report->counts.grown += m->is_live && off + len > m->size;
 	return off + len > m->size ? set_size(m, off + len) : 0;
 }
 
@@ -131,6 +132,7 @@ static int m_truncate(void *ctx, int fd, uint64_t size)
 	check(fd >= 0);
 	for (p = size / BLOCK_SIZE; m->is_live && p < FILE_PAGES; p++)
 		m->page[p].touched = false;
+	report->counts.shortened += m->is_live;
 	return set_size(m, size);
 }
 

@@ -1760,23 +1760,13 @@ static void model_preallocate(struct work *w, uint64_t ino, uint64_t off, uint64
 	step_state(w);
 }
 
-static int op_fallocate(struct work *w)
+int work_fallocate(struct work *w, uint64_t ino, int mode, uint64_t off, uint64_t len)
 {
-	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
-				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
-	int mode = modes[work_random(w, ARRAY_LEN(modes))], r;
-	uint64_t ino = pick_file(w), off, len;
 	const struct model_node *f = node_get(w, ino);
 	struct model_node *n;
 	unsigned left;
+	int r;
 
-	if (!f)
-		return 0;
-	off = work_random(w, 4) ? work_random(w, f->a.size < 1000000 ? f->a.size + 10000 : 300000) : work_random(w, 30) << BLOCK_SHIFT;
-	len = 1 + work_random(w, chance(w, 50) ? 5000 : w->profile == WORK_TAIL ? 16000000 : 120000);
-	if (chance(w, 30))
-		len = align_up(len, BLOCK_SIZE);
 	say(w, "fallocate %x, %llu bytes at %llu of %llu (size %llu, %llu blocks)", mode, (unsigned long long)len,
 	    (unsigned long long)off, (unsigned long long)ino, (unsigned long long)f->a.size, (unsigned long long)f->a.blocks);
 	w->expected = 0;
@@ -1794,6 +1784,36 @@ static int op_fallocate(struct work *w)
 	if (!(mode & FALLOC_FL_PUNCH_HOLE))
 		model_preallocate(w, ino, off, len, mode & FALLOC_FL_KEEP_SIZE, left, r == 0);
 	return r;
+}
+
+static int op_fallocate(struct work *w)
+{
+	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
+	int mode = modes[work_random(w, ARRAY_LEN(modes))];
+	uint64_t ino = pick_file(w), off, len;
+	const struct model_node *f = node_get(w, ino);
+
+	if (!f)
+		return 0;
+	off = work_random(w, 4) ? work_random(w, f->a.size < 1000000 ? f->a.size + 10000 : 300000) : work_random(w, 30) << BLOCK_SHIFT;
+	len = 1 + work_random(w, chance(w, 50) ? 5000 : w->profile == WORK_TAIL ? 16000000 : 120000);
+	if (chance(w, 30))
+		len = align_up(len, BLOCK_SIZE);
+	return work_fallocate(w, ino, mode, off, len);
+}
+
+/* A file that takes most of the store, step by step; then, with `drop`, it goes. */
+int work_bulk(struct work *w, bool drop)
+{
+	uint64_t ino = work_lookup(w, KEYS_ROOT_INO, "bulk", S_IFREG), size = ino ? node_get(w, ino)->a.size : 0;
+
+	work_begin(w);
+	if (ino == 0)
+		return drop ? 0 : work_make(w, KEYS_ROOT_INO, "bulk", S_IFREG | 0644, 0);
+	return drop ? work_unlink(w, KEYS_ROOT_INO, "bulk") :
+	       size < 110000000 ? work_fallocate(w, ino, 0, size, 16000000) : 0;
 }
 
 static int work_setxattr(struct work *w, uint64_t ino, const char *name, const uint8_t *value, size_t size, int flags)

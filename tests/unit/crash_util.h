@@ -100,6 +100,9 @@ uint64_t work_orphan(const struct work *w);
 void work_fill(struct work *w, bool crumbs);
 /* The second of these gives back some: free blocks that stand alone. */
 int work_free_crumbs(struct work *w);
+/* A file that takes most of the store grows by a step, or goes. */
+int work_bulk(struct work *w, bool drop);
+int work_fallocate(struct work *w, uint64_t ino, int mode, uint64_t off, uint64_t len);
 /* A call with a long record that takes no room in the store but the first time: four of them fill a segment. */
 int work_flood(struct work *w);
 /* Read everything that k shows and look for the state of k's seq, not older than states[from]: its number, or -1 with what
