@@ -4,6 +4,7 @@
  */
 #include "core/store/store_int.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -819,8 +820,8 @@ static int finish(void *arg)
 	if (r == 0 && !s->read_only)
 		r = checkpoint_finish(s);
 	if (r == 0 && !s->read_only) {
-		/* O9: the last checkpoint says that nothing follows it. The sync first: if the checkpoint cannot be
-		 * made, all changes are in the journal on disk. */
+		/* O9: the last checkpoint says that nothing follows it. The sync first: if none can be cut (not one block
+		 * to be had, as when a reader holds all that are free), all changes are in the journal on disk. */
 		r = store_sync(s);
 		if (r == 0)
 			r = checkpoint_drop_spares(s);

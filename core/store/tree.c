@@ -100,8 +100,13 @@ void tree_forget(struct tree *t, block_t block, uint64_t count)
 	for (i = 0; i < TREE_FINGERS; i++)
 		if (t->finger[i].leaf >= first && t->finger[i].leaf < end)
 			t->finger[i].leaf = NULL;
-	for (; count > 0; block++, count--)
-		*verified_slot(t, block) = 0;
+	for (; count > 0; block++, count--) {
+		uint64_t *v = verified_slot(t, block);
+
+		/* Most are 0, and stay pages that nobody has touched. */
+		if (*v != 0)
+			*v = 0;
+	}
 }
 
 /* Pages ----------------------------------------------------------------------------------------------------------- */
