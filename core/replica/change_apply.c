@@ -482,7 +482,7 @@ static int take_pieces(struct apply *a, const struct change_map *map, struct pie
 	while (r == 0 && at < end) {
 		struct target *t;
 		struct keys_attr attr;
-		uint64_t next, got = 0;
+		uint64_t next = 0, got = 0;
 		bool there = false;
 
 		if (a->target_count == PIECES_MAX) {
