@@ -517,7 +517,7 @@ static int take_pieces(struct apply *a, const struct change_map *map, struct pie
 static int build_unwritten(struct apply *a)
 {
 	struct change_reader c = a->change;
-	struct piece_list p;
+	struct piece_list p = { { 0 } };
 	struct mutation m;
 	unsigned i;
 	int r;
