@@ -482,7 +482,7 @@ static int take_pieces(struct apply *a, const struct change_map *map, struct pie
 	while (r == 0 && at < end) {
 		struct target *t;
 		struct keys_attr attr;
-		uint64_t next, got = 0;
+		uint64_t next = 0, got = 0;
 		bool there = false;
 
 		if (a->target_count == PIECES_MAX) {
@@ -517,7 +517,7 @@ static int take_pieces(struct apply *a, const struct change_map *map, struct pie
 static int build_unwritten(struct apply *a)
 {
 	struct change_reader c = a->change;
-	struct piece_list p;
+	struct piece_list p = { { 0 } };
 	struct mutation m;
 	unsigned i;
 	int r;
