@@ -255,10 +255,13 @@ int map_shrink(struct map *m, uint64_t blocks)
 
 int map_sync(struct map *m, block_t first, uint64_t count)
 {
+	uint64_t blocks = map_blocks(m);
 	int r = 0;
 
-	if (m->private_copy)
+	/* Contents that waited for a sync, were removed, and lay behind where the file was cut since: nothing is there. */
+	if (m->private_copy || first >= blocks)
 		return 0;
+	count = min_u64(count, blocks - first);
 	while (count > 0 && r == 0) {
 		uint64_t n = min_u64(count, SYNC_PIECE);
 

@@ -379,8 +379,10 @@ static void fall_empty(void)
 {
 	unsigned n;
 
-	for (n = 0; n < 6; n++)
+	for (n = 0; n < 7; n++) {
 		step(CALL_BULK, false);
+		poll_now();
+	}
 	for (n = 4 + (unsigned)below(12); n > 0; n--)
 		step(CALL_ANY, false);
 	step(CALL_DROP, false);

@@ -1816,16 +1816,22 @@ static int op_fallocate(struct work *w)
 	return work_fallocate(w, ino, mode, off, len);
 }
 
-/* A file that takes most of the store, step by step; then, with `drop`, it goes. */
+/* A file that takes most of the store, step by step as that grows; then, with `drop`, it goes. */
 int work_bulk(struct work *w, bool drop)
 {
 	uint64_t ino = work_lookup(w, KEYS_ROOT_INO, "bulk", S_IFREG), size = ino ? node_get(w, ino)->a.size : 0;
+	struct keys_statfs fs;
 
 	work_begin(w);
 	if (ino == 0)
 		return drop ? 0 : work_make(w, KEYS_ROOT_INO, "bulk", S_IFREG | 0644, 0);
-	return drop ? work_unlink(w, KEYS_ROOT_INO, "bulk") :
-	       size < 110000000 ? work_fallocate(w, ino, 0, size, 16000000) : 0;
+	if (drop)
+		return work_unlink(w, KEYS_ROOT_INO, "bulk");
+	keys_statfs(w->k, &fs);
+	fs.bavail = fs.bavail / 8 * 7;
+	if (fs.bavail == 0 || size + fs.bavail * BLOCK_SIZE > 120000000)
+		return 0;
+	return work_fallocate(w, ino, 0, size, fs.bavail * BLOCK_SIZE);
 }
 
 static int work_setxattr(struct work *w, uint64_t ino, const char *name, const uint8_t *value, size_t size, int flags)
