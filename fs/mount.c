@@ -210,10 +210,12 @@ static const char *open_hint(int error)
 static int open_store(struct fs *fs)
 {
 	const struct options *o = fs->options;
+	/* A remote mount for reading only follows its primary all the same. */
+	bool read_only = o->read_only && o->from == NULL;
 	struct store_options so = {
 		.path = fs->store_path,
-		.create = !o->read_only,
-		.read_only = o->read_only,
+		.create = !read_only,
+		.read_only = read_only,
 		.threads = true,
 		.max_bytes = o->size_bytes,
 		.sync_interval_s = o->sync_interval_s,
