@@ -366,12 +366,16 @@ static void round_opening(struct lane *l)
 
 		start_mount(l, &s, l->store, l->mnt[0], !command);
 		nap_us(some(l, 20000));
-		l->daemon = s.pid;
-		mount_kill(l);
-		/* If it was only the command: the daemon finds nobody to tell that it is ready, and is killed as it goes. */
 		if (command) {
+			/* The daemon finds nobody to tell that it is ready, and is killed as it goes; or all was done. */
+			(void)kill(s.pid, SIGKILL);
+			(void)start_wait(l, &s);
 			nap_us(some(l, 20000));
 			mount_end_children();
+			atomic_fetch_add(&l->figures->kills[l->kind], 1);
+		} else {
+			l->daemon = s.pid;
+			mount_kill(l);
 		}
 		mount_no_leftover(l);
 	}
