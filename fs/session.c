@@ -362,7 +362,8 @@ static void retry_parked(struct fs *fs)
 
 	s->retry_ms = now_ms();
 	while (done && (p = s->parked) != NULL) {
-		fs->last_try = s->retry_ms >= p->give_up_ms;
+		/* A slow disk is no full one. */
+		fs->last_try = s->retry_ms >= p->give_up_ms && !store_is_writing(fs->store);
 		done = process(fs, p->bytes, p->size);
 		fs->last_try = false;
 		if (done)

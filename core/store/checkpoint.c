@@ -27,7 +27,7 @@ static int put_group_items(struct store *s)
 /* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
 unsigned checkpoint_keep_segments(const struct store *s)
 {
-	uint64_t keep = min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
+	uint64_t keep = s->closing ? 0 : min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
 
 	return (unsigned)max_u64(keep, 2 * SPARES);
 }
@@ -223,6 +223,12 @@ static int free_segment(void *ctx, block_t first, uint64_t blocks)
 
 	/* It was allocated in some older generation: not to be used before the next checkpoint is on disk. */
 	return space_free_data(&s->space, first, blocks, 0);
+}
+
+int checkpoint_drop_spares(struct store *s)
+{
+	s->closing = true;
+	return journal_trim(&s->journal, s->super.journal.pos, 0, checkpoint_keep_segments(s), free_segment, s);
 }
 
 int checkpoint_finish(struct store *s)

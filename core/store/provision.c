@@ -35,6 +35,7 @@ static int grow(struct store *s)
 	r = grow_by(s, want);
 	if (r == 0) {
 		atomic_fetch_add(&s->grows, 1);
+		atomic_store_explicit(&s->grown_ns, s->sys.now_mono_ns(s->sys.ctx), memory_order_relaxed);
 	} else {
 		atomic_store_explicit(&s->grow_refused_ns, s->sys.now_mono_ns(s->sys.ctx), memory_order_relaxed);
 		atomic_store_explicit(&s->grow_refused, true, memory_order_release);

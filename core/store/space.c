@@ -123,6 +123,7 @@ static int set_total(struct space *sp, uint64_t total)
 		memset(g->slot, NO_SLOT, sizeof g->slot);
 	}
 	sp->total = total;
+	sp->run_min = RUN_MIN;
 	return 0;
 }
 
@@ -563,6 +564,17 @@ static int find_run(struct space *sp, uint64_t min, uint64_t max, struct space_r
 	return 0;
 }
 
+/* Short runs are taken where they are found as soon as one look at everything has found no long one: what is free is in
+ * crumbs then until the next checkpoint, and looking at everything for each crumb would take time by the store's size. */
+static int find_next_run(struct space *sp, struct space_run *ret)
+{
+	int r = find_run(sp, sp->run_min, RUN_BLOCKS, ret);
+
+	if (r == 0 && ret->end - ret->next < sp->run_min)
+		sp->run_min = ret->end - ret->next;
+	return r;
+}
+
 static int run_refill(struct space *sp, enum space_kind kind)
 {
 	struct space_run *cur = &sp->run[kind][0], *next = &sp->run[kind][1];
@@ -572,12 +584,12 @@ static int run_refill(struct space *sp, enum space_kind kind)
 		*cur = *next;
 		*next = (struct space_run){ 0, 0 };
 		if (cur->next >= cur->end) {
-			r = find_run(sp, RUN_MIN, RUN_BLOCKS, cur);
+			r = find_next_run(sp, cur);
 			if (r < 0)
 				return r;
 		}
 	}
-	if (next->next >= next->end && find_run(sp, RUN_MIN, RUN_BLOCKS, next) == 0)
+	if (next->next >= next->end && find_next_run(sp, next) == 0)
 		sp->run_posted[kind] = false;
 	return 0;
 }
@@ -887,6 +899,7 @@ int space_durable(struct space *sp, bool keep)
 	sp->changes[0].blocks = 0;
 	/* Start low again, so that contents move towards the beginning and the end falls free. */
 	sp->scan = 0;
+	sp->run_min = RUN_MIN;
 	return 0;
 }
 

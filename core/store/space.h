@@ -56,6 +56,7 @@ struct space {
 	struct space_run run[SPACE_KINDS][2];           /* in use, next */
 	bool run_posted[SPACE_KINDS];                   /* the next run was given to the provisioner */
 	uint64_t scan;          /* where the search for runs goes on */
+	uint64_t run_min;       /* shorter ones only if there is nothing better */
 	struct space_changes changes[2];        /* of F, of C */
 	block_t *pool;          /* tree pages of C that were freed in C */
 	size_t pool_count, pool_room;

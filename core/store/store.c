@@ -154,16 +154,6 @@ static void ask_growth(struct store *s, uint64_t blocks)
 	store_wake_provisioner(s);
 }
 
-/* Ask for growth when less than a quarter (at most 512 MiB) is left: ahead of need, off this thread. */
-static void grow_ahead(struct store *s)
-{
-	uint64_t low = max_u64(min_u64(s->space.total / 4, 131072), 3072);
-
-	if (s->tail == TAIL_KEEP && space_allocatable(&s->space) < low &&
-	    !atomic_load_explicit(&s->grow_refused, memory_order_acquire))
-		ask_growth(s, 0);
-}
-
 /* What could be allocated after a checkpoint: what waits for it, the segments it gives back, less what it needs itself. */
 static uint64_t after_checkpoint(const struct store *s)
 {
@@ -174,6 +164,23 @@ static uint64_t after_checkpoint(const struct store *s)
 	if (s->journal.count > keep)
 		blocks += (s->journal.count - keep) * journal_seg_blocks(&s->journal);
 	return blocks > own ? blocks - own : 0;
+}
+
+/* Half of a file that is not small waits for checkpoints to become free: the next one is waited for. Growth would only
+ * make the file as long as the disk is slow (3 GB of keys, rewritten at random, once stood in 24 GB). */
+static bool frees_are_due(const struct store *s, uint64_t need)
+{
+	return s->space.total > GROW_EAGER && after_checkpoint(s) >= max_u64(need, s->space.total / 2);
+}
+
+/* Ask for growth when less than a quarter (at most 512 MiB) is left: ahead of need, off this thread. */
+static void grow_ahead(struct store *s)
+{
+	uint64_t low = max_u64(min_u64(s->space.total / 4, 131072), 3072);
+
+	if (s->tail == TAIL_KEEP && space_allocatable(&s->space) < low && !frees_are_due(s, low) &&
+	    !atomic_load_explicit(&s->grow_refused, memory_order_acquire))
+		ask_growth(s, 0);
 }
 
 /* Space for `need` blocks is short, or a journal segment is. Is any coming? -EAGAIN: yes; -ENOSPC: no. */
@@ -189,7 +196,7 @@ static int make_room(struct store *s, uint64_t need, bool segment)
 	    s->sys.now_mono_ns(s->sys.ctx) -
 		    atomic_load_explicit(&s->grow_refused_ns, memory_order_relaxed) > 1000000000u)
 		atomic_store_explicit(&s->grow_refused, false, memory_order_relaxed);
-	if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire)) {
+	if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire) && !frees_are_due(s, need)) {
 		ask_growth(s, segment ? 2 * journal_seg_blocks(&s->journal) : need);
 		if (!s->threads)
 			(void)store_provision(s);
@@ -221,6 +228,13 @@ static int have_room(struct store *s, uint64_t need, bool *ret_segment)
 	return space_allocatable(&s->space) >= need && !*ret_segment ? 0 : -ENOSPC;
 }
 
+/* The checkpoint that is being written falls behind: changes wait for it. Else the next one, the file and the time that a
+ * recovery takes would grow with the slowness of the disk. */
+static bool is_far_ahead(const struct store *s)
+{
+	return s->threads && s->space.changes[1].page_count > AHEAD_PAGES && store_is_writing(s);
+}
+
 int store_reserve(struct store *s, uint64_t blocks, bool frees)
 {
 	/* What frees may use the reserve, but for what the next checkpoint needs. */
@@ -230,6 +244,8 @@ int store_reserve(struct store *s, uint64_t blocks, bool frees)
 
 	if (s->read_only || store_failed(s))
 		return -EROFS;
+	if (!frees && is_far_ahead(s))
+		return -EAGAIN;
 	/* Without threads make_room() has done what it promises when it returns; each step can bring the next need. */
 	for (tries = 0; tries < 4; tries++) {
 		r = have_room(s, need, &segment);
@@ -454,8 +470,8 @@ static bool checkpoint_due(const struct store *s)
 
 	if (!s->changed)
 		return false;
-	return journal > min_u64(16u << 20, sp->total * BLOCK_SIZE / 16) || s->named_blocks > 131072 ||
-	       sp->changes[1].page_count > 16384 || sp->held_groups > 1024 ||
+	return journal > min_u64(32u << 20, sp->total * BLOCK_SIZE / 8) || s->named_blocks > 131072 ||
+	       sp->changes[1].page_count > CUT_PAGES || sp->held_groups > 1024 ||
 	       s->journal.used + SPARES >= SEGS_MAX / 2 ||
 	       (waiting > 64 && allocatable < sp->total / 8 && waiting > allocatable / 4) ||
 	       s->sys.now_mono_ns(s->sys.ctx) - s->changed_ns > DIRT_MAX_NS;
@@ -504,6 +520,11 @@ bool store_is_dirty(const struct store *s)
 {
 	return !s->read_only && !store_failed(s) &&
 	       (s->changed || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
+}
+
+bool store_is_writing(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->ckpt_state, memory_order_acquire) == CKPT_WRITING;
 }
 
 /* Figures --------------------------------------------------------------------------------------------------------- */
@@ -668,6 +689,8 @@ static int finish(void *arg)
 		/* O9: the last checkpoint says that nothing follows it. The sync first: if none can be cut (not one block
 		 * to be had, as when a reader holds all that are free), all changes are in the journal on disk. */
 		r = store_sync(s);
+		if (r == 0)
+			r = checkpoint_drop_spares(s);
 		if (r == 0)
 			r = checkpoint_cut(s, true);
 		if (r == 0)

@@ -25,6 +25,9 @@
 #define GROW_MAX       262144u          /* 1 GiB: longest step of growth */
 #define GROW_MIN       256u             /* 1 MiB: shortest, when the disk refuses more */
 #define SPARES         (JOURNAL_KEPT + 2u)      /* journal segments kept ready */
+#define GROW_EAGER     262144u          /* 1 GiB: up to here the file grows before anything waits */
+#define CUT_PAGES      16384u           /* tree pages of C at which a checkpoint is cut */
+#define AHEAD_PAGES    (8 * CUT_PAGES)  /* and at which changes wait for the one before */
 #define EXT_RANGES     64u
 #define DIRT_MAX_NS    (30ull * 1000000000u)    /* a checkpoint at least this long after the first change */
 
@@ -44,6 +47,7 @@ struct store {
 	bool threads;                   /* [C] */
 	bool memory;                    /* [C] a memfd */
 	bool live;                      /* [C] after opening */
+	bool closing;                   /* [R] the next checkpoint is the last */
 	unsigned sync_interval_s;       /* [C] */
 	int fd;                         /* [C] */
 	uint64_t store_id;              /* [C] */
@@ -89,6 +93,7 @@ struct store {
 	_Atomic uint64_t last_sync_ns, last_sync_took_ns, syncs;                /* [A] */
 	_Atomic uint64_t last_ckpt_ns, last_ckpt_took_ns, ckpts;                /* [A] */
 	_Atomic uint64_t grows, disk_free;                                      /* [A] blocks */
+	_Atomic uint64_t grown_ns;              /* [A] monotonic: the last growth */
 	uint64_t recovered;             /* [C] */
 	uint64_t salvage_groups;        /* [C] groups of the file, if it is opened for salvage */
 
@@ -137,6 +142,8 @@ int salvage_open(struct store *s, const struct store_options *o);
 /* checkpoint.c */
 /* Spare segments that a checkpoint does not give back. */
 unsigned checkpoint_keep_segments(const struct store *s);
+/* [R] Before the last checkpoint: whoever opens the store next needs few. */
+int checkpoint_drop_spares(struct store *s);
 bool checkpoint_is_pinned(struct store *s);
 
 /* file.c: the store file as the file system has it */

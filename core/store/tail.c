@@ -11,7 +11,8 @@
 #include "core/store/store_int.h"
 
 #define TAIL_MIN   FIRST_BLOCKS         /* less than this is not worth it: 32 MiB */
-#define TAIL_LOOKS 2u                   /* checkpoints in a row that must find it free: it is long free */
+#define TAIL_LOOKS 2u                   /* checkpoints in a row that must find it free */
+#define TAIL_REST_NS (30ull * 1000000000u)      /* and that long after a growth: only then it is long free */
 
 int tail_grown(struct store *s)
 {
@@ -113,7 +114,7 @@ void store_compacted(struct store *s, bool done)
 
 int tail_look(struct store *s)
 {
-	uint64_t total = s->space.total, keep;
+	uint64_t total = s->space.total, keep, grown_ns;
 	block_t end;
 	int r;
 
@@ -148,6 +149,9 @@ int tail_look(struct store *s)
 		s->tail_free_seen = 0;
 		return want_compaction(s, end);
 	}
+	grown_ns = atomic_load_explicit(&s->grown_ns, memory_order_relaxed);
+	if (grown_ns != 0 && s->sys.now_mono_ns(s->sys.ctx) - grown_ns < TAIL_REST_NS)
+		s->tail_free_seen = 0;
 	if (++s->tail_free_seen < TAIL_LOOKS) {
 		/* Look again after the next checkpoint, which is due in a while even if nothing changes. */
 		if (!s->changed)

@@ -6,9 +6,11 @@
  *
  * Threading: one thread does everything. Durability: none; fsync is answered at once.
  *
- * usage: limit [--poll-us=N] [--no-permissions] MOUNTPOINT       stays in the foreground until it is unmounted
+ * usage: limit [--poll-us=N] [--no-permissions] [--xattrs] MOUNTPOINT   stays in the foreground until it is unmounted
  *   --poll-us=N       after a request, look for the next one for N microseconds before sleeping (default 0)
  *   --no-permissions  without default_permissions, which costs a GETATTR of the directory after each change in it
+ *   --xattrs          as a file system that has xattrs (none is ever set), which costs a GETXATTR of security.capability
+ *                     before the first write after each refresh of an inode's attributes
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -69,7 +71,7 @@ static struct {
 	void *free_chunks;              /* a list through the first word of each */
 	uint64_t chunks_used;
 	long poll_us;
-	bool no_permissions;
+	bool no_permissions, xattrs;
 	bool init_seen, init_patched, killpriv_v2;
 } fs;
 
@@ -682,12 +684,20 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	(void)fuse_reply_err(req, ENOSYS);
 }
 
+/* ENOSYS makes the kernel never ask again. */
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	(void)ino, (void)name, (void)size;
+	(void)fuse_reply_err(req, fs.xattrs ? ENODATA : ENOSYS);
+}
+
 static const struct fuse_lowlevel_ops ops = {
 	.init = op_init, .lookup = op_lookup, .forget = op_forget, .forget_multi = op_forget_multi,
 	.getattr = op_getattr, .setattr = op_setattr, .mknod = op_mknod, .mkdir = op_mkdir, .unlink = op_unlink,
 	.rmdir = op_rmdir, .rename = op_rename, .read = op_read, .write = op_write, .readdir = op_readdir,
 	.statfs = op_statfs, .fsync = op_fsync, .fsyncdir = op_fsync,
 	.open = op_open, .opendir = op_open, .flush = op_open, .create = op_create,
+	.getxattr = op_getxattr,
 };
 
 /* The loop ------------------------------------------------------------------------------------------------------- */
@@ -799,11 +809,13 @@ int main(int argc, char **argv)
 			fs.poll_us = atol(argv[arg] + 10);
 		else if (!strcmp(argv[arg], "--no-permissions"))
 			fs.no_permissions = true;
+		else if (!strcmp(argv[arg], "--xattrs"))
+			fs.xattrs = true;
 		else
 			break;
 	}
 	if (argc != arg + 1 || argv[arg][0] == '-') {
-		fprintf(stderr, "usage: limit [--poll-us=N] [--no-permissions] MOUNTPOINT\n");
+		fprintf(stderr, "usage: limit [--poll-us=N] [--no-permissions] [--xattrs] MOUNTPOINT\n");
 		return 2;
 	}
 	fs.root.attr = (struct stat){

@@ -8,6 +8,7 @@
 #   PARTS='fs put scale grow'                  PEERS='ext4 tmpfs bindfs limit msyncfs'
 #   ROUNDS=7 TIME=0.5    per workload and peer; BUSY_TIME=1 with all cores busy
 #   SIZE=256             MiB of the big file   PROCS=N    for "N procs"
+#   QUIET_1= QUIET_N= BUSY_1=                  workloads of the part fs: one process, N, all cores busy
 #   SCALE=1000000        keys                  GROW=10G   bytes
 #   BENCH_DIR=/var/tmp   on a local disk       BENCH_TMPFS=/dev/shm
 #   MSYNCFS_ARGS=  LIMIT_ARGS=                 options for the mounts
@@ -34,9 +35,9 @@ else
 fi
 
 SMALL='create overwrite openread stat unlink rename replace mkdir append'
-QUIET_1="$SMALL durable seqwrite seqread reread randread randwrite"
-QUIET_N='create overwrite openread append'
-BUSY_1="$SMALL seqwrite"
+QUIET_1=${QUIET_1-"$SMALL durable seqwrite seqread reread randread randwrite"}
+QUIET_N=${QUIET_N-'create overwrite openread append'}
+BUSY_1=${BUSY_1-"$SMALL seqwrite"}
 
 programs=$BUILD/tests/bench
 msyncfs=$BUILD/msyncfs
