@@ -103,7 +103,8 @@ static void sync_now(void)
 	trace_round("synced");
 }
 
-enum call { CALL_ANY, CALL_RETRY, CALL_FLOOD, CALL_CRUMBS, CALL_BULK, CALL_DROP, CALL_REAP };
+enum call { CALL_ANY, CALL_RETRY, CALL_FLOOD, CALL_CRUMBS, CALL_BULK, CALL_DROP, CALL_REAP,
+	    CALL_BEHIND };
 
 /* One call, and what can be cut within. */
 static void step(enum call call, bool beside)
@@ -127,6 +128,8 @@ static void step(enum call call, bool beside)
 		r = work_free_crumbs(&work);
 	else if (call == CALL_BULK || call == CALL_DROP)
 		r = work_bulk(&work, call == CALL_DROP);
+	else if (call == CALL_BEHIND)
+		r = work_behind(&work);
 	else if (call == CALL_REAP)
 		r = work_orphan(&work) ? work_reap(&work, work_orphan(&work)) : 0;
 	else if (work.profile == WORK_PROGRAMS && below(100) < 90)
@@ -383,8 +386,8 @@ static void fall_empty(void)
 		step(CALL_BULK, false);
 		poll_now();
 	}
-	for (n = 4 + (unsigned)below(12); n > 0; n--)
-		step(CALL_ANY, false);
+	for (n = 6 + (unsigned)below(12); n > 0; n--)
+		step(below(3) ? CALL_BEHIND : CALL_ANY, false);
 	step(CALL_DROP, false);
 	for (n = 0; n < 6; n++)
 		step(CALL_REAP, false);

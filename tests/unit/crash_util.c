@@ -1834,6 +1834,22 @@ int work_bulk(struct work *w, bool drop)
 	return work_fallocate(w, ino, 0, size, fs.bavail * BLOCK_SIZE);
 }
 
+int work_behind(struct work *w)
+{
+	static uint8_t data[60000];
+	size_t len = 5000 + (size_t)work_random(w, sizeof data - 5000);
+	char name[24];
+	uint64_t ino;
+
+	work_begin(w);
+	(void)snprintf(name, sizeof name, "behind%u", (unsigned)work_random(w, 3));
+	ino = work_lookup(w, KEYS_ROOT_INO, name, S_IFREG);
+	if (ino == 0)
+		return work_make(w, KEYS_ROOT_INO, name, S_IFREG | 0600, 0);
+	work_bytes(w, data, len);
+	return work_write(w, ino, work_random(w, 40) << BLOCK_SHIFT, data, len, 0);
+}
+
 static int work_setxattr(struct work *w, uint64_t ino, const char *name, const uint8_t *value, size_t size, int flags)
 {
 	const struct model_xattr *there = xattr_get(node_get(w, ino), name);

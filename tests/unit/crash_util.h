@@ -104,6 +104,8 @@ void work_fill(struct work *w, bool crumbs);
 int work_free_crumbs(struct work *w);
 /* A file that takes most of the store grows by a step, or goes. */
 int work_bulk(struct work *w, bool drop);
+/* One of the files that stand behind it. */
+int work_behind(struct work *w);
 int work_fallocate(struct work *w, uint64_t ino, int mode, uint64_t off, uint64_t len);
 /* A call with a long record that takes no room in the store but the first time: four of them fill a segment. */
 int work_flood(struct work *w);
