@@ -124,7 +124,7 @@ quota() {
 quota
 
 # The quota of a btrfs also refuses to write to blocks that the file has already. That is no full disk but a disk that fails:
-# the writer is told, and what was acknowledged is there once the quota is raised.
+# the writer is told, and what was acknowledged is there once the quota is gone.
 quota_btrfs() {
 	local disk=$T/disk-quota
 	command -v btrfs >/dev/null || { skip_one 'no btrfs here'; return; }
@@ -146,10 +146,10 @@ quota_btrfs() {
 	is 'btrfs quota: what was written can be read' "$(survivors)" 0
 	stop_daemon
 	like 'btrfs quota: the daemon ends' "$status" '^[01]$'
-	btrfs -q qgroup limit 128M "$disk/sub"
+	btrfs -q qgroup limit none "$disk/sub"
 	: >"$T/log"
-	start_daemon || { fail 'btrfs quota: mount once it is raised'; diag "$(tail -n 3 "$T/log")"; return; }
-	is 'btrfs quota: all is there once it is raised' "$(survivors)" 0
+	start_daemon || { fail 'btrfs quota: mount without it'; diag "$(tail -n 3 "$T/log")"; return; }
+	is 'btrfs quota: all is there without it' "$(survivors)" 0
 	ok 'btrfs quota: and it works' op cp "$T/one" "$MNT/one"
 	stop_daemon
 	check_store 'btrfs quota'
@@ -186,7 +186,8 @@ broken_disk() { # TYPE HOW
 	ok "$1: an fsync said EIO" grep -q 'Input/output' "$T"/w?.err
 	faults=$((faults + 1))
 	is "$1: status says that it failed" "$(op grep -E '^state=' "$MNT/.msyncfs/status")" state=failed
-	is "$1: and why" "$(op grep -E '^failed_errno=' "$MNT/.msyncfs/status")" failed_errno=5
+	# The loop device says that its disk is full; which of the two msync gives is the file system's affair.
+	like "$1: and why" "$(op grep -E '^failed_errno=' "$MNT/.msyncfs/status")" '^failed_errno=(5|28)$'
 	is "$1: changes are refused" "$(op sysop open rw,creat "$MNT/new" 2>&1 | tail -n 1)" EROFS ||
 		diag "$(op touch "$MNT/new" 2>&1)"
 	ok "$1: a later fsync is no success" sh -c "! timeout 20 sync '$MNT/before'"
