@@ -222,7 +222,7 @@ run
 begin no-close-sync O9 'a close that can cut no checkpoint does not write the journal'
 change core/store/store.c '		r = store_sync(s);
 		if (r == 0)
-			r = checkpoint_cut(s, true);' '		r = checkpoint_cut(s, true);'
+			r = checkpoint_drop_spares(s);' '		r = checkpoint_drop_spares(s);'
 run
 
 begin close-without O9 'a close writes nothing'
@@ -231,7 +231,7 @@ change core/store/store.c '		if (r == 0)
 		if (r == -ENOSPC)' '		if (r == -ENOSPC)'
 change core/store/store.c '		r = store_sync(s);
 		if (r == 0)
-			r = checkpoint_cut(s, true);' '		r = checkpoint_cut(s, true);'
+			r = checkpoint_drop_spares(s);' '		r = checkpoint_drop_spares(s);'
 run
 
 begin clean-trusted O9 'a store that says clean is not walked'

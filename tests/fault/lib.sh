@@ -65,7 +65,7 @@ loop_disk() {
 	case $4 in
 	ext4) mkfs.ext4 -q -F -m 0 -E lazy_itable_init=0,lazy_journal_init=0 "$1" || return 1;;
 	xfs) mkfs.xfs -q -f "$1" || return 1;;
-	btrfs) mkfs.btrfs -q -f "$1" 2>"$T/loop.err" || return 1;;
+	btrfs) mkfs.btrfs -q -f "$1" >"$T/loop.err" 2>&1 || return 1;;
 	esac
 	mkdir -p "$3"
 	mount -i -o loop "$1" "$3" 2>"$T/loop.err" || { cat "$T/loop.err"; return 1; }
