@@ -429,6 +429,9 @@ static int do_mmap_write(int fd, const struct op *op)
 	fill(p + (op->off - page), op->len, op->version);
 	r = msync(p, PAGE, MS_SYNC) < 0 ? -errno : 0;
 	(void)munmap(p, PAGE);
+	/* Refused for space, the page in the kernel's cache still has what could not be written: it is to be read anew. */
+	if (r == -ENOSPC || r == -EDQUOT)
+		(void)posix_fadvise(fd, page, PAGE, POSIX_FADV_DONTNEED);
 	return r;
 }
 
