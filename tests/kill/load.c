@@ -429,13 +429,16 @@ static int do_mmap_write(int fd, const struct op *op)
 	fill(p + (op->off - page), op->len, op->version);
 	r = msync(p, PAGE, MS_SYNC) < 0 ? -errno : 0;
 	(void)munmap(p, PAGE);
+	/* Refused for space, the page in the kernel's cache still has what could not be written: it is to be read anew. */
+	if (r == -ENOSPC || r == -EDQUOT)
+		(void)posix_fadvise(fd, page, PAGE, POSIX_FADV_DONTNEED);
 	return r;
 }
 
 static int do_read(struct worker *w, int fd, const struct op *op)
 {
 	const struct inode *f = inode_of(&w->world, op->dir, op->name);
-	size_t all = 0;
+	size_t all = 0, at;
 	ssize_t n;
 
 	/* A read that the daemon's death ends is short; the next one says why. */
@@ -443,9 +446,11 @@ static int do_read(struct worker *w, int fd, const struct op *op)
 		all += (size_t)n;
 	if (n < 0)
 		return -errno;
-	if (all != f->size || memcmp(buffer, f->data, f->size) != 0) {
-		(void)snprintf(w->text, sizeof w->text, "read while mounted: %zu bytes, or other bytes, where %u were written",
-			       all, f->size);
+	for (at = 0; at < all && at < f->size && buffer[at] == f->data[at]; at++)
+		;
+	if (all != f->size || at < all) {
+		(void)snprintf(w->text, sizeof w->text, "read while mounted: %zu bytes, should be %u; byte %zu is %02x, should be %02x",
+			       all, f->size, at, at < all ? buffer[at] : 0, at < f->size ? f->data[at] : 0);
 		return -EBADMSG;
 	}
 	return 0;

@@ -577,9 +577,19 @@ static void round_closing(struct lane *l)
 	mount_kill(l);
 }
 
+static off_t size_of(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) < 0 ? 0 : st.st_size;
+}
+
 static void round_programs(struct lane *l)
 {
 	char script[400], dir[400], acks[400];
+	bool at_work = below(l, 4) != 0;
+	siginfo_t info = { 0 };
+	off_t before;
 	pid_t pid;
 	int status;
 
@@ -594,6 +604,7 @@ static void round_programs(struct lane *l)
 	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
 		lost(l, "%s: %s", dir, strerror(errno));
 	l->programs = true;
+	before = size_of(acks);
 	pid = fork();
 	if (pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -601,7 +612,12 @@ static void round_programs(struct lane *l)
 		_exit(127);
 	}
 	load_begin(l);
-	nap_us(20000 + below(l, 400000));
+	/* At times before they come to anything, else at any moment after something was committed, or after a full store has
+	 * ended them. */
+	while (at_work && size_of(acks) == before && waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+	       info.si_pid == 0)
+		nap_us(20000);
+	nap_us(below(l, 400000));
 	mount_kill(l);
 	load_end(l, true);
 	/* It ends on the first command that fails. */
