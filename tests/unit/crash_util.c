@@ -58,7 +58,7 @@ static const uint8_t zero_block[BLOCK_SIZE];
 static const char acl_access[] = "system.posix_acl_access", acl_default[] = "system.posix_acl_default",
 		  capability[] = "security.capability";
 
-bool work_own_memory;
+volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n)
 {

@@ -66,8 +66,9 @@ struct work {
 	unsigned big_next;
 };
 
-/* True while the model itself asks for memory: those who make malloc() fail must not mean it. */
-extern bool work_own_memory;
+/* True while the model itself asks for memory: those who make malloc() fail must not mean it. Volatile: the compiler believes
+ * that malloc() does not look. */
+extern volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n);
 
