@@ -66,12 +66,8 @@ struct work {
 	unsigned big_next;
 };
 
-<<<<<<< HEAD
-/* True while the model itself asks for memory: those who make malloc() fail must not mean it. */
-=======
 /* True while the model itself asks for memory: those who make malloc() fail must not mean it. Volatile: the compiler believes
  * that malloc() does not look. */
->>>>>>> crash
 extern volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n);

@@ -2,8 +2,6 @@
  *
  * test_feed: the ring of the last changes: what is added is read, in order and whole; who is too slow is told; readers on
  * other threads never see a record that is partly another one, also while the feed begins anew.
- *
- *   FEED_BENCH=1   print what feed_add() costs
  */
 #include <setjmp.h>
 #include <stdarg.h>
