@@ -485,6 +485,98 @@ static void test_locks__circle_of_three(void **state)
 	world_free();
 }
 
+static int ask_range(uint64_t client, uint64_t start, uint64_t end, enum lock_type type, bool wait)
+{
+	const struct lock_op op = { .ticket = ++w.ticket, .ino = 1, .owner = 1, .start = start, .end = end, .kind = LOCKS_POSIX,
+				    .type = type, .wait = wait };
+
+	w.answers = 0;
+	locks_request(w.t, client, &op);
+	return w.answers > 0 ? w.last.error : 1;
+}
+
+static void assert_held(unsigned want)
+{
+	unsigned held, waiting;
+
+	locks_count(w.t, &held, &waiting);
+	assert_int_equal(held, want);
+}
+
+static void test_locks__ranges_are_one(void **state)
+{
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask_range(1, 10, 19, LOCKS_SHARED, true), 0);
+	assert_int_equal(ask_range(1, 20, 29, LOCKS_SHARED, true), 0);
+	assert_held(1);
+	assert_int_equal(ask_range(1, 0, 9, LOCKS_SHARED, true), 0);
+	assert_held(1);
+	assert_int_equal(ask_range(1, 5, 6, LOCKS_EXCLUSIVE, true), 0);
+	assert_held(3);
+	assert_int_equal(ask_range(1, 5, 6, LOCKS_SHARED, true), 0);
+	assert_held(1);
+	assert_int_equal(ask_range(1, 7, LOCKS_END, LOCKS_OFF, true), 0);
+	assert_held(1);
+	assert_int_equal(ask_range(2, 7, LOCKS_END, LOCKS_EXCLUSIVE, false), 0);
+	assert_int_equal(ask_range(2, 6, 6, LOCKS_EXCLUSIVE, false), -EAGAIN);
+	world_free();
+}
+
+/* What a waiter gets may be less than it had: who waited before it may go then. */
+static void test_locks__grant_that_frees(void **state)
+{
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask_range(1, 0, 5, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask_range(2, 6, 10, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask_range(3, 0, 3, LOCKS_SHARED, true), 1);
+	assert_int_equal(ask_range(1, 0, 10, LOCKS_SHARED, true), 1);
+	assert_int_equal(ask_range(2, 6, 10, LOCKS_OFF, true), 0);
+	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_POSIX, NULL));
+	world_free();
+}
+
+static void test_locks__behind_who_expires(void **state)
+{
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 1);
+	assert_int_equal(ask(3, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 1);
+	locks_expire(w.t, 2);
+	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_FLOCK, NULL));
+	world_free();
+}
+
+/* A client can neither raise the fencing numbers nor state half of what it says. */
+static void test_locks__forged_statement(void **state)
+{
+	static uint8_t buf[LOCKS_STATE_MAX];
+	char text[1024];
+	size_t len;
+
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(1, 1, 2, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 0);
+	len = locks_state(w.t, 1, 1, "", buf);
+	/* The last record's fencing number, then its type. */
+	memset(buf + len - 20, 0xff, 16);
+	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	(void)locks_to_text(w.t, text, sizeof text);
+	assert_non_null(strstr(text, "fence=5.3 "));
+	assert_null(strstr(text, "fence=18446744073709551615"));
+	buf[len - 57] = 3;
+	assert_int_equal(locks_restate(w.t, 1, buf, len), -EPROTO);
+	assert_held(2);
+	world_free();
+}
+
 static void test_locks__asked_twice(void **state)
 {
 	struct lock_op op = { .ticket = 7, .ino = 1, .owner = 1, .end = LOCKS_END, .kind = LOCKS_FLOCK,
@@ -763,6 +855,10 @@ int main(void)
 		cmocka_unit_test(test_locks__fair),
 		cmocka_unit_test(test_locks__change_of_flock),
 		cmocka_unit_test(test_locks__circle_of_three),
+		cmocka_unit_test(test_locks__ranges_are_one),
+		cmocka_unit_test(test_locks__grant_that_frees),
+		cmocka_unit_test(test_locks__behind_who_expires),
+		cmocka_unit_test(test_locks__forged_statement),
 		cmocka_unit_test(test_locks__asked_twice),
 		cmocka_unit_test(test_locks__grace),
 		cmocka_unit_test(test_locks__bounds),
