@@ -162,6 +162,7 @@ static struct lock *take_waiting(struct locks *t, struct lock **at)
 {
 	struct lock *l = *at;
 
+	check(l != NULL);
 	*at = l->next;
 	unlink_client(l);
 	l->client->waiting_count--;
@@ -585,6 +586,7 @@ static void drop_of(struct locks *t, const struct lock_client *c, bool held, boo
 				drop_held(t, at);
 			else
 				free(take_waiting(t, at));
+		check((held ? c->held : c->waiting) != l);
 		if (wakes)
 			wake(t, f);
 		put_file(t, f);
@@ -968,15 +970,17 @@ struct locks *locks_new(lock_answer_fn *answer_fn, void *ctx)
 
 void locks_free(struct locks *t)
 {
+	struct lock_client *c, *next;
 	unsigned i;
 
 	if (!t)
 		return;
 	for (i = 0; i < CLIENT_BUCKETS; i++)
-		while (t->clients[i]) {
-			drop_of(t, t->clients[i], false, false);
-			drop_of(t, t->clients[i], true, false);
-			free_client(t, t->clients[i]);
+		for (c = t->clients[i]; c; c = next) {
+			next = c->next;
+			drop_of(t, c, false, false);
+			drop_of(t, c, true, false);
+			free(c);
 		}
 	free(t);
 }

@@ -17,7 +17,7 @@ start() {
 }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 streams() { [ "$(value "$1" link_state)" = stream ]; }
-listen() { start one --listen="$T/sock" "$@" >"$T/out" || { fail 'the primary is mounted'; diag "$(cat "$T/out")"; }; }
+listen() { start one --listen="$T/sock" >"$T/out" || { fail 'the primary is mounted'; diag "$(cat "$T/out")"; }; }
 lines() { grep -c "$1" "$T/$2/.msyncfs/locks"; }
 # Is there a line of this kind in the list of the primary?
 listed() { grep -q "$1" "$one/.msyncfs/locks"; }
@@ -92,6 +92,13 @@ for m in one two three; do count "$T/$m" & pids+=($!); done
 wait "${pids[@]}"
 is 'each of them counted' "$(cat "$one/count")" $((3 * rounds))
 nok 'nobody failed' test -e "$T/failed"
+
+pids=()
+: >"$one/tight"
+for m in two three; do wait_for "[ -e '$T/$m/tight' ]"; done
+for m in one two three; do timeout 300 locks count "$T/$m/tight" >"$T/count.$m" & pids+=($!); done
+wait "${pids[@]}"
+is 'also through the caches of the kernel' "$(cat "$one/tight")$(cat "$T"/count.*)" 00001500
 
 # ---- A broken link: locks stay for their lease, and are stated again
 exec 8<"$two/file"

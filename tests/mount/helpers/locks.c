@@ -11,6 +11,7 @@
  *      close      fcntl: closing any descriptor of the file drops the process's locks
  *      exit       fcntl: the holder's death frees the lock
  *      flock      flock(2): exclusive against shared, waiting, inheritance over fork
+ *      count      500 times: lock (flock and fcntl by turns), add one to the number in FILE, unlock
  *      ofd        open file description locks: two descriptors of one process meet
  */
 #include <errno.h>
@@ -302,13 +303,38 @@ static int case_ofd(void)
 	return 0;
 }
 
+/* Through one descriptor, so that what is read comes from the kernel's cache if that is allowed to have it. */
+static int case_count(void)
+{
+	int fd = open_file();
+	char text[16];
+
+	for (int i = 0; i < 500; i++) {
+		ssize_t n;
+		int len;
+
+		alarm(60);
+		check(i % 2 == 0 ? flock(fd, LOCK_EX) == 0 : lock_with(fd, F_SETLKW, F_WRLCK, 0, 0) == 0);
+		/* The two kinds do not exclude each other: who has one takes the other, too, in the same order. */
+		check(i % 2 != 0 || lock_with(fd, F_SETLKW, F_WRLCK, 0, 0) == 0);
+		n = pread(fd, text, sizeof text - 1, 0);
+		check(n >= 0);
+		text[n] = '\0';
+		len = snprintf(text, sizeof text, "%08d", atoi(text) + 1);
+		check(pwrite(fd, text, (size_t)len, 0) == len);
+		check(lock(fd, F_UNLCK, 0, 0) == 0);
+		check(i % 2 != 0 || flock(fd, LOCK_UN) == 0);
+	}
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(void);
 } cases[] = {
 	{ "exclusive", case_exclusive }, { "ranges", case_ranges }, { "wait", case_wait }, { "signal", case_signal },
 	{ "deadlock", case_deadlock }, { "close", case_close }, { "exit", case_exit }, { "flock", case_flock },
-	{ "ofd", case_ofd },
+	{ "ofd", case_ofd }, { "count", case_count },
 };
 
 int main(int argc, char **argv)
