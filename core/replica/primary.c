@@ -569,6 +569,13 @@ void primary_tick(struct primary *p, uint64_t now)
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
 
+/* What it will have applied when it is heard of next, at least. One that is gone may have lost power: it comes back with what is
+ * on its disk, and its new kernel may learn of inodes that have no name here any more. */
+static seq_t sure_applied(const struct primary_peer *peer)
+{
+	return peer->state == PEER_GONE ? peer->tree_durable : peer->tree_applied;
+}
+
 bool primary_may_mark(const struct primary *p, uint64_t ino, seq_t seq, uint64_t now)
 {
 	const struct primary_peer *peer;
@@ -581,7 +588,7 @@ bool primary_may_mark(const struct primary *p, uint64_t ino, seq_t seq, uint64_t
 			continue;
 		if (peer->state == PEER_DIFFS || (peer->state == PEER_STREAMS && !peer->acked))
 			return false;
-		if (peer->tree_applied < seq || peer->holds_more || idset_has(&peer->holds, ino))
+		if (sure_applied(peer) < seq || peer->holds_more || idset_has(&peer->holds, ino))
 			return false;
 	}
 	return true;
@@ -615,7 +622,7 @@ void primary_tree(const struct primary *p, seq_t *applied, seq_t *durable, uint3
 	for (peer = p->peers; peer; peer = peer->next) {
 		if (peer->state == PEER_NEW)
 			continue;
-		*applied = min_u64(*applied, peer->tree_applied);
+		*applied = min_u64(*applied, sure_applied(peer));
 		if (peer->state != PEER_STREAMS || !peer->acked)
 			continue;
 		*durable = min_u64(*durable, peer->tree_durable);

@@ -22,8 +22,8 @@
  *      in the store, at the moment when it is run. An answer goes only to the run that the client waits for (token).
  * (P4) An answer that needs disks is given when `synced` has reached its seq; synced counts only what was acknowledged
  *      in this epoch on a connection that streams.
- * (P5) An orphan is marked only if everyone who is connected, or has not been gone for a lease, has acknowledged what made
- *      it one, and does not hold it.
+ * (P5) An orphan is marked only if everyone who is connected has acknowledged what made it one (who is gone for less than a
+ *      lease: as durable), and does not hold it.
  * (P6) No peer waits for another one: what cannot be sent to one stays where it is.
  */
 #ifndef MSYNCFS_PRIMARY_H

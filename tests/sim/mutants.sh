@@ -5,12 +5,12 @@
 # whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
 # Not here, since no simulated program makes as many calls or speaks in a lower epoch: the window of 32 calls and a stream below
 # a promise (tests/unit/test_replica.c).
-#   tests/sim/mutants.sh [NAME...]      SEEDS=60000: most that one mutant gets; KEEP=1: leave the copies
+#   tests/sim/mutants.sh [NAME...]      SEEDS=200000: most that one mutant gets; KEEP=1: leave the copies
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 MODE=${MODE:-release}
 CC=${CC:-gcc}
-SEEDS=${SEEDS:-60000}
+SEEDS=${SEEDS:-200000}
 T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
 clean_up() { [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
 trap clean_up EXIT
@@ -249,11 +249,11 @@ run
 
 # -------------------------------------------------------------------------------------------------------------- holds
 begin no-hold P5 'holds do not matter'
-change $P 'if (peer->tree_applied < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (peer->tree_applied < seq || peer->holds_more)'
+change $P 'if (sure_applied(peer) < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (sure_applied(peer) < seq || peer->holds_more)'
 run
 
 begin mark-unacked P5 'an orphan is marked before everyone knows that it is one'
-change $P 'if (peer->tree_applied < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (peer->holds_more || idset_has(&peer->holds, ino))'
+change $P 'if (sure_applied(peer) < seq || peer->holds_more || idset_has(&peer->holds, ino))' 'if (peer->holds_more || idset_has(&peer->holds, ino))'
 run
 
 begin hold-after-ack R5 'a hold is sent after the acknowledgement'
@@ -274,6 +274,10 @@ change $PP '		if (other->link != 0)
 		free_peer(p, other);' '		primary_close_peer(p, other, "the same store has connected again");'
 run
 
+begin gone-applied P5 'who is gone counts with what it had applied, not with what is on its disk'
+change $P '	return peer->state == PEER_GONE ? peer->tree_durable : peer->tree_applied;' '	return peer->tree_applied;'
+run
+
 begin unrestated P5 'holds are not restated at a new link'
 change $R '		h.hold_count = count;' '		h.hold_count = 0 * count;'
 run
@@ -283,12 +287,12 @@ change tests/sim/node.c '			replica_hold(n->r, t.ino, true);' '			(void)t.ino;'
 run
 
 begin relay-ack P5 'a relay acknowledges what those that it feeds have not'
-change $P '		*applied = min_u64(*applied, peer->tree_applied);' ''
+change $P '		*applied = min_u64(*applied, sure_applied(peer));' ''
 run
 
 # -------------------------------------------------------------------------------------------------------------- links
 begin never-writable P6 'a link that was full stays shut'
-change $PP '		peer->blocked = false;' '		peer->blocked = peer->link == 0;'
+change $PP '		peer->blocked = false;' '		peer->blocked = true;'
 run
 
 begin lost-frame P6 'a frame that was not taken is not given again'

@@ -542,6 +542,8 @@ void node_demote(struct node *n, uint64_t promised)
 
 void node_disk(struct node *n)
 {
+	if (!n->alive || chance(60) || (n->hand && chance(60)))
+		return;
 	if (n->promise) {
 		n->st.promised = max_u64(n->st.promised, n->promise);
 		n->promise = 0;
@@ -569,7 +571,7 @@ void node_disk(struct node *n)
 
 void node_sync(struct node *n)
 {
-	if (n->full || (W->lazy && !W->calm && chance(85)))
+	if (!n->alive || n->full || chance(50) || (W->lazy && !W->calm && chance(85)))
 		return;
 	n->st.durable += (unsigned)rnd(n->st.n - n->st.durable + 1);
 	if (chance(60))

@@ -32,7 +32,7 @@
 #define TODO_MAX  256u
 #define CLIENTS   64u                   /* in a store's state */
 #define FEED_KEEP 24u
-#define LEASE_MS  150u
+#define LEASE_MS  120u
 #define MSG_UNKNOWN 0x1f0u              /* of a version to come; without WIRE_MUST */
 #define PIECE     6u                    /* changes in a frame of a diff */
 
@@ -170,7 +170,7 @@ struct node {
 	uint64_t down_since;
 	/* When it was last seen to be fed by which primary, directly. */
 	uint64_t live_at;
-	unsigned live_with, live_boot;
+	unsigned live_with;
 	enum replica_state last_state;
 };
 
@@ -185,6 +185,7 @@ struct world {
 	uint64_t next_op, next_uid, next_client;
 	uint64_t parent_of[UID_MAX];
 	bool lazy;                      /* disks are written rarely: a power cut takes much */
+	bool gentle, chain;             /* links live long; each node is fed by the one before it */
 	bool crashed;                   /* a process or a machine */
 	bool skewed;                    /* a clock has jumped */
 	bool promoted;                  /* by hand: what is not on other disks may be put aside */

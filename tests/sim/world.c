@@ -166,7 +166,7 @@ static void begin(struct node *n, unsigned prog)
 
 void prog_start(struct node *n, unsigned prog)
 {
-	static const enum change_type types[] = { 0, 0, CHANGE_CREATE, CHANGE_CREATE, CHANGE_DELETE, CHANGE_PUT, CHANGE_PUT };
+	static const enum change_type types[] = { 0, 0, CHANGE_CREATE, CHANGE_CREATE, CHANGE_DELETE, CHANGE_DELETE, CHANGE_PUT };
 	struct op *o;
 
 	if (W->next_op == OPS_MAX)
@@ -243,6 +243,8 @@ static void do_kernel(struct node *n)
 	uint64_t ino = n->st.s.ino[rnd(KEYS)];
 	unsigned i;
 
+	if (!n->alive)
+		return;
 	if (ino != 0 && chance(60)) {
 		n->knows[ino] = 1;
 		return;
@@ -283,8 +285,8 @@ static bool live(const struct node *n, const struct node *to, unsigned depth)
 	if (ps.link != s.link || ps.state != PEER_STREAMS)
 		return false;
 	if (up == to)
-		return depth == 0 || node_now(n) > n->down_since + 4 * LEASE_MS;
-	return node_now(n) > n->down_since + 4 * LEASE_MS && live(up, to, depth + 1);
+		return depth == 0 || node_now(n) > n->down_since + 2 * LEASE_MS;
+	return node_now(n) > n->down_since + 2 * LEASE_MS && live(up, to, depth + 1);
 }
 
 struct node *world_leader(void)
@@ -304,8 +306,8 @@ struct node *world_leader(void)
 /* Who is gone for less than a lease is not forgotten. */
 static bool lately(const struct node *n, const struct node *to)
 {
-	return n->alive && !W->skewed && n->live_with == to->id && n->live_boot == to->boot && n->live_at != 0 &&
-	       W->now < n->live_at + LEASE_MS / 2;
+	return n->alive && !W->skewed && n->live_with == to->id && n->live_at != 0 &&
+	       W->now < n->live_at + LEASE_MS * 3 / 4;
 }
 
 static void watch_live(void)
@@ -326,7 +328,6 @@ static void watch_live(void)
 			continue;
 		n->live_at = W->now;
 		n->live_with = l->id;
-		n->live_boot = l->boot;
 	}
 }
 
@@ -334,7 +335,7 @@ static void do_marks(struct node *n)
 {
 	unsigned i, k;
 
-	if (primary_state(n->p) != PRIMARY_LEADS)
+	if (!n || primary_state(n->p) != PRIMARY_LEADS)
 		return;
 	for (i = 0; i < n->st.s.orphan_count; i++) {
 		uint64_t ino = n->st.s.orphans[i].ino;
@@ -435,12 +436,14 @@ static void hand_over(void)
 
 static void do_chaos(void)
 {
-	enum chaos kind = chance(30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
+	enum chaos kind = chance(W->gentle ? 4 : 30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
 	struct node *l0 = world_leader(), *n = l0 && chance(30) ? l0 : any_node();
 	struct simlink *l;
 	unsigned k = (unsigned)rnd(LINKS_MAX), i;
 
-	if (!n->alive || !(W->kinds & 1u << kind))
+	for (i = 0; i < 4 && !(W->kinds & 1u << kind); i++)
+		kind = (enum chaos)rnd(CHAOS_COUNT);
+	if (!n->alive || !(W->kinds & 1u << kind) || (W->gentle && chance(60)))
 		return;
 	switch (kind) {
 	case CHAOS_BREAK:
@@ -500,6 +503,8 @@ static void do_dial(struct node *n)
 	struct replica_status s;
 	unsigned i;
 
+	if (!n->alive)
+		return;
 	replica_status(n->r, node_now(n), &s);
 	if (s.state != REPLICA_DOWN || n->from == n->id || node_leads(n) || n->fence || n->lead || in_ring(n) ||
 	    !W->node[n->from].alive)
@@ -549,17 +554,21 @@ static void step(void)
 	else if (what < 52)
 		node_todo(n);
 	else if (what < 60)
-		node_disk(n);
+		for (i = 0; i < W->nodes; i++)
+			node_disk(&W->node[i]);
 	else if (what < 67)
-		node_sync(n);
+		for (i = 0; i < W->nodes; i++)
+			node_sync(&W->node[i]);
 	else if (what < 81)
 		do_prog(n);
 	else if (what < 84)
-		do_kernel(n);
+		for (i = 0; i < W->nodes; i++)
+			do_kernel(&W->node[i]);
 	else if (what < 86)
-		do_marks(n);
+		do_marks(world_leader());
 	else if (what < 91)
-		do_dial(n);
+		for (i = 0; i < W->nodes; i++)
+			do_dial(&W->node[i]);
 	else if (!W->calm)
 		do_chaos();
 	for (i = 0; i < W->nodes; i++) {
@@ -712,7 +721,7 @@ static void dump(void)
 
 static void set_up(void)
 {
-	static const uint32_t replicas[] = { 0, 0, 1, 2, PRIMARY_SYNC_ALL };
+	static const uint32_t replicas[] = { 0, 0, 1, 2, 3, PRIMARY_SYNC_ALL };
 	unsigned i;
 
 	W->rng = W->seed * 0x2545f4914f6cdd1du;
@@ -728,13 +737,23 @@ static void set_up(void)
 		W->kinds = (unsigned)rnd(1u << CHAOS_COUNT) | 1u << CHAOS_BREAK;
 		if (chance(50))
 			W->kinds &= ~(1u << CHAOS_PROMOTE);
+		/* And a third where links live long, relays too, and little else happens but switch-overs or restarts. */
+		if (chance(33)) {
+			W->gentle = true;
+			W->lazy = false;
+			W->kinds = 1u << CHAOS_BREAK | (chance(60) ? 1u << CHAOS_SWITCH : 1u << CHAOS_KILL);
+			/* Some of them a chain, each node fed by the one before it. */
+			W->chain = chance(50);
+			if (W->chain && W->nodes == 2)
+				W->nodes = 3;
+		}
 	}
 	for (i = 0; i < W->nodes; i++) {
 		struct node *n = &W->node[i];
 
 		n->id = i;
 		n->version = chance(25) ? 2 : 1;
-		n->from = i == 0 ? 0 : chance(70) ? 0 : (unsigned)rnd(i);
+		n->from = i == 0 ? 0 : W->chain ? i - 1 : chance(70) ? 0 : (unsigned)rnd(i);
 		n->st.primary = i == 0;
 		node_start(n);
 	}
