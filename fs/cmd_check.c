@@ -369,7 +369,7 @@ static int salvage(struct check_cmd *cmd)
 	struct salvage_options o = { .say = salvage_finding, .mapped = source_mapped, .ctx = cmd,
 				     .progress = cmd->progress || cmd->terminal ? progress : NULL, .watch = &watch };
 	const struct stream_target target = { .path = cmd->new_store };
-	struct salvage_report rep;
+	struct salvage_report rep = { 0 };
 	int r = salvage_store(cmd->store, &target, &o, &rep);
 
 	clear_progress(cmd);

@@ -269,7 +269,7 @@ static int read_blocks(void *ctx, block_t block, uint64_t count, uint8_t *to)
 static int make_change(struct remote *l, struct feeder *f, const struct msg_change *head)
 {
 	struct msg_change m = *head;
-	struct change_info info;
+	struct change_info info = { 0 };
 	struct wire_writer w;
 	uint32_t len;
 	int r = 0;

@@ -207,6 +207,20 @@ static const char *open_hint(int error)
 	}
 }
 
+/* What, where, what to do: once each. A text that says itself what to do has it behind a semicolon. */
+static void say_why(const char *path, const char *text, int error)
+{
+	size_t len = strlen(path);
+	bool named, advised;
+
+	if (*text == '\0')
+		text = strerror(-error);
+	named = strncmp(text, path, len) == 0 && text[len] == ':';
+	advised = strchr(named ? text + len : text, ';') != NULL;
+	log_error("%s%s%s%s%s", named ? "" : path, named ? "" : ": cannot be opened: ", text, advised ? "" : ": ",
+		  advised ? "" : open_hint(-error));
+}
+
 static int open_store(struct fs *fs)
 {
 	const struct options *o = fs->options;
@@ -227,13 +241,10 @@ static int open_store(struct fs *fs)
 		.committed = fs->remote != NULL ? remote_committed : NULL,
 		.committed_ctx = fs,
 	};
-	const char *text;
 	int r = keys_open(&so, &fs->keys);
 
 	if (r < 0) {
-		text = err_last();
-		log_error("%s: cannot be opened: %s: %s", fs->store_path,
-			  *text != '\0' ? text : strerror(-r), open_hint(-r));
+		say_why(fs->store_path, err_last(), r);
 		fs->keys = NULL;
 		return EXIT_FAILED;
 	}

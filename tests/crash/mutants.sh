@@ -13,11 +13,14 @@ IMAGES=${IMAGES:-100000}
 SEED=${SEED:-1}
 T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
 job=
-clean_up() { [ -z "$job" ] || kill "$job" 2>/dev/null; [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
+clean_up() { [ -z "$job" ] || kill "$job" 2>/dev/null; [ -n "$keep" ] || rm -rf -- "$T"; }
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# To the machine itself the word means a file for an image.
+keep=${KEEP:-}
+unset KEEP
 wanted=("$@")
 found=0 missed=0 errors=0
 

@@ -38,7 +38,7 @@ agree() {
 ok 'keygen makes a key' "$MSYNCFS" keygen "$T/key"
 is 'which only its owner may read' "$(stat -c %a "$T/key")" 600
 "$MSYNCFS" keygen "$T/other" >/dev/null
-for try in 1 2 3 4 5; do
+for _ in 1 2 3 4 5; do
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" >"$T/out" && break
 	port=$((20000 + RANDOM % 30000))
 done
