@@ -27,8 +27,8 @@ STORE ?= ./data.msync
 MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
-DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace
+DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev libssl-dev
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace iproute2 btrfs-progs
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
@@ -73,7 +73,7 @@ ALL_CFLAGS    = $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS)
 pkg         = $(shell pkg-config $(1) || echo '-DRUN_make_deps_FIRST')
 FUSE_CFLAGS = $(eval FUSE_CFLAGS := $(call pkg,--cflags fuse3))$(FUSE_CFLAGS)
 FUSE_LIBS   = $(eval FUSE_LIBS := $(call pkg,--libs fuse3))$(FUSE_LIBS)
-CORE_LIBS   = $(eval CORE_LIBS := $(call pkg,--libs libxxhash libzstd))$(CORE_LIBS)
+CORE_LIBS   = $(eval CORE_LIBS := $(call pkg,--libs libxxhash libzstd libssl libcrypto))$(CORE_LIBS)
 TEST_LIBS   = $(eval TEST_LIBS := $(call pkg,--libs cmocka))$(TEST_LIBS)
 
 ifeq ($(V),1)
@@ -93,8 +93,9 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
 SIM_SRC  := $(wildcard tests/sim/*.c)
-HELP_SRC := $(wildcard tests/mount/helpers/*.c)
+HELP_SRC := $(wildcard tests/mount/helpers/*.c tests/remote/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
+KILL_SRC := $(filter-out tests/kill/points.c,$(wildcard tests/kill/*.c))
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
@@ -111,7 +112,10 @@ FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
 SIM_PROGRAM     := $(B)/tests/sim/sim
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
-HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HELP_SRC))
+LOOP_PROGRAM    := $(B)/tests/mount/loop/msyncfs
+KILL_PROGRAM    := $(B)/tests/kill/kill
+KILL_SO         := $(B)/tests/kill/points.so
+HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SRC))))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -119,7 +123,7 @@ HELPER_PROGRAMS := $(patsubst tests/mount/helpers/%.c,$(B)/tests/helpers/%,$(HEL
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants kill kill-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -191,7 +195,10 @@ $(PROGRAM): $(call obj,$(FS_SRC)) $(LIB)
 WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 fallocate64 ftruncate64 pwrite64 \
 	getrandom pthread_create
 $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
+# Those at which test_race lets another process come in between.
+$(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
+$(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 
@@ -235,11 +242,27 @@ $(CRASH_DISK): tests/crash/disk/crashdisk.c $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -o $@ $< $(LIB) $(OUR_LDFLAGS) $(LDFLAGS) \
 		$(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
-# Helpers of the mount tests exercise the mount, not themselves: never sanitized.
-$(HELPER_PROGRAMS): $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
+# The daemon whose changes go through calls, as on a remote mount: see loop.c.
+$(B)/tests/mount/loop/%.o: tests/mount/loop/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(say) CC $<
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LOOP_PROGRAM): $(B)/tests/mount/loop/loop.o $(call obj,$(FS_SRC)) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=session_run,--wrap=store_poll $(LDFLAGS) \
+		-o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
+
+# Helpers of the mount tests exercise the mount, not themselves: never sanitized.
+define helper_recipe
+@mkdir -p $(@D)
+$(say) CC $<
+$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+endef
+$(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
+	$(helper_recipe)
+$(B)/tests/helpers/%: tests/remote/%.c $(B)/flags
+	$(helper_recipe)
 
 # Loaded into the daemon by the fault tests; never sanitized either.
 FAULT_SO := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(FAULT_SO_SRC))
@@ -248,11 +271,22 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS) -ldl
 
+# The kill machine knows the daemon from outside only; its library is loaded into it. Neither is sanitized.
+$(KILL_PROGRAM): $(KILL_SRC) $(wildcard tests/kill/*.h) $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(KILL_SRC) $(OUR_LDFLAGS) $(LDFLAGS)
+
+$(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -277,7 +311,8 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
+	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO)
 
 UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS)
 unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, simulated clusters, the fuzz corpus (no root, no packages fetched)
@@ -296,6 +331,7 @@ test-run: test-programs
 
 # Each call refused in turn with each error, the device, disks that fill and fail, files cut short, little memory.
 FAULT_PROGRAMS := $(foreach t,fault lost map,$(B)/tests/unit/test_$(t))
+fault: TEST_TIMEOUT = 3600
 fault:  ## every fault of section "faults", with each error it can give (about ten minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) test-programs
@@ -336,6 +372,17 @@ crash-disk: test-programs $(CRASH_DISK)  ## the store on ext4 and XFS images tha
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(TEST_ENV) $(PROVE) tests/crash/disk.sh
 
+# The daemon is killed under load, thousands of times. DURATION= seconds (180 if not told), SEED= and what else a failure
+# prints reach the machine through the environment. What a failure leaves stays in the directory that is named.
+kill: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## kill -9 the daemon under load for DURATION= seconds (180); SEED= LIFE= replay what a failure prints
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@dir=$$(mktemp -d $${TMPDIR:-/tmp}/msyncfs-kill.XXXXXX) && echo "# in $$dir" && \
+	PROGRAM='$(abspath $(PROGRAM))' $(if $(filter release,$(MODE)),POINTS='$(abspath $(KILL_SO))') SCRIPTS=tests/kill \
+		DURATION='$(if $(filter command% env%,$(origin DURATION)),$(DURATION),180)' $(KILL_PROGRAM) "$$dir" && rm -rf "$$dir"
+
+kill-mutants: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## break what a kill must not harm on purpose; `make kill` must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/kill/mutants.sh $(MUTANTS)
+
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) MODE=asan test-run TEST_TIMEOUT=900
@@ -343,8 +390,9 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) $(B)/tests/unit/test_salvage
+	@$(MAKE) $(B)/tests/unit/test_salvage $(B)/tests/unit/test_salvage_lead
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
+	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage_lead
 
 compat-cross:  ## build for big-endian and 32-bit machines, open the same stores there (qemu-user; minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST) $(DEPS_CROSS)'

@@ -15,5 +15,8 @@ int cmd_status(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_dump(int argc, char **argv);
 int cmd_load(int argc, char **argv);
+int cmd_demote(int argc, char **argv);
+int cmd_keygen(int argc, char **argv);
+int cmd_promote(int argc, char **argv);
 
 #endif

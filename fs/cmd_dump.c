@@ -93,7 +93,7 @@ static const char *find_mount(const char *store, char *mountpoint, size_t size)
 {
 	struct stat a, b;
 	struct mnt_info info;
-	struct super sb;
+	struct super sb = { 0 };
 	int fd = open(store, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	int r = -EUCLEAN;
 

@@ -6,6 +6,7 @@
 
 #include "fs/fs.h"
 #include "fs/ops.h"
+#include "fs/remote.h"
 #include "fs/status.h"
 
 #include <errno.h>
@@ -17,15 +18,18 @@
 enum {
 	CONTROL_DIR = 0,
 	CONTROL_CHECKPOINT,
+	CONTROL_DEMOTE,
+	CONTROL_PROMOTE,
 	CONTROL_VERSION,
-	CONTROL_STATUS,         /* in listings; the texts themselves begin at CONTROL_TEXT */
+	CONTROL_STATUS,         /* in listings; the texts themselves begin at CONTROL_TEXT: even ones, */
+	CONTROL_LOCKS,          /* odd ones */
 	CONTROL_TEXT = 16,
 };
 
 struct control_text {
 	uint64_t ino;           /* 0: unused */
 	size_t len;
-	char text[STATUS_MAX];
+	char *text;
 };
 
 struct control {
@@ -46,6 +50,9 @@ static const struct {
 	{ ".", CONTROL_DIR, S_IFDIR | 0555 },
 	{ "..", CONTROL_DIR, S_IFDIR | 0555 },
 	{ "checkpoint", CONTROL_CHECKPOINT, S_IFREG | 0200 },
+	{ "demote", CONTROL_DEMOTE, S_IFREG | 0200 },
+	{ "locks", CONTROL_LOCKS, S_IFREG | 0444 },
+	{ "promote", CONTROL_PROMOTE, S_IFREG | 0200 },
 	{ "status", CONTROL_STATUS, S_IFREG | 0444 },
 	{ "version", CONTROL_VERSION, S_IFREG | 0444 },
 };
@@ -65,13 +72,15 @@ int control_init(struct fs *fs)
 
 void control_release(struct fs *fs)
 {
+	for (unsigned i = 0; fs->control != NULL && i < CONTROL_TEXTS; i++)
+		free(fs->control->texts[i].text);
 	free(fs->control);
 	fs->control = NULL;
 }
 
-bool control_is_name(uint64_t dir, const char *name)
+bool control_is_name(uint64_t dir, const char *name, size_t len)
 {
-	return dir == KEYS_ROOT_INO && strcmp(name, CONTROL_NAME) == 0;
+	return dir == KEYS_ROOT_INO && len == sizeof CONTROL_NAME - 1 && memcmp(name, CONTROL_NAME, len) == 0;
 }
 
 bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat)
@@ -84,13 +93,35 @@ bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat)
 	return true;
 }
 
+/* All locks; without memory, or links to other machines, none. */
+static size_t locks_text(struct fs *fs, char **ret)
+{
+	size_t len = remote_locks(fs->remote, NULL, 0);
+
+	*ret = len > 0 ? malloc(len + 1) : NULL;
+	return *ret != NULL ? remote_locks(fs->remote, *ret, len + 1) : 0;
+}
+
+static size_t status_text(struct fs *fs, char **ret)
+{
+	*ret = malloc(STATUS_MAX);
+	return *ret != NULL ? status_to_text(fs, *ret, STATUS_MAX) : 0;
+}
+
+static void drop_text(struct control_text *t)
+{
+	free(t->text);
+	*t = (struct control_text){ 0 };
+}
+
 /* The text of ino, made now if it was never made or has been dropped. */
 static const struct control_text *get_text(struct fs *fs, uint64_t ino)
 {
-	struct control_text *t = &fs->control->texts[ino % CONTROL_TEXTS];
+	struct control_text *t = &fs->control->texts[ino / 2 % CONTROL_TEXTS];
 
 	if (t->ino != ino) {
-		t->len = status_to_text(fs, t->text, sizeof t->text);
+		drop_text(t);
+		t->len = (ino - CONTROL_FIRST) % 2 != 0 ? locks_text(fs, &t->text) : status_text(fs, &t->text);
 		t->ino = ino;
 	}
 	return t;
@@ -140,8 +171,8 @@ int control_lookup(struct fs *fs, uint64_t dir, const char *name,
 		ino = dir == KEYS_ROOT_INO ? CONTROL_FIRST : dir;
 	} else if (dir != CONTROL_FIRST) {
 		return -ENOTDIR;
-	} else if (strcmp(name, "status") == 0) {
-		ino = CONTROL_FIRST + CONTROL_TEXT + fs->control->next++;
+	} else if (strcmp(name, "status") == 0 || strcmp(name, "locks") == 0) {
+		ino = CONTROL_FIRST + CONTROL_TEXT + 2 * fs->control->next++ + (*name == 'l');
 	} else {
 		for (unsigned n = 2; n < CONTROL_FILES; n++)
 			if (strcmp(name, control_files[n].name) == 0)
@@ -161,10 +192,10 @@ int control_lookup(struct fs *fs, uint64_t dir, const char *name,
 
 void control_forget(struct fs *fs, uint64_t ino)
 {
-	struct control_text *t = &fs->control->texts[ino % CONTROL_TEXTS];
+	struct control_text *t = &fs->control->texts[ino / 2 % CONTROL_TEXTS];
 
 	if (t->ino == ino)
-		t->ino = 0;
+		drop_text(t);
 }
 
 int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const char **ret_text,
@@ -177,7 +208,7 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 	if (number >= CONTROL_TEXT) {
 		const struct control_text *t = get_text(fs, ino);
 
-		text = t->text;
+		text = t->text != NULL ? t->text : "";
 		len = t->len;
 	} else if (number == CONTROL_DIR) {
 		return -EISDIR;
@@ -191,9 +222,23 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 	return 0;
 }
 
-int control_write(struct fs *fs, uint64_t ino)
+int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size)
 {
-	if (ino != CONTROL_FIRST + CONTROL_CHECKPOINT)
+	char name[256];
+
+	switch (ino - CONTROL_FIRST) {
+	case CONTROL_CHECKPOINT:
+		return ops_hold_checkpoint(fs);
+	case CONTROL_PROMOTE:
+		return fs->remote != NULL ? remote_promote(fs->remote) : -EINVAL;
+	case CONTROL_DEMOTE:
+		if (fs->remote == NULL || size >= sizeof name || memchr(data, 0, size) != NULL)
+			return -EINVAL;
+		memcpy(name, data, size);
+		name[size] = '\0';
+		name[strcspn(name, "\n")] = '\0';
+		return remote_demote(fs->remote, name);
+	default:
 		return -EACCES;
-	return ops_hold_checkpoint(fs);
+	}
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * control: the files in MOUNTPOINT/.msyncfs/, which exist only here: `status` (name=value lines),
- * `version`, and `checkpoint` (a write returns when a checkpoint is on disk). The directory is
+ * `version`, `checkpoint` (a write returns when a checkpoint is on disk), and for mounts that others
+ * follow `promote` and `demote` (a write begins it). The directory is
  * found by its name but not listed, so that cp -r, tar and rm -rf do not meet it. Their inode
  * numbers begin at CONTROL_FIRST, far above those of keys.
  *
@@ -30,7 +31,7 @@ static inline bool control_owns(uint64_t ino)
 }
 
 /* True if this is the name of the directory of control files. */
-bool control_is_name(uint64_t dir, const char *name);
+bool control_is_name(uint64_t dir, const char *name, size_t len);
 
 /* 0 and the entry, or -ENOENT. `dir` is one of ours, or the root if control_is_name(). */
 int control_lookup(struct fs *fs, uint64_t dir, const char *name,
@@ -41,7 +42,7 @@ void control_forget(struct fs *fs, uint64_t ino);
 int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const char **ret_text,
 		 size_t *ret_size);
 /* A write of anything. 0: done, and the reply is held until it has happened. */
-int control_write(struct fs *fs, uint64_t ino);
+int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size);
 /* The n-th entry of the directory, "." being 0. False: there is none. */
 bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat);
 

@@ -11,6 +11,7 @@
 #include "fs/defer.h"
 #include "fs/inodes.h"
 #include "fs/options.h"
+#include "fs/pending.h"
 #include "fs/reaper.h"
 
 #include <fuse_lowlevel.h>
@@ -25,7 +26,17 @@
 #define FS_FOREVER_S  1e9                       /* timeout of what only we change */
 
 struct control;
+struct remote;
 struct session;
+
+/* A store that other mounts change too. The kernel is told of that by threads that hold nothing that a request could
+ * wait for. */
+struct fs_shared {
+	void *ctx;
+	/* What the kernel has cached of ino from byte `off` on may not be what the store has. Returns at
+	 * once. */
+	void (*stale)(void *ctx, uint64_t ino, uint64_t off);
+};
 
 struct fs {
 	const struct options *options;
@@ -39,9 +50,15 @@ struct fs {
 	struct reaper reaper;
 	struct control *control;
 	struct session *session;
+	struct remote *remote;                      /* to other machines, or NULL */
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
 	struct defer checkpoint;                /* [any] replies that wait for checkpoint_seq */
 	atomic_bool started;                    /* [any] the queues may be used */
+	const struct fs_shared *shared;         /* NULL: every change comes from this mount's kernel */
+	struct pending *pending;                /* a remote mount: calls under way to the primary; else NULL */
+
+	bool cluster_locks;                     /* locks of programs here count on all machines */
+	uint64_t opens;                         /* number of the last open file, with cluster_locks */
 
 	/* The request that is being answered. */
 	const struct fuse_in_header *request;   /* raw; NULL between requests */

@@ -22,6 +22,9 @@ static const struct verb {
 	{ "check", cmd_check, "[options] STORE", "verify a store, mounted or not" },
 	{ "dump", cmd_dump, "[options] STORE [FILE]", "write the whole store as a stream" },
 	{ "load", cmd_load, "[options] STORE [FILE]", "make a store from such a stream" },
+	{ "promote", cmd_promote, "MOUNTPOINT", "make a remote mount the primary" },
+	{ "demote", cmd_demote, "MOUNTPOINT [NAME]", "hand the primary over to a remote mount" },
+	{ "keygen", cmd_keygen, "[options] FILE", "make a key for remote mounts" },
 	{ "help", cmd_help, "[VERB]", "this, or the help of a verb" },
 	{ "version", cmd_version, "", "the version" },
 };

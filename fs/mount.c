@@ -10,6 +10,7 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
+#include "fs/remote.h"
 #include "fs/log.h"
 #include "fs/lost.h"
 #include "fs/mnt.h"
@@ -34,6 +35,7 @@
 #define STORE_WAIT_S  30        /* for a daemon that is closing the store */
 
 static int ready_fd = -1;
+static int mount_lock = -1;     /* on the mount point: from before we look at it until we are mounted */
 
 /* ---- What libfuse says ---- */
 
@@ -91,8 +93,28 @@ static int fail(const char *where, const char *what, const char *hint)
 	return EXIT_FAILED;
 }
 
+/* Two that looked at the same time would both find nothing and mount, one on top of the other; or one would take the mount of
+ * the other away, having found a dead one there before. */
+static int lock_mountpoint(const char *path)
+{
+	int r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
+
+	if (r == -EBUSY)
+		return fail(path, "another msyncfs is mounting there", "see what it waits for, or try again");
+	if (r < 0)
+		return fail(path, strerror(-r), "the mount point cannot be locked");
+	return 0;
+}
+
+static void unlock_mountpoint(void)
+{
+	if (mount_lock >= 0)
+		close(mount_lock);
+	mount_lock = -1;
+}
+
 /* A directory that is not one of our mounts already. Dead mounts of ours, whose daemon was killed,
- * are taken away. */
+ * are taken away. The mount point is locked. */
 static int check_mountpoint(const char *path)
 {
 	struct mnt_info info;
@@ -108,6 +130,9 @@ static int check_mountpoint(const char *path)
 		error = 0;
 		if ((mounted && statfs(path, &fs_figures) < 0) || stat(path, &st) < 0)
 			error = errno;
+		/* A daemon that is being killed leaves those who wait for it this error, once. */
+		if (error == ECONNABORTED && mounted)
+			continue;
 		if (error != ENOTCONN || !mounted)
 			break;
 		if (!mnt_is_ours(&info))
@@ -144,6 +169,8 @@ static int find_paths(struct fs *fs, const struct options *o)
 			    errno == ENOENT ? "its directory does not exist" : strerror(errno),
 			    "give the path of a file");
 	fs->store_path = store;
+	if (lock_mountpoint(mountpoint) != 0)
+		return EXIT_FAILED;
 	return check_mountpoint(mountpoint);
 }
 
@@ -157,6 +184,7 @@ void fs_progress(void *ctx)
 	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
 		return;
 	defer_run(&fs->durable);
+	remote_progress(fs->remote);
 	session_wake(fs);
 }
 
@@ -167,22 +195,41 @@ static const char *open_hint(int error)
 	case EMEDIUMTYPE:       return "give another name, this file is left as it is";
 	case EPROTONOSUPPORT:   return "use a newer msyncfs";
 	case EUCLEAN:           return "run msyncfs check on it";
+	case ENODATA:           return "bring it back from a copy, or remove it to begin anew";
 	case EISDIR:            return "give the name of a file";
 	case EACCES: case EPERM: return "check its owner and mode";
 	case EROFS:             return "mount with -o ro";
 	case ENOSPC: case EDQUOT: return "make room on its disk";
+	case EINPROGRESS:       return "mount it with --from to go on";
+	case EEXIST:            return "try again";
 	case ENOENT:            return "check the name, or mount without -o ro to make it";
 	default:                return "the store was not mounted";
 	}
 }
 
+/* What, where, what to do: once each. A text that says itself what to do has it behind a semicolon. */
+static void say_why(const char *path, const char *text, int error)
+{
+	size_t len = strlen(path);
+	bool named, advised;
+
+	if (*text == '\0')
+		text = strerror(-error);
+	named = strncmp(text, path, len) == 0 && text[len] == ':';
+	advised = strchr(named ? text + len : text, ';') != NULL;
+	log_error("%s%s%s%s%s", named ? "" : path, named ? "" : ": cannot be opened: ", text, advised ? "" : ": ",
+		  advised ? "" : open_hint(-error));
+}
+
 static int open_store(struct fs *fs)
 {
 	const struct options *o = fs->options;
+	/* A remote mount for reading only follows its primary all the same. */
+	bool read_only = o->read_only && o->from == NULL;
 	struct store_options so = {
 		.path = fs->store_path,
-		.create = !o->read_only,
-		.read_only = o->read_only,
+		.create = !read_only,
+		.read_only = read_only,
 		.threads = true,
 		.max_bytes = o->size_bytes,
 		.sync_interval_s = o->sync_interval_s,
@@ -190,19 +237,20 @@ static int open_store(struct fs *fs)
 		.holder_mount = fs->mountpoint,
 		.progress = fs_progress,
 		.progress_ctx = fs,
+		.incomplete = o->from != NULL,
+		.committed = fs->remote != NULL ? remote_committed : NULL,
+		.committed_ctx = fs,
 	};
-	const char *text;
 	int r = keys_open(&so, &fs->keys);
 
 	if (r < 0) {
-		text = err_last();
-		log_error("%s: cannot be opened: %s: %s", fs->store_path,
-			  *text != '\0' ? text : strerror(-r), open_hint(-r));
+		say_why(fs->store_path, err_last(), r);
 		fs->keys = NULL;
 		return EXIT_FAILED;
 	}
 	fs->store = keys_store(fs->keys);
-	return 0;
+	r = fs->remote != NULL ? remote_start(fs->remote) : remote_check_alone(fs);
+	return r < 0 ? EXIT_FAILED : 0;
 }
 
 /* ---- The mount ---- */
@@ -259,6 +307,8 @@ static int mount_fuse(struct fs *fs)
 		goto out;
 	}
 	fuse_log_keep = false;
+	/* In the mount table: who looks now, sees it. */
+	unlock_mountpoint();
 	r = session_attach(fs) < 0 ? EXIT_FAILED : 0;
 out:
 	fuse_opt_free_args(&args);
@@ -315,6 +365,10 @@ static int open_fs(struct fs *fs)
 	}
 	if (keys_getattr(fs->keys, KEYS_ROOT_INO, &root) == 0)
 		ops_fill_stat(&root, &fs->root);
+	if (fs->remote != NULL && remote_attach(fs->remote) < 0) {
+		log_error("out of memory");
+		return EXIT_FAILED;
+	}
 	atomic_store_explicit(&fs->started, true, memory_order_release);
 	reaper_start(fs);
 	return 0;
@@ -353,6 +407,7 @@ static int close_fs(struct fs *fs)
 		defer_stop(&fs->durable);
 		defer_stop(&fs->checkpoint);
 	}
+	remote_stop(fs->remote);
 	if (fs->fuse != NULL) {
 		if (fs->fd >= 0 && session_detached(fs))
 			cut_device(fs->fd);
@@ -417,6 +472,11 @@ int cmd_mount(int argc, char **argv)
 	r = find_paths(fs, &options);
 	if (r != 0)
 		goto out;
+	/* Here, where the name of the key file means what the caller means. */
+	if (remote_new(fs, &fs->remote) < 0) {
+		r = EXIT_FAILED;
+		goto out;
+	}
 	log_set_level(options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	if (!options.foreground) {
 		r = daemon_start(&ready_fd);
@@ -430,10 +490,12 @@ int cmd_mount(int argc, char **argv)
 	r = run(fs);
 out:
 	if (fs != NULL) {
+		remote_free(fs->remote);
 		free(fs->store_path);
 		free(fs->mountpoint);
 		free(fs);
 	}
+	unlock_mountpoint();
 	options_release(&options);
 	return r;
 }

@@ -6,12 +6,15 @@
 
 #include "core/base.h"
 #include "fs/control.h"
+#include "fs/remote.h"
 #include "fs/log.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
+#define CAP_LOCKS (FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS)
 #define GROUPS_MAX 256          /* of a process, that are looked at */
 
 /* ---- Shared ---- */
@@ -57,8 +60,9 @@ int ops_hold_durable(struct fs *fs)
 	 * that lost a part holds nothing of what was promised. */
 	if (store_lost(fs->store, &byte))
 		return EIO;
+	/* No sync follows that would find out whether the file is still whole: so look, for one fstat. */
 	if (store_durable_seq(fs->store) >= seq)
-		return 0;
+		return store_failed(fs->store) == 0 && store_check_file(fs->store) < 0 ? EIO : 0;
 	if (store_failed(fs->store) != 0)
 		return EIO;
 	fs->hold = &fs->durable;
@@ -80,17 +84,6 @@ int ops_hold_checkpoint(struct fs *fs)
 		fs->hold_seq = seq;
 	}
 	return 0;
-}
-
-void ops_changed(struct fs *fs, bool names)
-{
-	if (!fs->options->sync && !(names && fs->options->dirsync))
-		return;
-	/* With a failed store the change would not have been made: then the queue answers EIO. */
-	if (ops_hold_durable(fs) != 0) {
-		fs->hold = &fs->durable;
-		fs->hold_seq = UINT64_MAX;
-	}
 }
 
 static struct timespec to_timespec(struct keys_time t)
@@ -138,74 +131,26 @@ void ops_fill_entry(const struct keys_attr *attr, struct fuse_entry_param *ret_e
 	ops_fill_stat(attr, &ret_entry->attr);
 }
 
-void ops_fill_cred(fuse_req_t req, struct keys_cred *ret_cred)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-
-	*ret_cred = (struct keys_cred){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask };
-}
-
-bool ops_in_group(fuse_req_t req, gid_t gid)
-{
-	gid_t list[GROUPS_MAX];
-	int n;
-
-	if (fuse_req_ctx(req)->gid == gid)
-		return true;
-	n = fuse_req_getgroups(req, GROUPS_MAX, list);
-	for (int i = 0; i < n && i < GROUPS_MAX; i++)
-		if (list[i] == gid)
-			return true;
-	return false;
-}
-
-unsigned ops_kill_mask(fuse_req_t req, const struct keys_attr *attr)
-{
-	/* Setgid without group-execute once meant mandatory locking: members of the group keep it. */
-	bool asks = (attr->mode & (S_ISGID | S_IXGRP)) == S_ISGID && !S_ISDIR(attr->mode);
-
-	return asks && !ops_in_group(req, attr->gid) ? KEYS_KILL_PRIV | KEYS_KILL_SGID :
-						       KEYS_KILL_PRIV;
-}
-
-int ops_kill_priv(struct fs *fs, fuse_req_t req, uint64_t ino)
-{
-	struct keys_setattr set = { 0 };
-	struct keys_attr attr;
-	int r;
-
-	if (fuse_req_ctx(req)->uid == 0)
-		return 0;
-	r = keys_getattr(fs->keys, ino, &attr);
-	if (r < 0)
-		return r;
-	if ((attr.mode & (S_ISUID | S_ISGID)) == 0 && (attr.flags & KEYS_ATTR_XATTR) == 0)
-		return 0;
-	set.mask = ops_kill_mask(req, &attr);
-	r = keys_setattr(fs->keys, ino, &set, &attr);
-	if (r == 0)
-		ops_forget_mode(fs, ino);
-	return r;
-}
-
-/* With a negative offset the kernel drops attributes only, which takes no lock that a request in
- * flight may hold. */
-void ops_forget_mode(struct fs *fs, uint64_t ino)
-{
-	(void)fuse_lowlevel_notify_inval_inode(fs->fuse, ino, -1, 0);
-}
-
 void ops_touch_atime(struct fs *fs, uint64_t ino)
 {
 	/* No space for it, or a failed store, is no reason to fail a read. */
-	if (!fs->options->read_only && fs->options->atime != KEYS_NOATIME)
+	if (!fs->options->read_only && fs->options->atime != KEYS_NOATIME && fs->pending == NULL)
 		(void)keys_touch_atime(fs->keys, ino, fs->options->atime);
 }
 
-static void orphaned(struct fs *fs, uint64_t ino)
+/* The kernel here does not know this orphan: others may. */
+static void given_up(struct fs *fs, uint64_t ino)
 {
-	if (ino != 0 && !inodes_mark_orphan(&fs->inodes, ino))
+	if (fs->remote != NULL)
+		remote_orphan(fs->remote, ino);
+	else
 		reaper_add(fs, ino);
+}
+
+void ops_orphaned(struct fs *fs, uint64_t ino)
+{
+	if (!inodes_mark_orphan(&fs->inodes, ino))
+		given_up(fs, ino);
 }
 
 static void forget(struct fs *fs, uint64_t ino, uint64_t count)
@@ -213,7 +158,7 @@ static void forget(struct fs *fs, uint64_t ino, uint64_t count)
 	if (control_owns(ino))
 		control_forget(fs, ino);
 	else if (ino != KEYS_ROOT_INO && inodes_forget(&fs->inodes, ino, count))
-		reaper_add(fs, ino);
+		given_up(fs, ino);
 }
 
 /* Tell the kernel of an inode that exists; it holds one lookup more of it then. */
@@ -231,37 +176,193 @@ static void reply_entry(struct fs *fs, fuse_req_t req, const struct keys_attr *a
 		forget(fs, attr->ino, 1);
 }
 
-/* The end of every operation that made an entry. */
-static void reply_made(struct fs *fs, fuse_req_t req, int r, const struct keys_attr *attr)
+/* ---- Changes ---- */
+
+/* Is the caller in this group? Reads /proc, so it is asked only when it matters. */
+static bool in_group(void *ctx, uint32_t gid)
 {
-	if (r < 0) {
-		ops_error(fs, req, r);
-		return;
-	}
-	ops_changed(fs, true);
-	reply_entry(fs, req, attr);
+	gid_t list[GROUPS_MAX];
+	int n = fuse_req_getgroups(ctx, GROUPS_MAX, list);
+
+	for (int i = 0; i < n && i < GROUPS_MAX; i++)
+		if (list[i] == gid)
+			return true;
+	return false;
 }
 
-static void reply_names(struct fs *fs, fuse_req_t req, int r)
+void ops_fill_caller(fuse_req_t req, struct call *c)
 {
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	c->cred = (struct keys_cred){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask };
+	c->in_group = in_group;
+	c->in_group_ctx = req;
+}
+
+static bool is_control(uint64_t dir, const struct call_text *name)
+{
+	return control_is_name(dir, name->s, name->len);
+}
+
+/* Nothing can be made or removed beside the control files, nor their directory itself. */
+int ops_refuses(const struct call *c)
+{
+	if (control_owns(c->dir) || (c->op == CALL_LINK && control_owns(c->ino)))
+		return EPERM;
+	if (c->op == CALL_RENAME) {
+		if (is_control(c->dir, &c->name) || control_owns(c->to_dir))
+			return EPERM;
+		return is_control(c->to_dir, &c->to_name) ? EEXIST : 0;
+	}
+	if (!is_control(c->dir, &c->name))
+		return 0;
+	return c->op == CALL_UNLINK ? EISDIR : c->op == CALL_RMDIR ? EPERM : EEXIST;
+}
+
+/* With a negative offset the kernel drops attributes only, which takes no lock that a request in
+ * flight may hold. */
+static void forget_attr(struct fs *fs, uint64_t ino)
+{
+	(void)fuse_lowlevel_notify_inval_inode(fs->fuse, ino, -1, 0);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* To the primary. The request has no reply until ops_answer(). */
+static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
+{
+	struct keys_attr attr;
+	unsigned unsure = 0;
+	int r;
+
+	call_settle(fs->keys, c);
+	/* The kernel's idea of the end of the file may be old, and what it is to know of lost privileges
+	 * cannot be seen any more when the change is here. */
+	if ((c->op == CALL_APPEND || (c->flags & CALL_KILL) != 0) && keys_getattr(fs->keys, c->ino, &attr) == 0) {
+		unsure |= attr.size != c->off ? PENDING_UNSURE_END : 0;
+		unsure |= (attr.mode & (S_ISUID | S_ISGID)) != 0 ? PENDING_UNSURE_MODE : 0;
+	}
+	r = call_check(c);
 	if (r < 0) {
-		ops_error(fs, req, r);
+		fuse_reply_err(req, -r);
 		return;
 	}
-	ops_changed(fs, true);
+	fs->req = NULL;
+	r = pending_add(fs->pending, req, fs->request->unique, c, reply, unsure, now_ms());
+	if (r < 0)
+		fuse_reply_err(req, -r);
+}
+
+/* A file that is to be made is there, by another machine, and the kernel had not heard of it. We cannot tell whether it was
+ * asked for exclusively: nothing is opened here, open(O_CREAT) and mknod() look the same. With ESTALE the kernel looks the
+ * name up again and decides itself (path_openat() and do_mknodat() in fs/namei.c begin once more, with LOOKUP_REVAL). */
+static int made_elsewhere(const struct fs *fs, const struct call *c, int error)
+{
+	return error == -EEXIST && fs->shared != NULL && c->op == CALL_MAKE && S_ISREG(c->mode) ? -ESTALE : error;
+}
+
+void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
+{
+	bool names = call_changes_names(c);
+	struct call_result res;
+	int r = names ? ops_refuses(c) : 0;
+
+	if (r != 0) {
+		fuse_reply_err(req, r);
+		return;
+	}
+	if (fs->options->sync || (names && fs->options->dirsync))
+		c->flags |= CALL_DURABLE;
+	if (fs->pending != NULL) {
+		send_call(fs, req, c, reply);
+		return;
+	}
+	if (remote_parks(fs->remote)) {
+		ops_error(fs, req, -EAGAIN);
+		return;
+	}
+	call_run(fs->keys, c, &res);
+	if (res.stale)
+		forget_attr(fs, c->ino);
+	if (res.error < 0) {
+		ops_error(fs, req, made_elsewhere(fs, c, res.error));
+		return;
+	}
+	if (res.orphan != 0)
+		ops_orphaned(fs, res.orphan);
+	if ((c->flags & CALL_DURABLE) != 0 && ops_hold_durable(fs) != 0)
+		fuse_reply_err(req, EIO);
+	else
+		reply(fs, req, c, &res);
+}
+
+/* What the primary said is not more than what can have happened. */
+static bool answer_fits(const struct call *c, const struct call_result *res)
+{
+	switch (c->op) {
+	case CALL_WRITE: case CALL_APPEND:
+		return res->number <= c->size;
+	case CALL_COPY_RANGE:
+		return res->number <= c->len;
+	default:
+		return true;
+	}
+}
+
+void ops_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
+{
+	struct call_result mine = { .error = res->error, .number = res->number, .off = p->what.off };
+	const struct call *c = &p->what;
+	struct fs *fs = ctx;
+
+	fs->req = p->req;
+	/* Errors that mean something else between the kernel and us: "park it", "never ask again". */
+	if (mine.error > 0 || mine.error <= -512 || mine.error == -EAGAIN || mine.error == -ENOSYS ||
+	    (mine.error == 0 && !answer_fits(c, res)))
+		mine.error = -EIO;
+	if (((p->unsure & PENDING_UNSURE_MODE) != 0 && (c->flags & CALL_KILL) != 0) || (mine.error < 0 && c->op == CALL_FALLOCATE))
+		forget_attr(fs, c->ino);
+	if (mine.error == 0 && (c->op == CALL_MAKE || c->op == CALL_SYMLINK))
+		mine.error = keys_getattr(fs->keys, mine.number, &mine.attr);
+	else if (mine.error == 0 && (c->op == CALL_LINK || c->op == CALL_SETATTR))
+		mine.error = keys_getattr(fs->keys, c->ino, &mine.attr);
+	/* Made here, and gone again by another machine's change. */
+	if (mine.error == -ENOENT && res->error == 0)
+		mine.error = -ESTALE;
+	/* The bytes are somewhere else than the kernel believes, but where? */
+	if (c->op == CALL_APPEND && (p->unsure & PENDING_UNSURE_END) != 0)
+		mine.off = 0;
+	mine.error = made_elsewhere(fs, c, mine.error);
+	if (mine.error < 0)
+		fuse_reply_err(p->req, -mine.error);
+	else
+		p->reply(fs, p->req, c, &mine);
+}
+
+/* The end of every operation that made an entry. */
+static void reply_made(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
+{
+	(void)c;
+	reply_entry(fs, req, &res->attr);
+}
+
+void ops_reply_done(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
+{
+	(void)fs;
+	(void)c;
+	(void)res;
 	fuse_reply_err(req, 0);
 }
 
-/* Nothing can be made or removed beside the control files, nor their directory itself. True: req
- * was answered. */
-static bool refuse_control(fuse_req_t req, uint64_t dir, const char *name, int error)
+static struct call_text text(const char *name)
 {
-	if (control_owns(dir))
-		error = EPERM;
-	else if (!control_is_name(dir, name))
-		return false;
-	fuse_reply_err(req, error);
-	return true;
+	return (struct call_text){ name, (uint32_t)strlen(name) };
 }
 
 /* ---- Session ---- */
@@ -277,8 +378,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	if (fs->options->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
 	/* Left out: ATOMIC_O_TRUNC (nothing is opened), AUTO_INVAL_DATA (nothing changes behind the
-	 * kernel), HANDLE_KILLPRIV (see session.c), locks (the kernel's own are right and cost
-	 * nothing). */
+	 * kernel), HANDLE_KILLPRIV (see session.c); of locks the kernel's own are right and cost nothing if
+	 * nobody else has the files. */
+	fs->cluster_locks = fs->remote != NULL && options_cluster_locks(fs->options) &&
+			    (conn->capable & CAP_LOCKS) == CAP_LOCKS;
+	if (fs->cluster_locks)
+		want |= CAP_LOCKS;
 	conn->want = want & conn->capable;
 	conn->max_write = FS_WRITE_MAX;
 	conn->max_background = 64;
@@ -288,8 +393,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		log_warn("writeback: this kernel does not have it, ignoring");
 }
 
-/* Opening is free: see ops.h. */
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* Opening is free: see ops.h. Of files: ops_lock.c. */
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
 	(void)fi;
@@ -347,7 +452,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 	struct keys_attr attr;
 	int r;
 
-	if (control_owns(dir) || control_is_name(dir, name)) {
+	if (control_owns(dir) || control_is_name(dir, name, strlen(name))) {
 		lookup_control(req, dir, name);
 		return;
 	}
@@ -435,15 +540,7 @@ static void fill_setattr(const struct stat *st, int valid, struct keys_setattr *
 		{ FUSE_SET_ATTR_MTIME_NOW, KEYS_SET_MTIME_NOW },
 		{ FATTR_KILL_SUIDGID, KEYS_KILL_PRIV },
 	};
-	struct keys_setattr set = {
-		.mode = st->st_mode & 07777,
-		.uid = st->st_uid,
-		.gid = st->st_gid,
-		.size = (uint64_t)st->st_size,
-		.atime = from_timespec(st->st_atim),
-		.mtime = from_timespec(st->st_mtim),
-		.ctime = from_timespec(st->st_ctim),
-	};
+	struct keys_setattr set = { 0 };
 
 	for (size_t i = 0; i < sizeof bits / sizeof bits[0]; i++)
 		if ((valid & bits[i].valid) != 0)
@@ -453,16 +550,39 @@ static void fill_setattr(const struct stat *st, int valid, struct keys_setattr *
 		set.mask &= ~(unsigned)KEYS_SET_ATIME;
 	if ((set.mask & KEYS_SET_MTIME_NOW) != 0)
 		set.mask &= ~(unsigned)KEYS_SET_MTIME;
+	/* A call has 0 in what it does not set. */
+	if ((set.mask & KEYS_SET_MODE) != 0)
+		set.mode = st->st_mode & 07777;
+	if ((set.mask & KEYS_SET_UID) != 0)
+		set.uid = st->st_uid;
+	if ((set.mask & KEYS_SET_GID) != 0)
+		set.gid = st->st_gid;
+	if ((set.mask & KEYS_SET_SIZE) != 0)
+		set.size = (uint64_t)st->st_size;
+	if ((set.mask & KEYS_SET_ATIME) != 0)
+		set.atime = from_timespec(st->st_atim);
+	if ((set.mask & KEYS_SET_MTIME) != 0)
+		set.mtime = from_timespec(st->st_mtim);
+	if ((set.mask & KEYS_SET_CTIME) != 0)
+		set.ctime = from_timespec(st->st_ctim);
 	*ret_set = set;
+}
+
+static void reply_attr(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
+{
+	struct stat st;
+
+	(void)fs;
+	(void)c;
+	ops_fill_stat(&res->attr, &st);
+	fuse_reply_attr(req, &st, FS_FOREVER_S);
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		       struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
-	struct keys_setattr set;
-	struct keys_attr attr;
-	int r;
+	struct call c = { .op = CALL_SETATTR, .ino = ino };
 
 	if (control_owns(ino)) {
 		/* `echo >checkpoint` truncates first. */
@@ -472,21 +592,13 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int vali
 			op_getattr(req, ino, fi);
 		return;
 	}
-	fill_setattr(st, valid, &set);
+	ops_fill_caller(req, &c);
+	fill_setattr(st, valid, &c.set);
 	/* With a size, the kernel has found that the caller lacks CAP_FSETID; with an owner it does
 	 * not say. */
-	if ((set.mask & KEYS_KILL_PRIV) != 0 &&
-	    ((set.mask & KEYS_SET_SIZE) != 0 || fuse_req_ctx(req)->uid != 0) &&
-	    keys_getattr(fs->keys, ino, &attr) == 0)
-		set.mask |= ops_kill_mask(req, &attr);
-	r = keys_setattr(fs->keys, ino, &set, &attr);
-	if (r < 0) {
-		ops_error(fs, req, r);
-		return;
-	}
-	ops_changed(fs, false);
-	ops_fill_stat(&attr, st);
-	fuse_reply_attr(req, st, FS_FOREVER_S);
+	if ((c.set.mask & KEYS_KILL_PRIV) != 0 && ((c.set.mask & KEYS_SET_SIZE) != 0 || c.cred.uid != 0))
+		c.flags |= CALL_KILL;
+	ops_call(fs, req, &c, reply_attr);
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -509,16 +621,15 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 
 static void make(fuse_req_t req, uint64_t dir, const char *name, mode_t mode, dev_t rdev)
 {
-	struct fs *fs = ops_fs(req);
-	struct keys_cred cred;
-	struct keys_attr attr;
-	int r;
+	struct call c;
 
-	if (refuse_control(req, dir, name, EEXIST))
-		return;
-	ops_fill_cred(req, &cred);
-	r = keys_make(fs->keys, dir, name, strlen(name), mode, rdev, &cred, &attr);
-	reply_made(fs, req, r, &attr);
+	call_init(&c, CALL_MAKE);
+	c.dir = dir;
+	c.name = text(name);
+	c.mode = mode;
+	c.rdev = rdev;
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, reply_made);
 }
 
 static void op_mknod(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, dev_t rdev)
@@ -533,79 +644,45 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mo
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t dir, const char *name)
 {
-	struct fs *fs = ops_fs(req);
-	struct keys_cred cred;
-	struct keys_attr attr;
-	int r;
+	struct call c = { .op = CALL_SYMLINK, .dir = dir, .name = text(name), .data = target,
+			  .size = (uint32_t)strlen(target) };
 
-	if (refuse_control(req, dir, name, EEXIST))
-		return;
-	ops_fill_cred(req, &cred);
-	r = keys_symlink(fs->keys, dir, name, strlen(name), target, strlen(target), &cred, &attr);
-	reply_made(fs, req, r, &attr);
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, reply_made);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *name)
 {
-	struct fs *fs = ops_fs(req);
-	struct keys_attr attr;
-	int r;
+	struct call c = { .op = CALL_LINK, .ino = ino, .dir = dir, .name = text(name) };
 
-	if (control_owns(ino)) {
-		fuse_reply_err(req, EPERM);
-		return;
-	}
-	if (refuse_control(req, dir, name, EEXIST))
-		return;
-	r = keys_link(fs->keys, ino, dir, name, strlen(name), &attr);
-	reply_made(fs, req, r, &attr);
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, reply_made);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
-	struct fs *fs = ops_fs(req);
-	uint64_t ino;
-	uint32_t nlink;
-	int r;
+	struct call c = { .op = CALL_UNLINK, .dir = dir, .name = text(name) };
 
-	if (refuse_control(req, dir, name, EISDIR))
-		return;
-	r = keys_unlink(fs->keys, dir, name, strlen(name), &ino, &nlink);
-	if (r == 0 && nlink == 0)
-		orphaned(fs, ino);
-	reply_names(fs, req, r);
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, ops_reply_done);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
-	struct fs *fs = ops_fs(req);
-	uint64_t ino;
-	int r;
+	struct call c = { .op = CALL_RMDIR, .dir = dir, .name = text(name) };
 
-	if (refuse_control(req, dir, name, EPERM))
-		return;
-	r = keys_rmdir(fs->keys, dir, name, strlen(name), &ino);
-	if (r == 0)
-		orphaned(fs, ino);
-	reply_names(fs, req, r);
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, ops_reply_done);
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t odir, const char *oname, fuse_ino_t ndir,
 		      const char *nname, unsigned flags)
 {
-	struct fs *fs = ops_fs(req);
-	struct keys_cred cred;
-	uint64_t orphan = 0;
-	int r;
+	struct call c = { .op = CALL_RENAME, .dir = odir, .name = text(oname), .to_dir = ndir,
+			  .to_name = text(nname), .how = flags };
 
-	if (refuse_control(req, odir, oname, EPERM) || refuse_control(req, ndir, nname, EEXIST))
-		return;
-	ops_fill_cred(req, &cred);
-	r = keys_rename(fs->keys, odir, oname, strlen(oname), ndir, nname, strlen(nname), flags,
-			&cred, &orphan);
-	if (r == 0)
-		orphaned(fs, orphan);
-	reply_names(fs, req, r);
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, ops_reply_done);
 }
 
 const struct fuse_lowlevel_ops ops_table = {
@@ -625,8 +702,12 @@ const struct fuse_lowlevel_ops ops_table = {
 	.rename = op_rename,
 	.statfs = op_statfs,
 	.open = op_open,
-	.opendir = op_open,
-	.flush = op_open,
+	.opendir = op_opendir,
+	.flush = op_flush,
+	.release = op_release,
+	.getlk = op_getlk,
+	.setlk = op_setlk,
+	.flock = op_flock,
 	.create = op_create,
 	.read = op_read,
 	.write = op_write,

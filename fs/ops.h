@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * ops: the requests of the kernel, translated to calls of keys. ops.c has the table, names and
- * attributes and what all share; ops_data.c contents and syncing; ops_dir.c listing; ops_xattr.c
+ * attributes and what all share; ops_data.c contents and syncing; ops_dir.c listing; ops_lock.c locks; ops_xattr.c
  * extended attributes. Each handler answers its request exactly once, or parks it with ops_error().
  *
- * Nothing is opened: OPEN, OPENDIR, FLUSH and CREATE are answered with ENOSYS, and the kernel stops
+ * Nothing is opened: OPEN (but see ops_lock.c), OPENDIR, FLUSH and CREATE are answered with ENOSYS, and the kernel stops
  * asking. It creates with MKNOD, and keeps what it has cached, since all changes pass through us. A
  * new small file costs LOOKUP, MKNOD and WRITE.
  */
@@ -28,30 +28,38 @@ static inline struct fs *ops_fs(fuse_req_t req)
 
 /* Answer with -error, or park the request if it is -EAGAIN. */
 void ops_error(struct fs *fs, fuse_req_t req, int error);
-/* A change of names (`names`) or of anything else was made: hold the reply back if the mount is
- * synchronous. */
-void ops_changed(struct fs *fs, bool names);
+/* Every change goes through here: run it on this store, or send it to the primary, and call reply()
+ * when it was made; after an error the request is answered, or parked, without. Names and data have
+ * to last only until this returns. */
+void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply);
+/* pending.answer of a remote mount (ctx is the fs): the change is in this store. */
+void ops_answer(void *ctx, const struct pending_call *p, const struct call_result *res);
+/* 0, or the errno of a call that would make, remove or hide what belongs to the control files: also
+ * for calls of other machines. */
+int ops_refuses(const struct call *c);
+/* ino lost its last name by a change made here. */
+void ops_orphaned(struct fs *fs, uint64_t ino);
+/* Fill in who asks: credentials, and how to find out more. */
+void ops_fill_caller(fuse_req_t req, struct call *c);
+/* A reply for what needs no more than "done". */
+void ops_reply_done(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res);
 /* Hold the reply until all is durable that was done so far. 0, or EIO: the store has failed. */
 int ops_hold_durable(struct fs *fs);
 /* Hold the reply until a checkpoint has all that was done so far. Negative errno as from keys. */
 int ops_hold_checkpoint(struct fs *fs);
 void ops_fill_stat(const struct keys_attr *attr, struct stat *ret_stat);
 void ops_fill_entry(const struct keys_attr *attr, struct fuse_entry_param *ret_entry);
-void ops_fill_cred(fuse_req_t req, struct keys_cred *ret_cred);
-/* Is the caller in this group? Reads /proc if it is not its first one: only for what is rare. */
-bool ops_in_group(fuse_req_t req, gid_t gid);
-/* What somebody without CAP_FSETID takes from the mode by a change: bits for keys_write() and
- * keys_setattr(). */
-unsigned ops_kill_mask(fuse_req_t req, const struct keys_attr *attr);
-/* Drop setuid, setgid and capabilities of ino, if it has any, as a change by this caller does. */
-int ops_kill_priv(struct fs *fs, fuse_req_t req, uint64_t ino);
-/* The mode of ino is about to change by a request whose reply does not tell the kernel: make it ask
- * again. */
-void ops_forget_mode(struct fs *fs, uint64_t ino);
 
-/* ino was read: after the reply, since nobody waits for it. */
+/* ino was read: after the reply, since nobody waits for it. A remote mount leaves the time as it
+ * is. */
 void ops_touch_atime(struct fs *fs, uint64_t ino);
 
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *fl);
+void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *fl, int wait);
+void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int how);
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
 	      struct fuse_file_info *fi);

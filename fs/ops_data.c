@@ -48,85 +48,89 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		ops_touch_atime(fs, ino);
 }
 
-/* What this write drops; *ret_mode: it may be setuid or setgid. */
-static unsigned to_kill(struct fs *fs, fuse_req_t req, uint64_t ino, const struct fuse_write_in *in,
-			bool *ret_mode)
+static void reply_written(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
 {
-	struct keys_attr attr;
-
-	*ret_mode = false;
-	if ((in->write_flags & FUSE_WRITE_KILL_SUIDGID) == 0)
-		return 0;
-	if (keys_getattr(fs->keys, ino, &attr) < 0 || (attr.mode & (S_ISUID | S_ISGID)) == 0)
-		return KEYS_KILL_PRIV;
-	*ret_mode = true;
-	return ops_kill_mask(req, &attr);
+	fuse_reply_write(req, res->number);
+	/* Appended elsewhere than the kernel believes, since the file was changed elsewhere: it has the bytes
+	 * in the wrong place. */
+	if (c->op == CALL_APPEND && res->off != c->off)
+		fs->shared->stale(fs->shared->ctx, c->ino, res->off < c->off ? res->off : c->off);
 }
 
-static int write_data(struct fs *fs, fuse_req_t req, uint64_t ino, const char *data, size_t size,
-		      uint64_t off, size_t *ret_written)
+/* The offset of an append is where the kernel believes the end to be. Where others change the file
+ * that may be wrong, and the primary decides; elsewhere it is right, and a program that asks for
+ * another place (RWF_NOAPPEND) gets it. */
+static enum call_op write_op(const struct fs *fs, const struct fuse_file_info *fi)
 {
-	const struct fuse_write_in *in = (const void *)(fs->request + 1);
-	unsigned kill;
-	bool mode;
-	int r;
+	return (fi->flags & O_APPEND) != 0 && fs->shared != NULL ? CALL_APPEND : CALL_WRITE;
+}
 
-	/* libfuse has checked nothing: data must lie within the request. */
-	if (size > FS_WRITE_MAX || sizeof *fs->request + sizeof *in + size > fs->request->len)
-		return -EIO;
-	*ret_written = 0;
-	if (size == 0)
-		return 0;
-	kill = to_kill(fs, req, ino, in, &mode);
-	r = keys_write(fs->keys, ino, off, data, size, kill, ret_written);
-	if (r == 0 && mode)
-		ops_forget_mode(fs, ino);
-	return r;
+static void write_control(fuse_req_t req, uint64_t ino, const char *data, size_t size)
+{
+	struct fs *fs = ops_fs(req);
+	int r = control_write(fs, ino, data, size);
+
+	if (r < 0)
+		ops_error(fs, req, r);
+	else
+		fuse_reply_write(req, size);
 }
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
 	      struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
-	size_t written = 0;
-	int r;
+	const struct fuse_write_in *in = (const void *)(fs->request + 1);
+	struct call c;
 
+	/* libfuse has checked nothing: data must lie within the request. */
+	if (size > FS_WRITE_MAX || sizeof *fs->request + sizeof *in + size > fs->request->len) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	if (control_owns(ino)) {
-		r = control_write(fs, ino);
-		if (r < 0)
-			ops_error(fs, req, r);
-		else
-			fuse_reply_write(req, size);
+		write_control(req, ino, data, size);
 		return;
 	}
-	r = write_data(fs, req, ino, data, size, (uint64_t)off, &written);
-	if (r < 0) {
-		ops_error(fs, req, r);
+	if (size == 0) {
+		fuse_reply_write(req, 0);
 		return;
 	}
-	ops_changed(fs, false);
+	call_init(&c, write_op(fs, fi));
+	c.ino = ino;
+	c.off = (uint64_t)off;
+	c.data = data;
+	c.size = (uint32_t)size;
+	/* Who asks matters only then. */
+	if ((in->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0) {
+		ops_fill_caller(req, &c);
+		c.flags |= CALL_KILL;
+	}
 	/* O_SYNC includes O_DSYNC. The kernel asks for an fsync too, which then finds nothing to
 	 * wait for. */
-	if ((fi->flags & O_DSYNC) != 0 && fs->hold == NULL && ops_hold_durable(fs) != 0)
-		fuse_reply_err(req, EIO);
-	else
-		fuse_reply_write(req, written);
+	if ((fi->flags & O_DSYNC) != 0)
+		c.flags |= CALL_DURABLE;
+	ops_call(fs, req, &c, reply_written);
 }
 
 /* Also of directories: the journal is one prefix, so syncing anything syncs all before it. */
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct call c = { .op = CALL_FSYNC, .flags = CALL_DURABLE };
+
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(req, ops_hold_durable(ops_fs(req)));
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, ops_reply_done);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 		  struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
-	int r;
+	struct call c = { .op = CALL_FALLOCATE, .ino = ino, .how = (uint32_t)mode, .off = (uint64_t)off,
+			  .len = (uint64_t)len };
 
 	(void)fi;
 	if (control_owns(ino)) {
@@ -135,18 +139,10 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	}
 	/* The kernel leaves this to us, and does not say whether the caller may keep the bits
 	 * (CAP_FSETID). */
-	r = ops_kill_priv(fs, req, ino);
-	if (r == 0)
-		r = keys_fallocate(fs->keys, ino, mode, (uint64_t)off, (uint64_t)len);
-	if (r < 0) {
-		/* It may have got part of the way. */
-		if (r != -EAGAIN)
-			ops_forget_mode(fs, ino);
-		ops_error(fs, req, r);
-		return;
-	}
-	ops_changed(fs, false);
-	fuse_reply_err(req, 0);
+	ops_fill_caller(req, &c);
+	if (c.cred.uid != 0)
+		c.flags |= CALL_KILL;
+	ops_call(fs, req, &c, ops_reply_done);
 }
 
 /* SEEK_DATA and SEEK_HOLE; the others never leave the kernel. */
@@ -179,8 +175,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off,
 			struct fuse_file_info *dst_fi, size_t len, int flags)
 {
 	struct fs *fs = ops_fs(req);
-	size_t copied = 0;
-	int r;
+	struct call c = { .op = CALL_COPY_RANGE, .src = src, .src_off = (uint64_t)src_off, .ino = dst,
+			  .off = (uint64_t)dst_off, .len = len };
 
 	(void)src_fi;
 	(void)dst_fi;
@@ -189,14 +185,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off,
 		fuse_reply_err(req, flags != 0 ? EINVAL : EXDEV);
 		return;
 	}
-	r = ops_kill_priv(fs, req, dst);
-	if (r == 0)
-		r = keys_copy_range(fs->keys, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len,
-				    &copied);
-	if (r < 0) {
-		ops_error(fs, req, r);
-		return;
-	}
-	ops_changed(fs, false);
-	fuse_reply_write(req, copied);
+	ops_fill_caller(req, &c);
+	if (c.cred.uid != 0)
+		c.flags |= CALL_KILL;
+	ops_call(fs, req, &c, reply_written);
 }

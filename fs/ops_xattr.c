@@ -8,19 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define ACCESS_ACL    "system.posix_acl_access"
 /* Size and flags: what SETXATTR begins with unless SETXATTR_EXT is agreed. */
 #define SETXATTR_HEAD 8u
-
-/* An access ACL set by somebody outside the file's group takes setgid away, as chmod does. */
-static bool acl_kills_sgid(struct fs *fs, fuse_req_t req, uint64_t ino, const char *name)
-{
-	struct keys_attr attr;
-
-	return strcmp(name, ACCESS_ACL) == 0 && fuse_req_ctx(req)->uid != 0 &&
-	       keys_getattr(fs->keys, ino, &attr) == 0 && (attr.mode & S_ISGID) != 0 &&
-	       !ops_in_group(req, attr.gid);
-}
 
 /* The arguments are read from the raw request: libfuse 3.14 decodes the longer form, which was not
  * agreed. */
@@ -30,9 +19,9 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	struct fs *fs = ops_fs(req);
 	const char *begin = (const char *)(fs->request + 1) + SETXATTR_HEAD;
 	const char *end = (const char *)fs->request + fs->request->len;
-	int r;
+	struct call c = { .op = CALL_SETXATTR, .ino = ino, .how = (uint32_t)flags };
 
-	name = begin;
+	(void)name;
 	value = begin < end ? memchr(begin, '\0', (size_t)(end - begin)) : NULL;
 	if (value == NULL || size > (size_t)(end - (value + 1))) {
 		fuse_reply_err(req, EIO);
@@ -43,14 +32,13 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 		fuse_reply_err(req, EOPNOTSUPP);
 		return;
 	}
-	r = keys_setxattr(fs->keys, ino, name, value, size, flags,
-			  acl_kills_sgid(fs, req, ino, name));
-	if (r < 0) {
-		ops_error(fs, req, r);
-		return;
-	}
-	ops_changed(fs, false);
-	fuse_reply_err(req, 0);
+	ops_fill_caller(req, &c);
+	c.name = (struct call_text){ begin, (uint32_t)strlen(begin) };
+	c.data = value;
+	c.size = (uint32_t)size;
+	if (c.cred.uid != 0)
+		c.flags |= CALL_KILL;
+	ops_call(fs, req, &c, ops_reply_done);
 }
 
 /* A value or a list: asked for with size 0, only how long it is. */
@@ -119,15 +107,12 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	struct fs *fs = ops_fs(req);
-	int r = -ENODATA;
+	struct call c = { .op = CALL_REMOVEXATTR, .ino = ino, .name = { name, (uint32_t)strlen(name) } };
 
-	if (!control_owns(ino))
-		r = keys_removexattr(fs->keys, ino, name);
-	if (r < 0) {
-		ops_error(fs, req, r);
+	if (control_owns(ino)) {
+		fuse_reply_err(req, ENODATA);
 		return;
 	}
-	ops_changed(fs, false);
-	fuse_reply_err(req, 0);
+	ops_fill_caller(req, &c);
+	ops_call(ops_fs(req), req, &c, ops_reply_done);
 }

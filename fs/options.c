@@ -15,7 +15,8 @@
 
 enum option_id {
 	OPT_HELP, OPT_FOREGROUND, OPT_DEBUG, OPT_WORDS, OPT_SIZE, OPT_SYNC_INTERVAL, OPT_WRITEBACK,
-	OPT_LATER, OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
+	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE, OPT_LOCKS,
+	OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
 	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME, OPT_NOXATTR,
 	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
 	OPT_ALLOW_OTHER, OPT_NOALLOW_OTHER, OPT_KERNEL, OPT_REMOUNT, OPT_IGNORE,
@@ -42,12 +43,12 @@ static const struct option_def {
 	  "write changes to disk this often (default 5; 0: only when asked)" },
 	{ "writeback", 0, AT_BOTH, OPT_WRITEBACK, NULL,
 	  "let the kernel hold back writes: faster, but kill -9 may lose them" },
-	{ "listen", 0, AT_BOTH, OPT_LATER, "[ADDR][:PORT]",
-	  "accept remote mounts (not available in this version)" },
-	{ "from", 0, AT_BOTH, OPT_LATER, "ADDR[:PORT]",
-	  "be a remote mount (not available in this version)" },
-	{ "key-file", 0, AT_BOTH, OPT_LATER, "FILE",
-	  "the shared secret (not available in this version)" },
+	{ "listen", 0, AT_BOTH, OPT_LISTEN, "[ADDR][:PORT]",
+	  "accept remote mounts; default port 6796" },
+	{ "from", 0, AT_BOTH, OPT_FROM, "ADDR[:PORT]",
+	  "be a remote mount of that primary; STORE is the replica" },
+	{ "key-file", 0, AT_BOTH, OPT_KEY_FILE, "FILE",
+	  "the shared secret, see msyncfs keygen" },
 	{ "help", 'h', AT_LONG, OPT_HELP, NULL, "show this" },
 
 	{ "ro", 'r', AT_WORD, OPT_RO, NULL, "read-only; the store file is not written" },
@@ -63,6 +64,14 @@ static const struct option_def {
 	{ "nodiratime", 0, AT_WORD, OPT_NODIRATIME, NULL, "noatime for directories" },
 	{ "noxattr", 0, AT_WORD, OPT_NOXATTR, NULL,
 	  "no extended attributes and ACLs: one request less to write a new file" },
+	{ "journal-keep", 0, AT_WORD, OPT_JOURNAL_KEEP, "SIZE|TIME",
+	  "changes kept for replicas that come back, as 256M or 10min (default 64M)" },
+	{ "on-disconnect", 0, AT_WORD, OPT_ON_DISCONNECT, "wait:SECONDS|readonly|error",
+	  "changes of a remote mount without its primary (default wait:10, then EROFS)" },
+	{ "locks", 0, AT_WORD, OPT_LOCKS, "cluster|local",
+	  "flock and fcntl locks hold on all machines (default with listen or from), or on this one" },
+	{ "replace", 0, AT_WORD, OPT_REPLACE, NULL,
+	  "STORE may become a replica although it has other files (they are dumped first)" },
 	{ "suid", 0, AT_WORD, OPT_SUID, NULL, "set-user-ID bits count (default when root mounts)" },
 	{ "nosuid", 0, AT_WORD, OPT_NOSUID, NULL, "they do not" },
 	{ "dev", 0, AT_WORD, OPT_DEV, NULL, "device nodes work (default when root mounts)" },
@@ -215,8 +224,86 @@ static bool set_switch(struct options *o, enum option_id id)
 	case OPT_USER:          o->nosuid = o->nodev = o->noexec = true; return true;
 	case OPT_ALLOW_OTHER:   o->allow_other = true; return true;
 	case OPT_NOALLOW_OTHER: o->allow_other = false; return true;
+	case OPT_REPLACE:       o->replace = true; return true;
 	case OPT_IGNORE:        return true;
 	default:                return false;
+	}
+}
+
+static int set_text(char **to, const char *value)
+{
+	free(*to);
+	*to = strdup(value);
+	if (*to != NULL)
+		return 0;
+	log_error("out of memory");
+	return EXIT_FAILED;
+}
+
+/* SIZE, or a time: a number and s, min or h. */
+static bool parse_keep(struct options *o, const char *value)
+{
+	static const struct { const char *unit; unsigned seconds; } units[] = { { "s", 1 }, { "min", 60 }, { "h", 3600 } };
+	size_t digits = strspn(value, "0123456789");
+	char number[12];
+	unsigned n;
+
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+		if (digits == 0 || digits >= sizeof number || strcmp(value + digits, units[i].unit) != 0)
+			continue;
+		snprintf(number, sizeof number, "%.*s", (int)digits, value);
+		if (!parse_seconds(number, &n) || n > 86400 / units[i].seconds)
+			return false;
+		o->keep_s = n * units[i].seconds;
+		/* What is kept for its age is bounded by memory all the same. */
+		o->keep_bytes = (uint64_t)1 << 30;
+		return true;
+	}
+	o->keep_s = 0;
+	return options_parse_bytes(value, &o->keep_bytes);
+}
+
+static bool parse_disconnect(struct options *o, const char *value)
+{
+	o->wait_s = 0;
+	if (strcmp(value, "readonly") == 0)
+		o->on_disconnect = REPLICA_READONLY;
+	else if (strcmp(value, "error") == 0)
+		o->on_disconnect = REPLICA_ERROR;
+	else if (strncmp(value, "wait:", 5) == 0 && parse_seconds(value + 5, &o->wait_s))
+		o->on_disconnect = REPLICA_WAIT;
+	else
+		return false;
+	return true;
+}
+
+static bool parse_locks(struct options *o, const char *value)
+{
+	o->local_locks = strcmp(value, "local") == 0;
+	o->cluster_locks = strcmp(value, "cluster") == 0;
+	return o->local_locks || o->cluster_locks;
+}
+
+bool options_cluster_locks(const struct options *o)
+{
+	return (o->listen != NULL || o->from != NULL) && !o->local_locks && !o->read_only;
+}
+
+static int set_remote(struct options *o, enum option_id id, const char *value)
+{
+	switch (id) {
+	case OPT_LISTEN:
+		return set_text(&o->listen, value);
+	case OPT_FROM:
+		return set_text(&o->from, value);
+	case OPT_KEY_FILE:
+		return set_text(&o->key_file, value);
+	case OPT_JOURNAL_KEEP:
+		return parse_keep(o, value) ? 0 : usage(value, "journal-keep is no size or time, as 256M or 10min");
+	case OPT_LOCKS:
+		return parse_locks(o, value) ? 0 : usage(value, "locks is cluster or local");
+	default:
+		return parse_disconnect(o, value) ? 0 : usage(value, "on-disconnect is wait:SECONDS, readonly or error");
 	}
 }
 
@@ -256,8 +343,7 @@ static int set_option(struct options *o, const struct option_def *def, const cha
 			  "use mount -i -o remount,... MOUNTPOINT");
 		return EXIT_USAGE;
 	default:
-		log_error("%s: remote mounts are not available in this version", def->name);
-		return EXIT_FAILED;
+		return set_remote(o, def->id, value);
 	}
 }
 
@@ -363,12 +449,30 @@ static int option_letters(struct options *o, int argc, char **argv, int *i)
 	return r;
 }
 
+/* What does not go together. */
+static int check_remote(const struct options *o)
+{
+	if (o->key_file != NULL && o->listen == NULL && o->from == NULL)
+		return usage("key-file", "needs listen or from");
+	if (o->cluster_locks && o->listen == NULL && o->from == NULL)
+		return usage("locks=cluster", "needs listen or from");
+	if (o->cluster_locks && o->read_only)
+		return usage("locks=cluster", "not with ro: who changes nothing cannot ask for locks");
+	if (o->replace && o->from == NULL)
+		return usage("replace", "needs from");
+	if ((o->listen != NULL || o->from != NULL) && o->writeback)
+		return usage("writeback", "not with listen or from: the kernel would not see changes made elsewhere");
+	if (o->listen != NULL && o->read_only)
+		return usage("listen", "not with ro: a primary writes");
+	return 0;
+}
+
 int options_parse(struct options *o, int argc, char **argv)
 {
 	bool root = geteuid() == 0, only_words = false;
 	int r = 0;
 
-	*o = (struct options){ .atime = KEYS_RELATIME, .sync_interval_s = 5,
+	*o = (struct options){ .atime = KEYS_RELATIME, .sync_interval_s = 5, .wait_s = 10,
 			       .allow_other = root, .nosuid = !root, .nodev = !root };
 	for (int i = 1; i < argc && r == 0; i++) {
 		const char *arg = argv[i];
@@ -392,13 +496,16 @@ int options_parse(struct options *o, int argc, char **argv)
 		return usage("mount", "STORE is missing");
 	if (o->mountpoint == NULL || *o->mountpoint == '\0')
 		return usage("mount", "MOUNTPOINT is missing");
-	return 0;
+	return check_remote(o);
 }
 
 void options_release(struct options *o)
 {
 	free(o->kernel);
-	o->kernel = NULL;
+	free(o->listen);
+	free(o->from);
+	free(o->key_file);
+	o->kernel = o->listen = o->from = o->key_file = NULL;
 }
 
 void options_help(void)

@@ -8,6 +8,7 @@
 #define MSYNCFS_OPTIONS_H
 
 #include "core/keys/keys.h"
+#include "core/replica/replica.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,6 +27,14 @@ struct options {
 	enum keys_atime atime;
 	uint64_t size_bytes;                    /* 0 = as stored, or the disk */
 	unsigned sync_interval_s;
+	/* Remote mounts. */
+	char *listen, *from, *key_file;         /* NULL: not given */
+	uint64_t keep_bytes;                    /* of changes kept for replicas; 0 = the default */
+	unsigned keep_s;                        /* and how long; 0 = for ever */
+	enum replica_policy on_disconnect;
+	unsigned wait_s;                        /* of on-disconnect=wait:SECONDS */
+	bool cluster_locks, local_locks;        /* as said; neither: what fits, see options_cluster_locks() */
+	bool replace;                           /* what is in the store may be given up to become a replica */
 	char *kernel; /* words for the kernel that we only pass on, or NULL */
 };
 
@@ -33,6 +42,8 @@ struct options {
  * printed. */
 int options_parse(struct options *o, int argc, char **argv);
 void options_release(struct options *o);
+/* Are locks of programs to count on all machines? */
+bool options_cluster_locks(const struct options *o);
 void options_help(void);
 /* A number of bytes with an optional K, M, G or T. */
 bool options_parse_bytes(const char *text, uint64_t *ret_bytes);

@@ -5,14 +5,17 @@
 #include "fs/reaper.h"
 
 #include "fs/fs.h"
+#include "fs/remote.h"
 #include "fs/log.h"
+
+#include "core/keys/cluster.h"
 
 #include <errno.h>
 #include <string.h>
 
 void reaper_start(struct fs *fs)
 {
-	fs->reaper = (struct reaper){ .scanning = true, .off = fs->options->read_only };
+	fs->reaper = (struct reaper){ .scanning = true, .off = fs->options->read_only && fs->options->from == NULL };
 }
 
 void reaper_add(struct fs *fs, uint64_t ino)
@@ -31,7 +34,7 @@ void reaper_add(struct fs *fs, uint64_t ino)
 
 bool reaper_has_work(const struct fs *fs)
 {
-	return !fs->reaper.off && (fs->reaper.count > 0 || fs->reaper.scanning || keys_compact_due(fs->keys));
+	return !fs->reaper.off && !remote_owns_store(fs->remote) && (fs->reaper.count > 0 || fs->reaper.scanning || keys_compact_due(fs->keys));
 }
 
 /* Reap a slice of ino; what keys_reap() says, but that damage of one inode is no reason to leave
@@ -40,6 +43,14 @@ static int reap(struct fs *fs, uint64_t ino)
 {
 	int r = keys_reap(fs->keys, ino);
 
+	/* Part of a cluster, and perhaps open on another machine. A primary that nobody can reach decides alone. */
+	if (r == -EBUSY && fs->remote != NULL) {
+		if (remote_leads(fs->remote))
+			remote_orphan(fs->remote, ino);
+		return 0;
+	}
+	if (r == -EBUSY && (r = keys_mark_orphan(fs->keys, ino)) == 0)
+		return 1;
 	if (r >= 0 || r == -EAGAIN)
 		return r;
 	if (r == -EROFS || r == -EIO) {

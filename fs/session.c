@@ -16,6 +16,8 @@
 #include "core/store/map.h"
 #include "fs/device.h"
 #include "fs/fs.h"
+#include "fs/lockd.h"
+#include "fs/remote.h"
 #include "fs/log.h"
 #include "fs/mnt.h"
 #include "fs/ops.h"
@@ -35,6 +37,7 @@
 #define PARK_LIMIT_S    30
 #define PARK_MAX_BYTES  (64u << 20)     /* with that much parked no further request is read */
 #define ATTENTION_MS    10              /* how often what waits is looked at without being woken */
+#define REMOTE_MS         50              /* the same, of other machines */
 #define TICK_MS         250             /* housekeeping of an idle mount with changes */
 #define REAP_EVERY      4u              /* requests between slices if the mount is never idle */
 #define STOP_GRACE_MS   1000            /* for files that are still open when told to stop */
@@ -59,6 +62,7 @@ struct session {
 	int64_t retry_ms;               /* when the parked requests were last tried */
 	unsigned since_reap;
 	bool was_woken, reap_waits, failed_logged;
+	bool remote_more;                 /* there is more of other machines to do at once */
 	bool told;                      /* ready() was called */
 	void (*ready)(struct fs *fs);
 	unsigned read_errors;           /* in a row */
@@ -288,6 +292,24 @@ static void reply_raw(struct fs *fs, int error)
 
 /* ---- Requests ---- */
 
+/* A program that waits wants out. On this machine nothing waits for long but what must: ENOSYS makes
+ * the kernel stop sending these. A call to another machine may; nobody waits for the answer to this. */
+static void interrupt(struct fs *fs, const struct fuse_in_header *in)
+{
+	const struct fuse_interrupt_in *which = (const void *)(in + 1);
+
+	if (fs->pending == NULL && !fs->cluster_locks) {
+		reply_raw(fs, ENOSYS);
+		return;
+	}
+	if (in->len < sizeof *in + sizeof *which)
+		return;
+	if (fs->cluster_locks && lockd_interrupt(remote_lockd(fs->remote), which->unique))
+		return;
+	if (fs->pending != NULL)
+		(void)pending_interrupt(fs->pending, which->unique);
+}
+
 /* Have one request answered. False: it found no space, and is to be parked. */
 static bool process(struct fs *fs, char *bytes, size_t size)
 {
@@ -300,9 +322,7 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	fs->again = false;
 	switch (in->opcode) {
 	case FUSE_INTERRUPT:
-		/* Nothing here waits for long but what must: ENOSYS makes the kernel stop sending
-		 * these. */
-		reply_raw(fs, ENOSYS);
+		interrupt(fs, in);
 		break;
 	case FUSE_SYNCFS:
 		reply_raw(fs, ops_hold_durable(fs));
@@ -434,7 +454,9 @@ static int read_request(struct fs *fs)
 static bool wait_request(struct fs *fs)
 {
 	struct session *s = fs->session;
-	bool waiting = s->parked != NULL || !defer_is_empty(&fs->checkpoint);
+	/* Without a connection requests are read nevertheless: reads go on, changes are refused. */
+	bool full = fs->pending != NULL && fs->pending->linked && pending_is_full(fs->pending);
+	bool waiting = full || s->parked != NULL || !defer_is_empty(&fs->checkpoint);
 	bool reap = reaper_has_work(fs);
 	struct pollfd fds[2] = { { .fd = fs->fd, .events = POLLIN },
 				 { .fd = s->event_fd, .events = POLLIN } };
@@ -442,13 +464,13 @@ static bool wait_request(struct fs *fs)
 	int n;
 
 	/* The ordinary case. Polling for a while before going to sleep would be put here. */
-	atomic_store_explicit(&s->attention, waiting || s->reap_waits, memory_order_release);
-	if (!waiting && !reap && !s->stopping)
+	atomic_store_explicit(&s->attention, waiting || s->reap_waits || fs->remote != NULL, memory_order_release);
+	if (!waiting && !reap && !s->stopping && fs->remote == NULL)
 		return true;
-	if (s->parked_bytes >= PARK_MAX_BYTES)
+	if (s->parked_bytes >= PARK_MAX_BYTES || full)
 		fds[0].fd = -1;
 	s->was_woken = false;
-	n = poll(fds, 2, reap && !s->reap_waits ? 0 : ATTENTION_MS);
+	n = poll(fds, 2, s->remote_more || (reap && !s->reap_waits) ? 0 : waiting || s->reap_waits || s->stopping ? ATTENTION_MS : REMOTE_MS);
 	/* Without poll() the read has to wait; the tick interrupts it. */
 	if (n < 0 && errno != EINTR)
 		return fds[0].fd >= 0;
@@ -512,6 +534,7 @@ static void housekeeping(struct fs *fs, bool idle)
 	struct session *s = fs->session;
 
 	tend_store(fs);
+	s->remote_more = remote_step(fs->remote);
 	if (reaper_has_work(fs) && (idle || ++s->since_reap >= REAP_EVERY)) {
 		s->since_reap = 0;
 		s->reap_waits = reaper_step(fs) == -EAGAIN;

@@ -6,6 +6,7 @@
 #include "fs/status.h"
 
 #include "fs/fs.h"
+#include "fs/remote.h"
 #include "fs/session.h"
 
 #include <inttypes.h>
@@ -150,12 +151,13 @@ size_t status_to_text(struct fs *fs, char *buf, size_t size)
 	put_quoted(&t, "uuid", st.uuid);
 	put_quoted(&t, "version", MSYNCFS_VERSION);
 	put(&t, "pid=%d\n", (int)getpid());
-	put(&t, "role=primary\n");
+	put(&t, "role=%s\n", fs->remote != NULL && !remote_leads(fs->remote) ? "replica" : "primary");
 	put(&t, "state=%s\n", st.failed != 0 ? "failed" : st.read_only ? "readonly" : "ok");
 	put_store(&t, &st);
 	put(&t, "sync_interval_seconds=%u\n", fs->options->sync_interval_s);
 	put_u64(&t, "kernel_inodes", inodes_count(&fs->inodes));
 	put_u64(&t, "parked_requests", session_parked(fs));
+	t.len += remote_status(fs->remote, t.buf + t.len, t.size - t.len);
 	put_requests(&t, fs);
 	return t.len;
 }

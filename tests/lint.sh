@@ -35,6 +35,11 @@ mapfile -t scripts < <(find tests mount-scripts .ci -type f | sort | while read 
 		findings 'core/ includes fs/ or fuse'
 	grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*[<"]([^>"]*/)?keys/' core/store |
 		findings 'core/store includes core/keys'
+	# Only net*.c knows sockets: what decides is pure, so that the simulator can drive it.
+	grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*<(sys/(socket|epoll|eventfd|un)|netinet/|arpa/|netdb|openssl/ssl)' \
+		core | grep -v '^core/replica/net[^/]*:' | findings 'sockets outside core/replica/net*'
+	grep -nE '#[[:space:]]*include[[:space:]]*[<"]([^>"]*/)?(store|keys|stream|check|salvage)/' core/replica/{net,wire,key}*.[ch] |
+		findings 'the link knows of the store'
 	grep -nE '\b(printf|puts|fprintf|perror|_?exit)[[:space:]]*\(' "${core_files[@]}" |
 		grep -vE '^[^:]+:[0-9]+:[[:space:]]*(/?\*)' | allow_check_failed | findings 'core/ prints or exits'
 }
@@ -69,7 +74,7 @@ if have mandoc && ((${#manuals[@]})); then
 fi
 if have cppcheck; then
 	cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability \
-		--suppress=missingIncludeSystem --suppress=unknownMacro -D_GNU_SOURCE -I. core fs tests/mount/helpers || fail cppcheck
+		--suppress=missingIncludeSystem --suppress=unknownMacro -D_GNU_SOURCE -I. core fs tests/mount/helpers tests/remote || fail cppcheck
 fi
 if have clang-tidy; then
 	checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling'

@@ -50,6 +50,7 @@ struct check {
 	size_t inode_count, inode_room;
 	uint64_t *orphans;              /* ascending */
 	size_t orphan_count, orphan_room;
+	uint64_t epoch_seq;             /* first change of the last epoch that was met */
 	struct check_span lost[LOST_MAX];
 	unsigned lost_count;
 	uint64_t done, total;           /* blocks, for progress */

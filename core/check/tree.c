@@ -181,9 +181,42 @@ struct check_inode *check_find(const struct check *c, uint64_t ino)
 	return NULL;
 }
 
+/* Epochs come in ascending order, and so do the changes that began them. */
+static void scan_epoch(struct check *c, uint64_t epoch, const uint8_t *v, uint32_t len)
+{
+	struct keys_epoch e;
+
+	if (history_decode(v, len, epoch, &e) < 0) {
+		check_problem_last(c);
+		return;
+	}
+	if (epoch > store_epoch(c->s) || e.first_seq > store_seq(c->s) || e.first_seq <= c->epoch_seq ||
+	    e.next_ino > store_counts(c->s)->next_ino)
+		check_problem(c, "the item of epoch %llu (from change %llu on) does not fit the store, which is at change %llu of "
+			      "epoch %llu", (unsigned long long)epoch, (unsigned long long)e.first_seq,
+			      (unsigned long long)store_seq(c->s), (unsigned long long)store_epoch(c->s));
+	c->epoch_seq = e.first_seq;
+}
+
+static void scan_client(struct check *c, uint64_t client, const uint8_t *v, uint32_t len)
+{
+	unsigned i;
+	bool fits = client > 0 && len == CLIENT_SIZE;
+
+	for (i = 0; fits && i < KEYS_CALL_SLOTS; i++) {
+		uint64_t request = get_le64(v + i * CLIENT_SLOT + CLIENT_REQUEST);
+		uint64_t seq = get_le64(v + i * CLIENT_SLOT + CLIENT_SEQ);
+
+		fits = request > 0 ? request % KEYS_CALL_SLOTS == i && seq > 0 && seq <= store_seq(c->s) : seq == 0;
+	}
+	if (!fits)
+		check_problem(c, "the item of client %llx is damaged", (unsigned long long)client);
+}
+
 /* Items of the store itself: they come before all inodes, orphans in ascending order. */
 static int scan_own(struct check *c, struct key k, const uint8_t *v, uint32_t len)
 {
+	bool marked;
 	int r;
 
 	switch (k.hi) {
@@ -193,7 +226,7 @@ static int scan_own(struct check *c, struct key k, const uint8_t *v, uint32_t le
 				      (unsigned long long)k.lo);
 		return 0;
 	case KIND_ORPHAN:
-		if (len != 0 || k.lo <= KEYS_ROOT_INO || k.lo >= INO_MAX) {
+		if (k.lo <= KEYS_ROOT_INO || k.lo >= INO_MAX || orphan_decode(v, len, k.lo, &marked) < 0) {
 			check_problem(c, "orphan item of inode %llu is damaged", (unsigned long long)k.lo);
 			return 0;
 		}
@@ -201,6 +234,12 @@ static int scan_own(struct check *c, struct key k, const uint8_t *v, uint32_t le
 		if (r == 0)
 			c->orphans[c->orphan_count++] = k.lo;
 		return r;
+	case KIND_HISTORY:
+		scan_epoch(c, k.lo, v, len);
+		return 0;
+	case KIND_CLIENT:
+		scan_client(c, k.lo, v, len);
+		return 0;
 	default:
 		check_problem(c, "item of unknown kind %llu", (unsigned long long)k.hi);
 		return 0;

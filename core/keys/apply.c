@@ -7,6 +7,30 @@
 
 #define REAP_ITEMS 256u         /* items one REAP removes */
 
+/* An item of the store itself. */
+static int apply_put_own(struct keys *k, struct key key, const uint8_t *v, uint32_t len)
+{
+	struct store_counts *counts = store_counts(k->store);
+	struct keys_epoch e;
+	bool marked;
+	int r;
+
+	switch (key.hi) {
+	case KIND_ORPHAN:
+		r = orphan_decode(v, len, key.lo, &marked);
+		break;
+	case KIND_HISTORY:
+		r = history_decode(v, len, key.lo, &e);
+		/* Alike on all members, whatever numbers each of them has seen given out. */
+		if (r == 0)
+			counts->next_ino = max_u64(counts->next_ino, e.next_ino);
+		break;
+	default:
+		return err_corrupt("record puts an item of the store, kind %llu", (unsigned long long)key.hi);
+	}
+	return r < 0 ? r : tree_put(k->tree, key, v, len);
+}
+
 static int apply_put(struct keys *k, const uint8_t *data, uint32_t len)
 {
 	struct store_counts *counts = store_counts(k->store);
@@ -19,9 +43,10 @@ static int apply_put(struct keys *k, const uint8_t *data, uint32_t len)
 		return err_corrupt("record puts an item of %u bytes", len);
 	key = (struct key){ get_le64(data), get_le64(data + 8) };
 	ino = key.hi >> 8;
+	if (ino == 0)
+		return apply_put_own(k, key, data + 16, len - 16);
 	/* Extents come with MAP only, which knows whose blocks they are. */
-	if (ino >= INO_MAX - 1 || (ino == 0 ? key.hi != KIND_ORPHAN : (key.hi & 0xff) < ITEM_INODE ||
-					(key.hi & 0xff) > ITEM_DIRENT))
+	if (ino >= INO_MAX - 1 || (key.hi & 0xff) < ITEM_INODE || (key.hi & 0xff) > ITEM_DIRENT)
 		return err_corrupt("record puts an item of inode %llu, kind %u", (unsigned long long)ino,
 				   (unsigned)(key.hi & 0xff));
 	if ((key.hi & 0xff) == ITEM_INODE) {
@@ -46,7 +71,8 @@ static int apply_del(struct keys *k, const uint8_t *data, uint32_t len)
 		return err_corrupt("record deletes an item, %u bytes", len);
 	key = (struct key){ get_le64(data), get_le64(data + 8) };
 	/* Contents and inodes go through PUNCH and REAP, which give their blocks back. */
-	if ((key.hi & 0xff) != ITEM_XATTR && (key.hi & 0xff) != ITEM_DIRENT)
+	if (key.hi >> 8 == 0 ? key.hi != KIND_HISTORY && key.hi != KIND_CLIENT :
+	    (key.hi & 0xff) != ITEM_XATTR && (key.hi & 0xff) != ITEM_DIRENT)
 		return err_corrupt("record deletes an item of kind %u", (unsigned)(key.hi & 0xff));
 	r = tree_del(k->tree, key);
 	return r == -ENOENT ? err_corrupt("record deletes an item that is not there") : r;
@@ -77,6 +103,37 @@ static int apply_attr(struct keys *k, const uint8_t *data, uint32_t len)
 	a.blocks = now.blocks;
 	a.flags = (a.flags & ~KEYS_ATTR_INLINE) | (now.flags & KEYS_ATTR_INLINE);
 	inode_encode(v, &a);
+	return 0;
+}
+
+/* The call of a remote mount is complete with this record. */
+static int apply_client(struct keys *k, const uint8_t *data, uint32_t len, seq_t seq)
+{
+	struct key key;
+	uint64_t request;
+	uint32_t have;
+	uint8_t *v;
+	int r;
+
+	if (len != CLIENT_MUTATION || get_le64(data) == 0 || get_le64(data + 8) == 0)
+		return err_corrupt("record is the call of a client, %u bytes", len);
+	key = (struct key){ KIND_CLIENT, get_le64(data) };
+	request = get_le64(data + 8);
+	r = tree_patch(k->tree, key, &v, &have);
+	if (r == -ENOENT) {
+		have = CLIENT_SIZE;
+		r = tree_put_place(k->tree, key, CLIENT_SIZE, &v);
+		if (r == 0)
+			memset(v, 0, CLIENT_SIZE);
+	}
+	if (r == 0 && have != CLIENT_SIZE)
+		r = err_corrupt("the item of client %llx has %u bytes", (unsigned long long)key.lo, have);
+	if (r < 0)
+		return r;
+	v += request % KEYS_CALL_SLOTS * CLIENT_SLOT;
+	put_le64(v + CLIENT_REQUEST, request);
+	put_le64(v + CLIENT_SEQ, seq);
+	put_le64(v + CLIENT_NUMBER, get_le64(data + 16));
 	return 0;
 }
 
@@ -207,6 +264,8 @@ static int apply_mutation(struct keys *k, const struct record_reader *reader, co
 		return apply_attr(k, m->data, m->len);
 	case MUT_REAP:
 		return apply_reap(k, m->data, m->len);
+	case MUT_CLIENT:
+		return apply_client(k, m->data, m->len, get_le64(reader->rec + REC_SEQ));
 	default:
 		return m->kind < MUT_IGNORABLE ? apply_contents(k, reader, m) : 0;
 	}

@@ -7,6 +7,7 @@
 void change_begin(struct keys *k, enum change_type type)
 {
 	k->refused = 0;
+	k->number = 0;
 	record_begin(store_record(k->store), type, type == CHANGE_REAP ? REC_FLAG_INTERNAL : 0, store_now_ns(k->store));
 }
 
@@ -59,6 +60,7 @@ void change_new_inode(struct keys *k, const struct keys_attr *a)
 
 	inode_encode(p, a);
 	check_inode(k, p, a->ino);
+	k->number = a->ino;
 }
 
 void change_data(struct keys *k, uint64_t ino, uint64_t off, const void *data, uint32_t len)
@@ -79,12 +81,39 @@ void change_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to)
 	put_le64(p + 16, to);
 }
 
-int change_commit(struct keys *k)
+int change_commit_part(struct keys *k)
 {
 	return k->refused ? k->refused : store_commit(k->store);
 }
 
+/* The caller's request goes into the record that completes it, so it is known exactly if its effect is. */
+static void change_client(struct keys *k)
+{
+	struct record *rec = store_record(k->store);
+	uint8_t *p = record_mutation(rec, MUT_CLIENT, CLIENT_MUTATION);
+
+	put_le64(p, k->client);
+	put_le64(p + 8, k->request);
+	put_le64(p + 16, k->number);
+	put_le64(rec->buf + REC_CLIENT, k->client);
+	put_le64(rec->buf + REC_REQUEST, k->request);
+}
+
+int change_commit(struct keys *k)
+{
+	if (k->client && !(get_le16(store_record(k->store)->buf + REC_FLAGS) & REC_FLAG_INTERNAL))
+		change_client(k);
+	return change_commit_part(k);
+}
+
 int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees)
+{
+	if (store_is_replica(k->store))
+		return -EROFS;
+	return change_reserve_own(k, items + (k->client ? 1 : 0), blocks, frees);
+}
+
+int change_reserve_own(struct keys *k, unsigned items, uint64_t blocks, bool frees)
 {
 	/* Worst case: each item copies its path and splits its leaf; a split of all levels happens once. */
 	uint64_t levels = k->tree->root.level + 2;

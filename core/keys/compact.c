@@ -65,7 +65,7 @@ static int move_item(struct keys *k, const struct tree_cursor *c, uint64_t limit
 	r = extent_decode(v, len, key, &e);
 	if (r < 0 || e.flags & EXTENT_UNWRITTEN || e.block + e.count <= limit)
 		return r;
-	r = change_reserve(k, 4, e.count, false);
+	r = change_reserve_own(k, 4, e.count, false);
 	if (r < 0)
 		return r;
 	return move_extent(k, key.hi >> 8, &e, limit, blocks);
@@ -75,7 +75,7 @@ static int move_item(struct keys *k, const struct tree_cursor *c, uint64_t limit
 static int move_pages(struct keys *k, struct key key, uint64_t limit)
 {
 	bool moved;
-	int r = change_reserve(k, 1, 0, false);
+	int r = change_reserve_own(k, 1, 0, false);
 
 	return r < 0 ? r : tree_relocate(k->tree, key, limit, &moved);
 }

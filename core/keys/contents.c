@@ -17,8 +17,7 @@ static const uint8_t zeros[ZEROS_SIZE] __attribute__((aligned(4096)));
 
 /* Extents ---------------------------------------------------------------------------------------------------------- */
 
-/* The first extent that ends behind fblock. 0, or -ENOENT. */
-static int extent_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret)
+int contents_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret)
 {
 	struct tree_cursor c;
 	const uint8_t *v;
@@ -98,7 +97,7 @@ static int read_block(struct keys *k, const struct keys_attr *a, uint64_t fblock
 			memcpy(out, p, len);
 		return r;
 	}
-	r = extent_find(k, a->ino, fblock, &e);
+	r = contents_find(k, a->ino, fblock, &e);
 	if (r == -ENOENT || (r == 0 && (e.fblock > fblock || e.flags & EXTENT_UNWRITTEN))) {
 		memset(out, 0, BLOCK_SIZE);
 		return 0;
@@ -202,7 +201,7 @@ int keys_read(struct keys *k, uint64_t ino, uint64_t off, size_t len, struct iov
 	while (r == 0 && off < end) {
 		uint64_t start, stop;
 
-		r = extent_find(k, ino, off >> BLOCK_SHIFT, &e);
+		r = contents_find(k, ino, off >> BLOCK_SHIFT, &e);
 		if (r == -ENOENT || (r == 0 && e.fblock << BLOCK_SHIFT >= end)) {
 			r = 0;
 			(void)add_zeros(&p, end - off);
@@ -268,7 +267,7 @@ int keys_seek(struct keys *k, uint64_t ino, uint64_t off, int whence, uint64_t *
 		return 0;
 	}
 	for (;;) {
-		r = extent_find(k, ino, at >> BLOCK_SHIFT, &e);
+		r = contents_find(k, ino, at >> BLOCK_SHIFT, &e);
 		if (r == -ENOENT) {
 			*ret_off = at;
 			return whence == SEEK_DATA ? -ENXIO : 0;
@@ -294,33 +293,24 @@ int keys_seek(struct keys *k, uint64_t ino, uint64_t off, int whence, uint64_t *
 
 /* Planning a write ------------------------------------------------------------------------------------------------- */
 
-/* Blocks that a long write goes to. */
-struct target {
-	block_t block;
-	uint32_t count;
-	bool fresh;
-};
-
-static void give_back(struct keys *k, const struct target *t, unsigned n)
+void contents_give_back(struct keys *k, const struct target *t, unsigned n)
 {
 	while (n-- > 0)
 		if (t[n].fresh)
 			(void)store_free(k->store, t[n].block, t[n].count, store_gen(k->store));
 }
 
-/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. In
- * badly fragmented space a record cannot name them all: then for the first part only. */
-static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
-			unsigned *ret_n)
+int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
+			  unsigned max, unsigned *ret_n)
 {
 	struct extent e;
 	unsigned n = 0;
 	int r = 0;
 
-	while (count > 0 && r == 0 && n < REC_EXTENTS_MAX) {
+	while (count > 0 && r == 0 && n < max) {
 		uint64_t want = count, got;
 
-		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, fblock, &e);
+		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : contents_find(k, a->ino, fblock, &e);
 		if (r < 0 && r != -ENOENT)
 			break;
 		if (r == 0 && e.flags & EXTENT_UNWRITTEN && e.fblock <= fblock) {
@@ -346,7 +336,7 @@ static int find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblo
 	}
 	*ret_n = n;
 	if (r < 0)
-		give_back(k, t, n);
+		contents_give_back(k, t, n);
 	return r;
 }
 
@@ -413,7 +403,7 @@ static int check_block(struct keys *k, const struct keys_attr *a, uint64_t fbloc
 {
 	const uint8_t *unused;
 	struct extent e;
-	int r = extent_find(k, a->ino, fblock, &e);
+	int r = contents_find(k, a->ino, fblock, &e);
 
 	if (r < 0 || e.fblock > fblock)
 		return r == -ENOENT ? 0 : r;
@@ -442,7 +432,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	struct target t[REC_EXTENTS_MAX];
 	uint64_t first = off >> BLOCK_SHIFT, count = ((off + *len - 1) >> BLOCK_SHIFT) - first + 1, have = 0;
 	unsigned n, i;
-	int r = find_targets(k, a, first, count, t, &n);
+	int r = contents_find_targets(k, a, first, count, t, ARRAY_LEN(t), &n);
 
 	if (r < 0)
 		return r;
@@ -450,6 +440,7 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 		have += t[i].count;
 	*len = (size_t)min_u64(*len, ((first + have) << BLOCK_SHIFT) - off);
 	a->size = max_u64(a->size, off + *len);
+	k->number = *len;
 	r = fill_targets(k, a, first, t, n, off, data, *len);
 	if (r == 0) {
 		change_map(k, a->ino, first, t, n, 0);
@@ -461,14 +452,14 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	}
 	/* Only an error that left everything as it was gives the blocks back; after others the store has failed. */
 	if (r < 0 && !store_failed(k->store))
-		give_back(k, t, n);
+		contents_give_back(k, t, n);
 	return r;
 }
 
 int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -493,6 +484,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	if (r < 0)
 		return r;
 	a.size = max_u64(a.size, off + len);
+	k->number = len;
 	change_data(k, ino, off, data, (uint32_t)len);
 	if (kill && a.flags & KEYS_ATTR_XATTR) {
 		r = xattr_change_drop(k, ino, CAPS_NAME);
@@ -503,6 +495,18 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	return change_commit(k);
 }
 
+int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next)
+{
+	struct extent e;
+	int r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : contents_find(k, a->ino, fblock, &e);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret_is = r == 0 && e.fblock <= fblock && e.flags & EXTENT_UNWRITTEN;
+	*ret_next = r < 0 ? UINT64_MAX : e.fblock > fblock ? e.fblock : e.fblock + e.count;
+	return 0;
+}
+
 /* fallocate -------------------------------------------------------------------------------------------------------- */
 
 /* Give blocks to the holes in [first, end), at most one record's worth; *ret_next is where to go on. */
@@ -510,7 +514,7 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 {
 	struct record *rec = store_record(k->store);
 	struct { uint64_t fblock; struct target t; } piece[64];
-	uint64_t at = first, room = 16384;
+	uint64_t at = first, room = CONTENTS_RESERVE_MAX;
 	unsigned n = 0, i;
 	struct extent e;
 	int r;
@@ -518,7 +522,7 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 	while (at < end && n < ARRAY_LEN(piece) && room > 0) {
 		uint64_t hole = end - at, got;
 
-		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : extent_find(k, a->ino, at, &e);
+		r = a->flags & KEYS_ATTR_INLINE ? -ENOENT : contents_find(k, a->ino, at, &e);
 		if (r < 0 && r != -ENOENT)
 			goto fail;
 		if (r == 0 && e.fblock <= at) {
@@ -551,25 +555,61 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 	return 0;
 fail:
 	for (i = 0; i < n; i++)
-		give_back(k, &piece[i].t, 1);
+		contents_give_back(k, &piece[i].t, 1);
 	return r;
+}
+
+/* The record at hand did not get into the journal: the blocks that it names are nobody's. */
+static void give_back_named(struct keys *k)
+{
+	const struct record *rec = store_record(k->store);
+	struct record_reader reader;
+	unsigned i;
+
+	if (store_failed(k->store) || rec->overflow || record_open(&reader, rec->buf, rec->len) < 0)
+		return;
+	for (i = 0; i < reader.extent_count; i++)
+		if (reader.extents[i].flags & EXT_FRESH)
+			(void)store_free(k->store, reader.extents[i].block, reader.extents[i].count, store_gen(k->store));
 }
 
 /* Room for one record of allocate_some(). */
 static int reserve_some(struct keys *k, uint64_t blocks)
 {
-	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 4, min_u64(blocks, 16384), false);
+	return change_reserve(k, 2 * (unsigned)min_u64(64, blocks) + 6, min_u64(blocks, CONTENTS_RESERVE_MAX), false);
 }
 
-static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size)
+/* What the caller may not keep: its mode bits go from *a now, its capabilities by change_kill(), since a record's extents
+ * come before its mutations. */
+static int plan_kill(struct keys *k, struct keys_attr *a, unsigned kill, struct xattr_place *ret_caps)
+{
+	int r = 0;
+
+	ret_caps->exists = false;
+	if (kill == 0)
+		return 0;
+	attr_kill_priv(a, kill);
+	if (a->flags & KEYS_ATTR_XATTR)
+		r = xattr_find(k, a->ino, CAPS_NAME, ret_caps);
+	return r == -ENOSPC ? 0 : r;
+}
+
+static void change_kill(struct keys *k, uint64_t ino, const struct xattr_place *caps)
+{
+	if (caps->exists)
+		xattr_change_remove(k, ino, caps);
+}
+
+static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, bool keep_size, unsigned kill)
 {
 	uint64_t at = off >> BLOCK_SHIFT, end = div_up(off + len, BLOCK_SIZE);
+	struct xattr_place caps = { 0 };
 	struct keys_statfs fs;
 	struct keys_attr a;
 	int r;
 
 	/* What cannot fit is refused before anything is taken. */
-	r = inode_get(k, ino, &a);
+	r = inode_get_to_change(k, ino, &a);
 	if (r < 0)
 		return r;
 	keys_statfs(k, &fs);
@@ -579,9 +619,12 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 	do {
 		r = reserve_some(k, end - at);
 		if (r == 0)
-			r = inode_get(k, ino, &a);
-		if (r < 0)
+			r = inode_get_to_change(k, ino, &a);
+		if (r == 0)
+			r = plan_kill(k, &a, kill, &caps);
+		if (r != 0)
 			return r;
+		kill = 0;
 		change_begin(k, CHANGE_FALLOCATE);
 		if (a.inline_len > 0 && end > 1) {
 			/* Out of the inode, since an inode with extents holds nothing inline (C2). */
@@ -591,8 +634,9 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 			change_data(k, ino, 0, block, BLOCK_SIZE);
+			change_kill(k, ino, &caps);
 			change_attr(k, &a);
-			r = change_commit(k);
+			r = change_commit_part(k);
 			if (r < 0)
 				return r;
 			continue;
@@ -604,40 +648,47 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 			if (r < 0)
 				return r;
 		}
+		change_kill(k, ino, &caps);
 		attr_touch(k, &a, true);
 		if (at >= end && !keep_size && off + len > a.size)
 			a.size = off + len;
 		change_attr(k, &a);
-		r = change_commit(k);
-		if (r < 0)
+		r = at < end ? change_commit_part(k) : change_commit(k);
+		if (r < 0) {
+			give_back_named(k);
 			return r;
+		}
 	} while (at < end);
 	return 0;
 }
 
-static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len)
+static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill, int (*commit)(struct keys *k))
 {
-	struct keys_attr a;
+	struct keys_attr a = { 0 };
+	struct xattr_place caps = { 0 };
 	int r = change_reserve(k, 8, 2, true);
 
 	if (r == 0)
-		r = inode_get(k, ino, &a);
-	if (r < 0)
+		r = inode_get_to_change(k, ino, &a);
+	if (r == 0)
+		r = plan_kill(k, &a, kill, &caps);
+	if (r != 0)
 		return r;
 	r = contents_check(k, &a, off, off + len);
 	if (r < 0)
 		return r;
 	attr_touch(k, &a, true);
 	change_begin(k, CHANGE_PUNCH);
+	change_kill(k, ino, &caps);
 	change_punch(k, ino, off, off + len);
 	change_attr(k, &a);
-	return change_commit(k);
+	return commit(k);
 }
 
-int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len)
+int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len, unsigned kill)
 {
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -652,23 +703,23 @@ int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_
 	switch (mode) {
 	case 0:
 	case FALLOC_FL_KEEP_SIZE:
-		return preallocate(k, ino, off, len, mode != 0);
+		return preallocate(k, ino, off, len, mode != 0, kill);
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-		return punch(k, ino, off, len);
+		return punch(k, ino, off, len, kill, change_commit);
 	case FALLOC_FL_ZERO_RANGE:
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 		/* Asked for before the punch, so that -EAGAIN means that nothing was done. */
 		r = reserve_some(k, len / BLOCK_SIZE + 2);
 		if (r == 0)
-			r = punch(k, ino, off, len);
-		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE);
+			r = punch(k, ino, off, len, kill, change_commit_part);
+		return r < 0 ? r : preallocate(k, ino, off, len, mode & FALLOC_FL_KEEP_SIZE, 0);
 	default:
 		return -EOPNOTSUPP;
 	}
 }
 
 int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, size_t len,
-		    size_t *ret_copied)
+		    unsigned kill, size_t *ret_copied)
 {
 	static uint8_t buf[KEYS_WRITE_MAX];     /* request thread only */
 	struct iovec iov[600];
@@ -687,8 +738,7 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
 		*ret_copied = 0;
 		return 0;
 	}
-	/* setuid bits are the caller's business: only it knows who asks. */
-	return keys_write(k, dst, dst_off, buf, done, 0, ret_copied);
+	return keys_write(k, dst, dst_off, buf, done, kill, ret_copied);
 }
 
 /* Applying --------------------------------------------------------------------------------------------------------- */
@@ -747,7 +797,7 @@ static int unmap_blocks(struct keys *k, uint64_t ino, uint64_t from, uint64_t to
 	int r;
 
 	*ret_freed = 0;
-	while ((r = extent_find(k, ino, from, &e)) == 0 && e.fblock < to) {
+	while ((r = contents_find(k, ino, from, &e)) == 0 && e.fblock < to) {
 		uint64_t a = max_u64(e.fblock, from), b = min_u64(e.fblock + e.count, to), end = e.fblock + e.count;
 		block_t block = e.block + (a - e.fblock);
 
@@ -779,7 +829,7 @@ static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
 	int r;
 
 	if (e->fblock > 0) {
-		r = extent_find(k, ino, e->fblock - 1, &before);
+		r = contents_find(k, ino, e->fblock - 1, &before);
 		if (r < 0 && r != -ENOENT)
 			return r;
 		if (r == 0 && before.fblock + before.count == e->fblock && before.gen == e->gen &&
@@ -792,6 +842,11 @@ static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
 		}
 	}
 	return extent_put(k, ino, e);
+}
+
+int contents_unmap(struct keys *k, uint64_t ino, uint64_t from, uint64_t to, int64_t *ret_freed)
+{
+	return unmap_blocks(k, ino, from, to, 0, ret_freed);
 }
 
 int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed)
@@ -809,7 +864,7 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	struct extent part;
 	uint64_t n;
 	int64_t freed = 0;
-	int r = extent_find(k, a->ino, fblock, e);
+	int r = contents_find(k, a->ino, fblock, e);
 
 	if (r < 0 && r != -ENOENT)
 		return r;
@@ -845,7 +900,7 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 	r = map_blocks_at(k, a->ino, &part);
 	if (r == 0)
 		r = add_blocks(k, a->ino, 1 - freed);
-	return r < 0 ? r : extent_find(k, a->ino, fblock, e);
+	return r < 0 ? r : contents_find(k, a->ino, fblock, e);
 }
 
 /* The block's bytes changed: put its new checksum into the extent's item. */
@@ -983,7 +1038,7 @@ int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const stru
 		for (f = fblock; f < fblock + x->count; ) {
 			struct extent old;
 
-			r = extent_find(k, ino, f, &old);
+			r = contents_find(k, ino, f, &old);
 			if (r < 0 && r != -ENOENT)
 				return r;
 			if (r == -ENOENT || old.fblock > f || !(old.flags & EXTENT_UNWRITTEN) ||
@@ -1007,7 +1062,7 @@ static int zero_part(struct keys *k, const struct keys_attr *a, uint64_t from, u
 
 	if (from >= to)
 		return 0;
-	r = extent_find(k, a->ino, from >> BLOCK_SHIFT, &e);
+	r = contents_find(k, a->ino, from >> BLOCK_SHIFT, &e);
 	if (r == -ENOENT || (r == 0 && (e.fblock > from >> BLOCK_SHIFT || e.flags & EXTENT_UNWRITTEN)))
 		return 0;
 	return r < 0 ? r : write_blocks(k, a, from, zeros, to - from);

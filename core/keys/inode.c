@@ -16,6 +16,17 @@ int inode_get(struct keys *k, uint64_t ino, struct keys_attr *ret)
 	return r < 0 ? r : inode_decode(v, len, ino, ret);
 }
 
+int inode_get_to_change(struct keys *k, uint64_t ino, struct keys_attr *ret)
+{
+	bool marked = false;
+	int r = inode_get(k, ino, ret);
+
+	if (r < 0 || ret->nlink > 0)
+		return r;
+	r = keys_orphan_marked(k, ino, &marked);
+	return r == -ENOENT ? 0 : r < 0 ? r : marked ? -ESTALE : 0;
+}
+
 void attr_kill_priv(struct keys_attr *a, unsigned mask)
 {
 	a->mode &= ~(uint32_t)S_ISUID;
@@ -112,7 +123,7 @@ int keys_setattr(struct keys *k, uint64_t ino, const struct keys_setattr *set, s
 {
 	bool shrinks = set->mask & KEYS_SET_SIZE;
 	struct keys_attr a;
-	int r = inode_get(k, ino, &a);
+	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
@@ -157,9 +168,9 @@ int keys_touch_atime(struct keys *k, uint64_t ino, enum keys_atime policy)
 	struct keys_attr a;
 	int r;
 
-	if (policy == KEYS_NOATIME || store_read_only(k->store))
+	if (policy == KEYS_NOATIME || store_read_only(k->store) || store_is_replica(k->store))
 		return 0;
-	r = inode_get(k, ino, &a);
+	r = inode_get_to_change(k, ino, &a);
 	if (r < 0)
 		return r;
 	/* relatime as in the kernel's fs/inode.c: older than a change, or than a day. */

@@ -120,6 +120,36 @@ void dirent_encode(uint8_t *p, uint64_t ino, uint32_t mode, const char *name, si
 	memcpy(p + DIRENT_HEADER, name, len);
 }
 
+void history_encode(uint8_t *p, const struct keys_epoch *e)
+{
+	put_le64(p, e->first_seq);
+	put_le64(p + 8, e->nonce);
+	memcpy(p + 16, e->uuid, 16);
+	put_le64(p + 32, e->next_ino);
+}
+
+int history_decode(const uint8_t *p, uint32_t len, uint64_t epoch, struct keys_epoch *e)
+{
+	if (len != HISTORY_SIZE)
+		return err_corrupt("the item of epoch %llu has %u bytes", (unsigned long long)epoch, len);
+	e->epoch = epoch;
+	e->first_seq = get_le64(p);
+	e->nonce = get_le64(p + 8);
+	memcpy(e->uuid, p + 16, 16);
+	e->next_ino = get_le64(p + 32);
+	if (epoch == 0 || e->first_seq == 0 || e->first_seq >= 1ull << 62 || e->next_ino >= INO_MAX)
+		return err_corrupt("the item of epoch %llu holds impossible numbers", (unsigned long long)epoch);
+	return 0;
+}
+
+int orphan_decode(const uint8_t *p, uint32_t len, uint64_t ino, bool *ret_marked)
+{
+	if (len > 1 || (len == 1 && p[0] != ORPHAN_MARK))
+		return err_corrupt("orphan item of inode %llu is damaged", (unsigned long long)ino);
+	*ret_marked = len == 1;
+	return 0;
+}
+
 int name_check(const char *name, size_t len)
 {
 	if (len > KEYS_NAME_MAX)

@@ -5,7 +5,10 @@
 #include "core/keys/keys_int.h"
 
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
+
+#define EPOCH_TRIES 10000u      /* a millisecond each */
 
 static void attach(void *ctx, struct store *s)
 {
@@ -41,6 +44,34 @@ static int check_root(void *arg)
 	return r;
 }
 
+/* (O10) A primary that was not closed in order may have lost changes that others have seen: what follows is of another epoch.
+ * Crash before that is on disk: the next opening is not clean either. One that was promoted and did not come to begin its
+ * epoch does so now. */
+static int new_epoch(void *arg)
+{
+	const struct timespec nap = { 0, 1000000 };
+	struct keys *k = arg;
+	struct store_identity id;
+	unsigned tries;
+	int r = 0;
+
+	store_identity(k->store, &id);
+	if (id.role != STORE_PRIMARY || (store_was_clean(k->store) && store_epoch(k->store) >= id.promised_epoch))
+		return 0;
+	for (tries = 0; tries < EPOCH_TRIES; tries++) {
+		r = keys_begin_epoch(k, max_u64(store_epoch(k->store) + 1, id.promised_epoch));
+		if (r != -EAGAIN)
+			break;
+		/* Room comes with a helper's work. */
+		(void)nanosleep(&nap, NULL);
+		r = store_poll(k->store);
+		if (r < 0)
+			break;
+		r = -EAGAIN;
+	}
+	return r < 0 ? err_set(-r, "cannot begin a new epoch after a crash: %s", strerror(-r)) : 0;
+}
+
 int keys_open(const struct store_options *options, struct keys **ret_keys)
 {
 	struct keys *k = calloc(1, sizeof *k);
@@ -56,6 +87,8 @@ int keys_open(const struct store_options *options, struct keys **ret_keys)
 	r = store_open(options, &client, &k->store);
 	if (r == 0 && !options->salvage) {
 		r = map_guard(check_root, k);
+		if (r == 0 && !options->read_only)
+			r = map_guard(new_epoch, k);
 		if (r < 0)
 			(void)store_close(k->store);
 	}
@@ -80,6 +113,17 @@ struct store *keys_store(struct keys *k)
 	return k->store;
 }
 
+/* In a cluster somebody else may have it open, until the primary has found that nobody has. */
+static int reap_allowed(struct keys *k, const uint8_t *v, uint32_t len, uint64_t ino)
+{
+	struct store_identity id;
+	bool marked = false;
+	int r = orphan_decode(v, len, ino, &marked);
+
+	store_identity(k->store, &id);
+	return r < 0 ? r : id.role == STORE_ALONE || marked ? 0 : -EBUSY;
+}
+
 int keys_reap(struct keys *k, uint64_t ino)
 {
 	struct key orphan = { KIND_ORPHAN, ino };
@@ -90,7 +134,9 @@ int keys_reap(struct keys *k, uint64_t ino)
 	if (r == -ENOENT)
 		return 0;
 	if (r == 0)
-		r = change_reserve(k, 4, 0, true);
+		r = reap_allowed(k, v, len, ino);
+	if (r == 0)
+		r = change_reserve_own(k, 4, 0, true);
 	if (r < 0)
 		return r;
 	change_begin(k, CHANGE_REAP);

@@ -8,7 +8,7 @@
  * Durability: a call that returns 0 survives the death of the process; it survives power loss once
  * store_durable_seq() >= the value of store_seq() right after it.
  * Errors: negative errno. -EAGAIN from a changing call: nothing was done, space is being made, call again after the
- * store's `progress` callback. -EROFS: read-only or failed. -EUCLEAN: damage, see err_last(). -EIO: failed before.
+ * store's `progress` callback. -EROFS: read-only, a replica (cluster.h) or failed. -EUCLEAN: damage, see err_last(). -EIO: failed before.
  */
 #ifndef MSYNCFS_KEYS_H
 #define MSYNCFS_KEYS_H
@@ -140,10 +140,12 @@ int keys_rename(struct keys *k, uint64_t odir, const char *oname, size_t olen, u
 int keys_setattr(struct keys *k, uint64_t ino, const struct keys_setattr *set, struct keys_attr *ret_attr);
 /* Writes up to KEYS_WRITE_MAX bytes. kill: 0, or KEYS_KILL_PRIV, to which KEYS_KILL_SGID may be added. *ret_written > 0 on success. -EFBIG past KEYS_SIZE_MAX. */
 int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written);
-/* mode: 0 or FALLOC_FL_KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE; others -EOPNOTSUPP. */
-int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len);
-/* Copies up to len bytes (setuid bits stay: see KEYS_KILL_PRIV); *ret_copied may be less (call again), 0 at the end of the source. */
-int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, size_t len, size_t *ret_copied);
+/* mode: 0 or FALLOC_FL_KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE; others -EOPNOTSUPP. kill: as keys_write(). An error may come when a part
+ * was done already; to begin again is right. */
+int keys_fallocate(struct keys *k, uint64_t ino, int mode, uint64_t off, uint64_t len, unsigned kill);
+/* Copies up to len bytes; *ret_copied may be less (call again), 0 at the end of the source. kill: as keys_write(). */
+int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, size_t len, unsigned kill,
+		    size_t *ret_copied);
 /* flags: XATTR_CREATE, XATTR_REPLACE. system.posix_acl_* are checked (-EINVAL) and kept in step with the mode.
  * kill_sgid: clear setgid with an access ACL (caller not in the group). */
 int keys_setxattr(struct keys *k, uint64_t ino, const char *name, const void *value, size_t size, int flags, bool kill_sgid);
@@ -152,7 +154,8 @@ int keys_removexattr(struct keys *k, uint64_t ino, const char *name);
 int keys_touch_atime(struct keys *k, uint64_t ino, enum keys_atime policy);
 
 /* Orphans -------------------------------------------------------------------------------------------------------- */
-/* Remove part of an orphan (about 256 items). 0: gone; 1: more to do; not an orphan: 0 and nothing happens. */
+/* Remove part of an orphan (about 256 items). 0: gone; 1: more to do; not an orphan: 0 and nothing happens. -EBUSY: the store is
+ * part of a cluster, and the orphan is not marked (cluster.h). */
 int keys_reap(struct keys *k, uint64_t ino);
 /* First orphan with a number >= from: *ret_ino, or -ENOENT. */
 int keys_next_orphan(struct keys *k, uint64_t from, uint64_t *ret_ino);

@@ -21,10 +21,14 @@ struct keys {
 	uint64_t compact_hi, compact_lo;        /* how far keys_compact() has come */
 	bool numbers_checked;                   /* no inode has a number that is still to be given out */
 	int refused;                            /* the change being built is one that apply would refuse */
+	uint64_t client, request;               /* whose call is being executed; 0 = our own */
+	uint64_t number;                        /* what the change being built results in, for whoever called */
 };
 
 /* inode.c */
 int inode_get(struct keys *k, uint64_t ino, struct keys_attr *ret);
+/* For a change: -ESTALE if it is an orphan that may be reaped anywhere by now. */
+int inode_get_to_change(struct keys *k, uint64_t ino, struct keys_attr *ret);
 /* Setuid and setgid as KEYS_KILL_PRIV, and KEYS_KILL_SGID if it is in mask. */
 void attr_kill_priv(struct keys_attr *a, unsigned mask);
 struct keys_time keys_now(const struct keys *k);
@@ -40,9 +44,14 @@ void change_attr(struct keys *k, const struct keys_attr *a);
 void change_new_inode(struct keys *k, const struct keys_attr *a);
 void change_data(struct keys *k, uint64_t ino, uint64_t off, const void *data, uint32_t len);
 void change_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
+/* The record that completes an operation. */
 int change_commit(struct keys *k);
-/* Room for a change of `items` items and `blocks` blocks of contents. */
+/* One of those before it. */
+int change_commit_part(struct keys *k);
+/* Room for a change of `items` items and `blocks` blocks of contents. -EROFS: a replica makes none of its own. */
 int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees);
+/* The same for what each store does for itself: reaping, moving, applying what the primary sent. */
+int change_reserve_own(struct keys *k, unsigned items, uint64_t blocks, bool frees);
 
 /* apply.c */
 int keys_apply(void *ctx, struct record_reader *reader, const uint8_t *rec);
@@ -50,12 +59,36 @@ int keys_whole(void *ctx, const struct record_reader *reader);
 /* For salvage: mutations that cannot be applied are told and left out. */
 int keys_apply_rest(void *ctx, struct record_reader *reader, const uint8_t *rec);
 
+/* Bytes of a CLIENT mutation. */
+#define CLIENT_MUTATION 24u
+
+/* contents.c, planning */
+#define CONTENTS_RESERVE_MAX 16384u     /* blocks that one record of fallocate takes */
+/* Blocks that a long write goes to. */
+struct target {
+	block_t block;
+	uint32_t count;
+	bool fresh;
+};
+/* Find blocks for [fblock, fblock+count): those that fallocate put there and nobody has written yet, else fresh ones. In
+ * badly fragmented space `max` pieces are not enough: then for the first part only. */
+int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint64_t count, struct target *t,
+			  unsigned max, unsigned *ret_n);
+/* They do not become anybody's. */
+void contents_give_back(struct keys *k, const struct target *t, unsigned n);
+/* Is the file's block unwritten space; *ret_next is the first behind it for which that may be otherwise. */
+int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next);
+
 /* contents.c, applying */
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
 int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e, uint32_t flags);
 int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
 /* Can [from, to) of the file be overwritten or zeroed by DATA or PUNCH? -EUCLEAN. */
 int contents_check(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to);
+/* The first extent that ends behind fblock. 0, or -ENOENT. */
+int contents_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret);
+/* Unmap file blocks [from, to); *ret_freed blocks were given back. The inode's count is left as it is. */
+int contents_unmap(struct keys *k, uint64_t ino, uint64_t from, uint64_t to, int64_t *ret_freed);
 /* Unmap what e covers and map e instead; *ret_freed blocks were given back. */
 int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed);
 /* Remove up to *budget extents of the inode from its end on; 1 if there are more. */

@@ -266,9 +266,9 @@ static int set_acl(struct keys_attr *a, const char *name, const void *value, siz
 	if (r != 0)
 		return r;
 	if (!access) {
+		*ret_store = size > 4;
 		if (!S_ISDIR(a->mode))
 			return size > 4 ? -EACCES : 0;
-		*ret_store = size > 4;
 		a->flags = size > 4 ? a->flags | KEYS_ATTR_DEFAULT_ACL : a->flags & ~KEYS_ATTR_DEFAULT_ACL;
 		return 0;
 	}
@@ -294,7 +294,7 @@ int keys_setxattr(struct keys *k, uint64_t ino, const char *name, const void *va
 	int r = check_name(name, size);
 
 	if (r == 0)
-		r = inode_get(k, ino, &a);
+		r = inode_get_to_change(k, ino, &a);
 	if (r == 0)
 		r = set_acl(&a, name, value, size, kill_sgid, &store);
 	if (r == 0)
@@ -327,7 +327,7 @@ int keys_removexattr(struct keys *k, uint64_t ino, const char *name)
 	int r = check_name(name, 0);
 
 	if (r == 0)
-		r = inode_get(k, ino, &a);
+		r = inode_get_to_change(k, ino, &a);
 	if (r == 0)
 		r = xattr_find(k, ino, name, &p);
 	if (r != 0)

@@ -498,3 +498,53 @@ int msg_get_fenced(const uint8_t *p, size_t len, struct msg_fenced *ret)
 	ret->text = wire_get_bytes(&r, MSG_TEXT_MAX, &ret->text_len);
 	return wire_end(&r, "fenced");
 }
+
+void msg_put_lock(struct wire_writer *w, const struct msg_lock *m)
+{
+	wire_put_u64(w, m->epoch);
+	wire_put_u64(w, m->client);
+	wire_put_u64(w, m->round);
+	wire_put_u64(w, m->ticket);
+	wire_put_u32(w, (uint32_t)-m->error);
+	wire_put_u32(w, m->flags);
+	wire_put_u8(w, m->kind);
+	wire_put_u8(w, m->type);
+	wire_put_u32(w, m->pid);
+	wire_put_u64(w, m->ino);
+	wire_put_u64(w, m->owner);
+	wire_put_u64(w, m->start);
+	wire_put_u64(w, m->end);
+	wire_put_u64(w, m->seq);
+	wire_put_u64(w, m->fence_epoch);
+	wire_put_u64(w, m->fence);
+}
+
+int msg_get_lock(const uint8_t *p, size_t len, struct msg_lock *ret)
+{
+	struct wire_reader r = wire_reader(p, len);
+	uint32_t error;
+
+	ret->epoch = wire_get_u64(&r);
+	ret->client = wire_get_u64(&r);
+	ret->round = wire_get_u64(&r);
+	ret->ticket = wire_get_u64(&r);
+	error = wire_get_u32(&r);
+	ret->flags = wire_get_u32(&r);
+	ret->kind = wire_get_u8(&r);
+	ret->type = wire_get_u8(&r);
+	ret->pid = wire_get_u32(&r);
+	ret->ino = wire_get_u64(&r);
+	ret->owner = wire_get_u64(&r);
+	ret->start = wire_get_u64(&r);
+	ret->end = wire_get_u64(&r);
+	ret->seq = wire_get_u64(&r);
+	ret->fence_epoch = wire_get_u64(&r);
+	ret->fence = wire_get_u64(&r);
+	if (wire_end(&r, "lock") < 0)
+		return -EPROTO;
+	if (error >= 4096 || ret->kind < 1 || ret->kind > 2 || ret->type > 2 || ret->start > ret->end || ret->ino == 0 ||
+	    (ret->ticket == 0) != ((ret->flags & LOCK_LOST) != 0))
+		return err_set(EPROTO, "lock: an answer that cannot be");
+	ret->error = -(int32_t)error;
+	return 0;
+}

@@ -26,6 +26,7 @@ enum msg_type {
 	MSG_CLIENT   = 0x10a,   /* replica that feeds others: a client behind it came or went */
 	MSG_PROMOTE  = 0x10b,   /* primary: you are the primary now */
 	MSG_FENCED   = 0x10c,   /* either: a higher epoch was promised here */
+	MSG_LOCK     = 0x10d,   /* primary: what became of a lock that was asked for */
 	MSG_DIFF     = 0x140,
 	MSG_DIFF_END = 0x17f,
 };
@@ -228,6 +229,22 @@ struct msg_promote {
 	seq_t seq;                      /* with which its line ends */
 };
 
+#define LOCK_LOST 1u            /* no answer: what was restated is another's by now */
+
+struct msg_lock {
+	uint64_t epoch;
+	uint64_t client;
+	uint64_t round;                 /* of the client's last statement of its locks; others are void */
+	uint64_t ticket;
+	int32_t error;                  /* 0 or negative errno */
+	uint32_t flags;
+	uint8_t kind, type;
+	uint32_t pid;
+	uint64_t ino, owner, start, end;
+	seq_t seq;                      /* to be believed when this is applied */
+	uint64_t fence_epoch, fence;
+};
+
 struct msg_fenced {
 	uint64_t promised;
 	const uint8_t *text;
@@ -246,6 +263,7 @@ void msg_put_holds(struct wire_writer *w, const struct msg_holds *m);
 void msg_put_client(struct wire_writer *w, const struct msg_client *m);
 void msg_put_promote(struct wire_writer *w, const struct msg_promote *m);
 void msg_put_fenced(struct wire_writer *w, const struct msg_fenced *m);
+void msg_put_lock(struct wire_writer *w, const struct msg_lock *m);
 
 int msg_get_hello(const uint8_t *p, size_t len, struct msg_hello *ret);
 int msg_get_welcome(const uint8_t *p, size_t len, struct msg_welcome *ret);
@@ -259,5 +277,6 @@ int msg_get_holds(const uint8_t *p, size_t len, struct msg_holds *ret);
 int msg_get_client(const uint8_t *p, size_t len, struct msg_client *ret);
 int msg_get_promote(const uint8_t *p, size_t len, struct msg_promote *ret);
 int msg_get_fenced(const uint8_t *p, size_t len, struct msg_fenced *ret);
+int msg_get_lock(const uint8_t *p, size_t len, struct msg_lock *ret);
 
 #endif

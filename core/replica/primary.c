@@ -42,6 +42,7 @@ void primary_free(struct primary *p)
 
 		p->peers = peer->next;
 		idset_release(&peer->holds);
+		primary_drop_locks(peer);
 		free(peer);
 	}
 	for (i = 0; i < p->client_count; i++)
@@ -422,6 +423,61 @@ static int send_results(struct primary *p, struct primary_peer *peer)
 	return 0;
 }
 
+static int send_locks(struct primary *p, struct primary_peer *peer)
+{
+	int r = 0;
+
+	while (peer->locks && r == 0) {
+		struct lock_note *n = peer->locks;
+		uint8_t buf[128];
+		struct wire_writer w = wire_writer(buf, sizeof buf);
+
+		n->m.epoch = p->epoch;
+		msg_put_lock(&w, &n->m);
+		check(!w.full);
+		r = sent(peer, p->ops->send(p->ctx, peer->link, MSG_LOCK, buf, (uint32_t)wire_used(&w)));
+		if (r < 0)
+			break;
+		peer->locks = n->next;
+		peer->lock_count--;
+		free(n);
+	}
+	return r;
+}
+
+void primary_drop_locks(struct primary_peer *peer)
+{
+	while (peer->locks) {
+		struct lock_note *n = peer->locks;
+
+		peer->locks = n->next;
+		free(n);
+	}
+	peer->lock_count = 0;
+}
+
+void primary_lock(struct primary *p, const struct msg_lock *m)
+{
+	struct client *c = primary_find_client(p, m->client);
+	struct lock_note *n;
+
+	if (!c || !c->peer || !primary_leads(p))
+		return;
+	n = c->peer->lock_count < PRIMARY_LOCKS_MAX ? malloc(sizeof *n) : NULL;
+	if (!n) {
+		/* What it is not told it would wait for: it comes again, and asks. */
+		primary_close_peer(p, c->peer, "too many answers about locks wait for it: connect again");
+		return;
+	}
+	*n = (struct lock_note){ .m = *m };
+	if (c->peer->locks)
+		*c->peer->locks_end = n;
+	else
+		c->peer->locks = n;
+	c->peer->locks_end = &n->next;
+	c->peer->lock_count++;
+}
+
 static int send_position(struct primary *p, struct primary_peer *peer)
 {
 	const struct msg_position m = { p->epoch, p->last, p->durable, p->committed, p->bytes, p->stale_ms };
@@ -475,6 +531,8 @@ bool primary_pump(struct primary *p, uint64_t now)
 			continue;
 		/* Results first: they are small, and who gets them early has only to wait for the change. */
 		if (peer->ready > 0 && send_results(p, peer) < 0)
+			continue;
+		if (peer->locks && send_locks(p, peer) < 0)
 			continue;
 		if (peer->position_due && send_position(p, peer) < 0)
 			continue;

@@ -36,6 +36,7 @@ typedef uint64_t link_t;        /* a connection; never used twice; 0: none */
 
 #define PRIMARY_PEERS_MAX   128u        /* connected, or gone for less than a lease */
 #define PRIMARY_CLIENTS_MAX 4096u
+#define PRIMARY_LOCKS_MAX   8192u       /* answers about locks that one peer does not read */
 #define PRIMARY_BATCH       64u         /* changes to one peer in one pump */
 #define PRIMARY_SYNC_ALL    UINT32_MAX
 
@@ -151,6 +152,9 @@ void primary_set_stale(struct primary *p, uint32_t stale_ms);
 /* A run has ended. Late and unknown ones are ignored. */
 void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64_t token, const struct primary_result *res,
 		    uint64_t now);
+/* What became of a lock: to the client's peer, behind what was sent before; the epoch is filled in. If it is not reached just
+ * now, it states its locks and asks again when it is. */
+void primary_lock(struct primary *p, const struct msg_lock *m);
 /* The diff of a peer ended badly on our side. */
 void primary_diff_failed(struct primary *p, link_t link, const char *reason);
 

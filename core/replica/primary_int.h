@@ -30,6 +30,12 @@ struct client {
 	struct call_slot calls[MSG_WINDOW];
 };
 
+/* An answer about a lock, to be sent. */
+struct lock_note {
+	struct lock_note *next;
+	struct msg_lock m;
+};
+
 struct primary_peer {
 	struct primary_peer *next;
 	link_t link;                    /* 0: GONE */
@@ -50,6 +56,8 @@ struct primary_peer {
 	uint32_t tree_count;
 	struct idset holds;
 	unsigned ready;                 /* results to be sent */
+	struct lock_note *locks, **locks_end;   /* NULL: locks is empty */
+	unsigned lock_count;
 	uint64_t position_at;           /* when POSITION was sent */
 	bool position_due;
 	uint64_t left_at;               /* GONE */
@@ -109,6 +117,7 @@ void primary_close_peer(struct primary *p, struct primary_peer *peer, const char
 void primary_close_all(struct primary *p, const char *reason, bool forget);
 struct client *primary_find_client(struct primary *p, uint64_t id);
 void primary_expire(struct primary *p);
+void primary_drop_locks(struct primary_peer *peer);
 /* Begin a diff for one that streamed, since the feed does not reach back. */
 void primary_fall_back(struct primary *p, struct primary_peer *peer);
 int primary_send_promote(struct primary *p, link_t link);

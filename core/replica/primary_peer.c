@@ -98,6 +98,7 @@ static void leave(struct primary *p, struct primary_peer *peer)
 	if (was == PEER_DIFFS)
 		p->ops->diff_stop(p->ctx, peer->link);
 	leave_clients(p, peer);
+	primary_drop_locks(peer);
 	peer->link = 0;
 	peer->state = PEER_GONE;
 	peer->left_at = p->now;
@@ -770,6 +771,7 @@ int primary_frame(struct primary *p, link_t link, unsigned type, const uint8_t *
 	case MSG_POSITION:
 	case MSG_RESULT:
 	case MSG_PROMOTE:
+	case MSG_LOCK:
 		return err_set(EPROTO, "a message of type %x, which only a primary sends", type);
 	default:
 		if (!msg_is_diff(type))

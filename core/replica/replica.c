@@ -482,6 +482,19 @@ static int on_result(struct replica *r, const uint8_t *bytes, uint32_t len)
 	return e < 0 ? e : rcall_on_result(r, &m);
 }
 
+static int on_lock(struct replica *r, const uint8_t *bytes, uint32_t len)
+{
+	struct msg_lock m;
+	int e = msg_get_lock(bytes, len, &m);
+
+	if (e == 0)
+		e = right_stream(r, m.epoch);
+	/* Of a client behind this one: relays do not serve locks. */
+	if (e == 0 && r->ops->lock && m.client == r->o.client)
+		r->ops->lock(r->ctx, &m);
+	return e;
+}
+
 static void begin_lead(struct replica *r, uint64_t epoch)
 {
 	cut(r, "this is the primary now");
@@ -533,6 +546,8 @@ int replica_frame(struct replica *r, link_t link, unsigned type, const uint8_t *
 		return on_position(r, bytes, len);
 	case MSG_RESULT:
 		return on_result(r, bytes, len);
+	case MSG_LOCK:
+		return on_lock(r, bytes, len);
 	case MSG_PROMOTE:
 		return on_promote(r, bytes, len);
 	case MSG_FENCED:

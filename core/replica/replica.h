@@ -36,8 +36,8 @@
 enum replica_state { REPLICA_DOWN, REPLICA_HELLO, REPLICA_ASIDE, REPLICA_DIFF, REPLICA_STREAM, REPLICA_LEADING, REPLICA_LEADS };
 enum replica_policy { REPLICA_WAIT, REPLICA_READONLY, REPLICA_ERROR };
 
-#define CALL_SYNC  1u           /* an fsync: its answer waits for disks */
-#define CALL_WRITE 2u           /* a change to `object`, which an fsync of it would make durable */
+#define REPLICA_CALL_SYNC  1u           /* an fsync: its answer waits for disks */
+#define REPLICA_CALL_WRITE 2u           /* a change to `object`, which an fsync of it would make durable */
 
 struct replica_answer {
 	int32_t error;
@@ -84,6 +84,8 @@ struct replica_ops {
 	/* The position of the primary came. May be NULL. */
 	void (*news)(void *ctx);
 	void (*note)(void *ctx, const char *text);
+	/* What became of a lock. May be NULL: then nothing is said of locks. */
+	void (*lock)(void *ctx, const struct msg_lock *m);
 };
 
 struct replica_options {

@@ -138,10 +138,10 @@ static void answer(struct replica *r, struct rcall *c, const struct replica_answ
 	if (!c->own) {
 		r->ops->forwarded(r->ctx, c->client, c->session, c->request, c->token, &own);
 	} else {
-		if (own.error == 0 && (c->flags & CALL_WRITE))
+		if (own.error == 0 && (c->flags & REPLICA_CALL_WRITE))
 			replica_wrote(r, c->object, own.seq);
 		/* It is on disk, but not what this mount was told is in it. */
-		if (own.error == 0 && (c->flags & CALL_SYNC))
+		if (own.error == 0 && (c->flags & REPLICA_CALL_SYNC))
 			own.error = replica_sync_check(r, c->object);
 		r->ops->answer(r->ctx, c->cookie, &own);
 	}
@@ -295,7 +295,7 @@ static bool streams(const struct replica *r)
 /* What a call hears that is given up. If it was sent nobody knows whether it was run: that is never EROFS. */
 static int given_up(const struct replica *r, const struct rcall *c)
 {
-	if (c->ever_sent || (c->flags & CALL_SYNC) || r->o.policy == REPLICA_ERROR)
+	if (c->ever_sent || (c->flags & REPLICA_CALL_SYNC) || r->o.policy == REPLICA_ERROR)
 		return -EIO;
 	return -EROFS;
 }
@@ -306,7 +306,7 @@ int replica_call(struct replica *r, const struct replica_call *call, uint64_t no
 	int e;
 
 	replica_advance(r, now);
-	if (call->flags & CALL_SYNC) {
+	if (call->flags & REPLICA_CALL_SYNC) {
 		e = replica_sync_check(r, call->object);
 		if (e < 0)
 			return e;
@@ -314,7 +314,7 @@ int replica_call(struct replica *r, const struct replica_call *call, uint64_t no
 	if (r->o.flags & HELLO_READ_ONLY)
 		return -EROFS;
 	if (!streams(r) && r->state != REPLICA_LEADING && r->o.policy != REPLICA_WAIT)
-		return r->o.policy == REPLICA_ERROR || (call->flags & CALL_SYNC) ? -EIO : -EROFS;
+		return r->o.policy == REPLICA_ERROR || (call->flags & REPLICA_CALL_SYNC) ? -EIO : -EROFS;
 	if (call->len > MSG_BYTES_MAX)
 		return -EMSGSIZE;
 	if (r->calls.count + r->queue.count >= REPLICA_CALLS_MAX || r->bytes + call->len > REPLICA_BYTES_MAX)

@@ -493,7 +493,7 @@ int salvage_store(const char *path, const struct stream_target *target, const st
 	struct store_salvage v = { .say = say, .progress = tell_progress, .mapped = tell_mapped, .ctx = &teller };
 	struct store_options so = { .path = path, .read_only = true, .salvage = &v };
 	struct mend *m = calloc(1, sizeof *m);
-	struct keys *k;
+	struct keys *k = NULL;
 	int r = -ENOMEM;
 
 	err_clear();

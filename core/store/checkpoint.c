@@ -62,11 +62,21 @@ static int keep_segments(struct store *s)
 	return r;
 }
 
+void checkpoint_take_identity(struct super *sb, const struct super *from)
+{
+	sb->feature_ro_compat = from->feature_ro_compat;
+	sb->feature_incompat = from->feature_incompat;
+	sb->role = from->role;
+	memcpy(sb->cluster, from->cluster, sizeof sb->cluster);
+	sb->promised_epoch = from->promised_epoch;
+}
+
 static int fill_super(struct store *s, struct super *sb, bool clean)
 {
 	unsigned n = 0, i;
 
 	*sb = s->super;
+	checkpoint_take_identity(sb, &s->own);
 	sb->gen = s->space.gen;
 	if (sb->gen_limit < sb->gen + GEN_STEP / 2)
 		sb->gen_limit = sb->gen + GEN_STEP;
@@ -133,11 +143,27 @@ int checkpoint_cut(struct store *s, bool clean)
 	/* Only after the freeze is it known what the generation left in use. */
 	s->next.used_blocks = s->space.used;
 	s->next.flip = s->super.flip + 1;
+	s->next_version = s->own_version;
+	s->flip_only = false;
 	s->changed = false;
 	s->cut_pos = s->journal.tail;
 	s->named_blocks = 0;
 	atomic_store_explicit(&s->ckpt_state, CKPT_WRITING, memory_order_release);
 	return 0;
+}
+
+/* D's tree, journal and segments, so nothing else needs to be on disk before it (as O8). Crash: one of the two, and both
+ * lead to the same. The slot it goes to is not the one in force. */
+void checkpoint_cut_identity(struct store *s)
+{
+	if (atomic_load(&s->ckpt_state) != CKPT_IDLE)
+		return;
+	s->next = s->super;
+	checkpoint_take_identity(&s->next, &s->own);
+	s->next.flip = s->super.flip + 1;
+	s->next_version = s->own_version;
+	s->flip_only = true;
+	atomic_store_explicit(&s->ckpt_state, CKPT_WRITING, memory_order_release);
 }
 
 static int put_super(struct store *s, const struct super *sb, block_t block)
@@ -156,7 +182,7 @@ static int write_super(struct store *s, struct super *sb)
 	/* O6, O7: torn or not there: D. Whole: F, which is complete. */
 	r = put_super(s, sb, super_place(slot));
 	/* O7a: whatever state a crash leaves the copy in, the first place is whole. Nothing of D is released before both
-	 * are on disk: with one of them damaged later there is still another way in. */
+	 * are on disk: with any one of the four damaged there is still another way in. */
 	return r < 0 ? r : put_super(s, sb, super_place(SUPERS + slot));
 }
 
@@ -186,29 +212,45 @@ int checkpoint_flip(struct store *s, struct super *sb)
 
 bool checkpoint_is_pinned(struct store *s)
 {
-	return !s->memory && file_is_pinned(s->fd);
+	return file_is_pinned(s->fd);
+}
+
+static int write_frozen(struct store *s)
+{
+	if (s->flip_only)
+		return 0;
+	space_seal(&s->space);
+	/* O5: all of F is on disk. Crash before: D, whose pages and journal nobody touched. */
+	return space_sync_frozen(&s->space);
 }
 
 int checkpoint_write(struct store *s)
 {
 	uint64_t begin = s->sys.now_mono_ns(s->sys.ctx);
-	int r;
+	int r = write_frozen(s);
 
-	space_seal(&s->space);
-	/* O5: all of F is on disk. Crash before: D, whose pages and journal nobody touched. */
-	r = space_sync_frozen(&s->space);
 	if (r == 0)
 		r = write_super(s, &s->next);
 	if (r < 0) {
 		store_fail(s, r);
 		return r;
 	}
+	atomic_store(&s->durable_version, s->next_version);
+	if (s->flip_only) {
+		atomic_store_explicit(&s->ckpt_state, CKPT_DONE, memory_order_release);
+		store_progress(s);
+		return 0;
+	}
 	/* After the store of the superblock: a reader that pinned D sees either our look or the new superblock. */
 	s->ckpt_pinned = checkpoint_is_pinned(s);
 	atomic_store(&s->ckpt_pos, s->next.journal.pos);
 	atomic_store(&s->ckpt_seq, s->next.journal.seq);
+	(void)pthread_mutex_lock(&s->ext_lock);
 	if (atomic_load(&s->durable_seq) < s->next.journal.seq)
 		atomic_store(&s->durable_seq, s->next.journal.seq);
+	/* O11: if this was the checkpoint of a rebase, changes go on from here. (None that was cut before can end after it.) */
+	atomic_store(&s->rebasing, false);
+	(void)pthread_mutex_unlock(&s->ext_lock);
 	atomic_store(&s->last_ckpt_ns, s->next.written_ns);
 	atomic_store(&s->last_ckpt_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
 	atomic_fetch_add(&s->ckpts, 1);
@@ -237,6 +279,11 @@ int checkpoint_finish(struct store *s)
 
 	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_DONE)
 		return 0;
+	if (s->flip_only) {
+		s->super = s->next;
+		atomic_store_explicit(&s->ckpt_state, CKPT_IDLE, memory_order_release);
+		return 0;
+	}
 	r = space_durable(&s->space, s->ckpt_pinned);
 	if (r < 0)
 		return r;

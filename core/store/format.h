@@ -12,8 +12,15 @@
 
 /* Feature bits this build knows. */
 #define FEATURE_COMPAT_KNOWN    0ull
-#define FEATURE_RO_COMPAT_KNOWN 0ull
-#define FEATURE_INCOMPAT_KNOWN  0ull
+#define FEATURE_RO_COMPAT_KNOWN FEATURE_CLUSTER
+#define FEATURE_INCOMPAT_KNOWN  FEATURE_INCOMPLETE
+#define FEATURE_CLUSTER    1ull         /* ro_compat: it has a role, and records and items of a cluster */
+#define FEATURE_INCOMPLETE 1ull         /* incompat: a replica whose first sync is under way: no state of its primary */
+
+/* What a store is to others. */
+#define ROLE_ALONE   0u
+#define ROLE_PRIMARY 1u
+#define ROLE_REPLICA 2u
 
 /* Superblock */
 #define SB_MAGIC "\x89msyncfs"
@@ -23,7 +30,7 @@ enum {
 	SB_PROMISED = 104, SB_TOTAL = 112, SB_MAX = 120, SB_USED = 128, SB_INODES = 136, SB_NEXT_INO = 144,
 	SB_ROOT_BLOCK = 152, SB_ROOT_GEN = 160, SB_ROOT_LEVEL = 168, SB_CLEAN = 172, SB_HASH_SEED = 176,
 	SB_CREATED = 184, SB_WRITTEN = 192, SB_JPOS = 200, SB_JCHAIN = 208, SB_SEG_SHIFT = 216, SB_SEG_COUNT = 220,
-	SB_HOLDER_PID = 224, SB_JNONCE = 232, SB_HOLDER_HOST = 256, SB_HOLDER_MOUNT = 320, SB_SEGS = 2048,
+	SB_HOLDER_PID = 224, SB_ROLE = 228, SB_JNONCE = 232, SB_CLUSTER = 240, SB_HOLDER_HOST = 256, SB_HOLDER_MOUNT = 320, SB_SEGS = 2048,
 };
 /* Each of the two superblocks stands in two places: here, and at the end of the first 8 MiB, which every store has. */
 #define SUPERS       2u
@@ -91,6 +98,7 @@ _Static_assert(PAGE_ENTRIES + 3 * (LEAF_ENTRY + ITEM_MAX) <= BLOCK_SIZE, "three 
 /* Items of the store itself (ino 0) */
 #define KIND_SPACE  16u
 #define KIND_ORPHAN 17u
-#define KIND_HISTORY 18u       /* reserved: epoch history */
+#define KIND_HISTORY 18u       /* epochs */
+#define KIND_CLIENT 19u        /* the last calls of a remote mount */
 
 #endif

@@ -129,6 +129,23 @@ int journal_new_start(struct journal *j)
 	return 0;
 }
 
+int journal_rebase(struct journal *j, seq_t seq, uint64_t epoch)
+{
+	seq_t old_seq = j->seq;
+	uint64_t old_epoch = j->epoch;
+	int r;
+
+	/* Before the tail is published, so that nobody sees the new one with the old number. */
+	j->seq = seq;
+	j->epoch = epoch;
+	r = journal_new_start(j);
+	if (r < 0) {
+		j->seq = old_seq;
+		j->epoch = old_epoch;
+	}
+	return r;
+}
+
 /* Put a record at pos, where there is room. O1: the check is stored last; before it the bytes are no record, after it
  * they are one that recovery will find. (The order of the stores does not matter: a check over incomplete bytes fails.) */
 static void put_record(struct journal *j, jpos_t pos, uint8_t *rec, uint32_t len, seq_t durable)

@@ -68,6 +68,8 @@ static inline uint64_t journal_seg_blocks(const struct journal *j)
 bool journal_owns(const struct journal *j, block_t block, uint64_t count);
 /* Go to the start of a spare segment with a fresh nonce (after recovery; nothing leads there but the next superblock). */
 int journal_new_start(struct journal *j);
+/* The same, and what follows is numbered from seq + 1 on, in this epoch: the state is another one's. -EAGAIN: no spare. */
+int journal_rebase(struct journal *j, seq_t seq, uint64_t epoch);
 
 /* Append a record (header fields seq, chain, epoch, durable, check are filled in). internal: the seq does not advance.
  * -EAGAIN: a new segment is needed and there is no spare. *ret_rec is where it stands in the mapping. */

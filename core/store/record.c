@@ -50,8 +50,10 @@ unsigned record_extent(struct record *rec, block_t block, uint32_t count, uint32
 {
 	unsigned n = get_le16(rec->buf + REC_EXTENTS);
 	uint32_t csums = flags & EXT_DATA ? (uint32_t)align_up(count * 4u, 8) : 0;
-	uint8_t *p = extend(rec, EXT_HEADER + csums);
+	uint8_t *p;
 
+	check(get_le16(rec->buf + REC_MUTATIONS) == 0);         /* extents come first */
+	p = extend(rec, EXT_HEADER + csums);
 	if (n >= REC_EXTENTS_MAX)
 		rec->overflow = true;
 	put_le64(p + EXT_BLOCK, block);

@@ -49,6 +49,7 @@ int recovery_start_parts(struct store *s, gen_t gen)
 	uint64_t seed;
 	int r;
 
+	s->own = s->super;
 	s->store_id = super_store_id(&s->super);
 	s->max_blocks = s->super.max_blocks;
 	s->counts.inodes = s->super.inodes;
@@ -164,6 +165,7 @@ int recovery_format(struct store *s, const struct store_options *o)
 		return r;
 	s->client.attach(s->client.ctx, s);
 	r = s->client.format(s->client.ctx);
+	s->was_clean = true;
 	if (r == 0)
 		r = first_checkpoint(s);
 	/* Both superblocks are ours from the beginning. */
@@ -339,8 +341,6 @@ static int claim_all(struct store *s, unsigned *ret_chain)
 
 	if (r == 0)
 		r = walk_journal(s, &w);
-	for (i = 0; i < w.journal.used && r == 0; i++)
-		dirty_again(s, w.journal.segs[i], journal_seg_blocks(&w.journal));
 	/* The third walk follows the chain in the segments found here. What the first two read may have been there. */
 	if (r == 0)
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
@@ -421,12 +421,20 @@ static int keep_spare(struct store *s, unsigned chain)
 	return r < 0 ? err_set(-r, "no room for a journal segment") : store_add_segment(s, first);
 }
 
+/* What a first sync has put there so far is nobody's state. */
+static int check_complete(const struct store *s, const struct store_options *o)
+{
+	if (!(s->super.feature_incompat & FEATURE_INCOMPLETE) || o->incomplete)
+		return 0;
+	return err_set(EINPROGRESS, "the first sync of this replica was interrupted, so it is not complete; "
+		       "mount it with --from to go on, or remove it");
+}
+
 int recovery_load(struct store *s, const struct store_options *o)
 {
 	uint64_t records;
 	unsigned chain = 0;
 	uint32_t skip;
-	bool was_clean;
 	block_t slot = 0;
 	int r;
 
@@ -449,7 +457,10 @@ int recovery_load(struct store *s, const struct store_options *o)
 		r = checkpoint_repair(s, slot);
 	if (r < 0)
 		return r;
-	was_clean = s->super.clean;
+	r = check_complete(s, o);
+	if (r < 0)
+		return r;
+	s->was_clean = s->super.clean;
 	/* Nobody can have made a store whose items or pages claim to be of the generation that begins now, which would be
 	 * changed in place without being checked. */
 	r = s->sys.random(s->sys.ctx, &skip, sizeof skip);
@@ -475,9 +486,11 @@ int recovery_load(struct store *s, const struct store_options *o)
 	if (r < 0)
 		return r;
 	s->recovered = records;
-	if (!s->read_only && (records > 0 || !was_clean)) {
-		/* The old journal is not continued: see DESIGN.md. */
-		if (s->counts.next_ino < (1ull << 48) - 4096)
+	s->was_clean = s->was_clean && records == 0;
+	if (!s->read_only && !s->was_clean) {
+		/* The old journal is not continued: see DESIGN.md. Numbers that a lost tail gave out do not come back as other
+		 * files; in a cluster the epoch that begins now sees to that, on all members alike. */
+		if (s->super.role == ROLE_ALONE && s->counts.next_ino < (1ull << 48) - 4096)
 			s->counts.next_ino += 1024;
 		r = journal_new_start(&s->journal);
 		if (r == 0)

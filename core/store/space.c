@@ -3,9 +3,10 @@
  * space: see space.h. Three views of each group's bitmap (D, F, C) stand in its three slots; a slot of C is made the first
  * time that C changes the group, from F's or else D's. Invariants:
  * (S1) a slot named by D or F is never written by the request thread;
- * (S2) total = used + pending[0] + pending[1] + pinned + allocatable, where used counts C's bits;
+ * (S2) total = used + pending[0] + pending[1] + pinned + staged + allocatable, where used counts C's bits;
  * (S3) runs do not overlap, and every block in them is allocatable;
- * (S4) every block allocated or changed in C lies in a chunk marked in changes[C].
+ * (S4) every block allocated or changed in C lies in a chunk marked in changes[C];
+ * (S5) a staged block is free in every bitmap and in no run.
  */
 #include "core/store/space.h"
 
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 
 enum { D, F, C };
-enum { HOLD_F, HOLD_C, HOLD_PIN };
+enum { HOLD_F, HOLD_C, HOLD_PIN, HOLD_STAGE, HOLDS };
 #define NO_SLOT 3u
 _Static_assert(SUPER_COPY % 64 + SUPERS <= 64, "the copies are in one word");
 #define RUN_MIN 16u             /* shorter ranges only if there is nothing better */
@@ -153,7 +154,7 @@ void space_release(struct space *sp)
 	int i;
 
 	for (g = 0; g < sp->group_count; g++)
-		for (i = 0; i < 3; i++)
+		for (i = 0; i < HOLDS; i++)
 			free(sp->groups[g].hold[i]);
 	free(sp->groups);
 	for (i = 0; i < 2; i++) {
@@ -189,7 +190,7 @@ uint64_t space_pending(const struct space *sp)
 
 uint64_t space_allocatable(const struct space *sp)
 {
-	uint64_t taken = sp->used + space_pending(sp);
+	uint64_t taken = sp->used + space_pending(sp) + sp->staged;
 
 	return taken < sp->total ? sp->total - taken : 0;
 }
@@ -262,11 +263,10 @@ static uint64_t busy_word(const struct space *sp, uint64_t group, unsigned w)
 	unsigned size = group_size(sp, group);
 	int i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 3; i++)
 		bits |= view_word(sp, group, i, w);
-		if (g->hold[i])
-			bits |= g->hold[i][w];
-	}
+	for (i = 0; i < HOLDS; i++)
+		bits |= g->hold[i] ? g->hold[i][w] : 0;
 	if ((w + 1) * 64 > size)
 		bits |= w * 64 >= size ? ~0ull : ~0ull << (size - w * 64);
 	return bits;
@@ -349,11 +349,20 @@ static int group_hold(struct space *sp, uint64_t group, int which, unsigned bit,
 		*hold = calloc(GROUP_WORDS, 8);
 		if (!*hold)
 			return -ENOMEM;
-		sp->held_groups++;
+		sp->held_groups += which != HOLD_STAGE;
 	}
 	for (i = bit; i < bit + count; i++)
 		(*hold)[i / 64] |= 1ull << (i % 64);
 	return 0;
+}
+
+static void drop_hold(struct space *sp, struct space_group *g, int which)
+{
+	if (g->hold[which]) {
+		free(g->hold[which]);
+		g->hold[which] = NULL;
+		sp->held_groups -= which != HOLD_STAGE;
+	}
 }
 
 /* Call fn for the part of [block, block+count) in each group. */
@@ -610,29 +619,38 @@ bool space_take_run(struct space *sp, struct space_run *ret_run)
 	return false;
 }
 
-static int take(struct space *sp, enum space_kind kind, uint64_t want, block_t *ret_block, uint64_t *ret_count)
+/* The kind's run at hand, with something in it. -ENOSPC. */
+static int run_find(struct space *sp, enum space_kind kind, struct space_run **ret)
 {
 	struct space_run *run = &sp->run[kind][0];
-	uint64_t n;
 	int r;
 
-	if (run->next >= run->end) {
-		r = run_refill(sp, kind);
-		if (r == -ENOSPC) {
-			/* The other kind's runs are free blocks too. */
-			struct space_run *other = sp->run[!kind];
+	*ret = run;
+	if (run->next < run->end)
+		return 0;
+	r = run_refill(sp, kind);
+	if (r == -ENOSPC) {
+		/* The other kind's runs are free blocks too. */
+		struct space_run *other = sp->run[!kind];
 
-			*run = other[1].next < other[1].end ? other[1] : other[0];
-			if (other[1].next < other[1].end)
-				other[1] = (struct space_run){ 0, 0 };
-			else
-				other[0] = (struct space_run){ 0, 0 };
-			if (run->next >= run->end)
-				return -ENOSPC;
-		} else if (r < 0) {
-			return r;
-		}
+		*run = other[1].next < other[1].end ? other[1] : other[0];
+		if (other[1].next < other[1].end)
+			other[1] = (struct space_run){ 0, 0 };
+		else
+			other[0] = (struct space_run){ 0, 0 };
+		return run->next < run->end ? 0 : -ENOSPC;
 	}
+	return r;
+}
+
+static int take(struct space *sp, enum space_kind kind, uint64_t want, block_t *ret_block, uint64_t *ret_count)
+{
+	struct space_run *run;
+	uint64_t n;
+	int r = run_find(sp, kind, &run);
+
+	if (r < 0)
+		return r;
 	n = min_u64(want, run->end - run->next);
 	r = for_groups(sp, run->next, n, mark_used, 0);
 	if (r < 0)
@@ -700,6 +718,92 @@ int space_alloc_exact(struct space *sp, uint64_t count, block_t *ret_block)
 		return r;
 	*ret_block = run.next;
 	return 0;
+}
+
+/* Staged blocks --------------------------------------------------------------------------------------------------- */
+
+static int hold_staged(struct space *sp, uint64_t group, unsigned bit, unsigned count, gen_t gen)
+{
+	int r = group_hold(sp, group, HOLD_STAGE, bit, count);
+
+	(void)gen;
+	if (r == 0)
+		sp->staged += count;
+	return r;
+}
+
+static bool is_staged(const struct space *sp, block_t block, uint64_t count)
+{
+	block_t b;
+
+	if (!space_valid_range(sp, block, count))
+		return false;
+	for (b = block; b < block + count; b++) {
+		const uint64_t *hold = sp->groups[b / GROUP_BLOCKS].hold[HOLD_STAGE];
+		unsigned bit = (unsigned)(b % GROUP_BLOCKS);
+
+		if (!hold || !(hold[bit / 64] >> (bit % 64) & 1))
+			return false;
+	}
+	return true;
+}
+
+static int release_staged(struct space *sp, uint64_t group, unsigned bit, unsigned count, gen_t gen)
+{
+	uint64_t *hold = sp->groups[group].hold[HOLD_STAGE];
+	unsigned i;
+
+	(void)gen;
+	for (i = bit; i < bit + count; i++)
+		hold[i / 64] &= ~(1ull << (i % 64));
+	sp->staged -= count;
+	for (i = 0; i < GROUP_WORDS && hold[i] == 0; i++)
+		;
+	if (i == GROUP_WORDS)
+		drop_hold(sp, &sp->groups[group], HOLD_STAGE);
+	return 0;
+}
+
+int space_stage(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count)
+{
+	struct space_run *run;
+	uint64_t n;
+	int r = run_find(sp, SPACE_DATA, &run);
+
+	if (r < 0)
+		return r;
+	/* A run never goes over a group's end, so an error leaves nothing half done. */
+	n = min_u64(want, run->end - run->next);
+	r = for_groups(sp, run->next, n, hold_staged, 0);
+	if (r < 0)
+		return r;
+	*ret_block = run->next;
+	*ret_count = n;
+	run->next += n;
+	return 0;
+}
+
+int space_use_staged(struct space *sp, block_t block, uint64_t count)
+{
+	int r;
+
+	if (!is_staged(sp, block, count))
+		return err_corrupt("blocks %llu+%llu are not staged", (unsigned long long)block,
+				   (unsigned long long)count);
+	r = for_groups(sp, block, count, mark_used, 0);
+	if (r < 0)
+		return r;
+	space_mark_changed(sp, block, count);
+	return for_groups(sp, block, count, release_staged, 0);
+}
+
+int space_drop_staged(struct space *sp, block_t block, uint64_t count)
+{
+	if (!is_staged(sp, block, count))
+		return err_corrupt("blocks %llu+%llu are not staged", (unsigned long long)block,
+				   (unsigned long long)count);
+	sp->groups[block / GROUP_BLOCKS].full = false;
+	return for_groups(sp, block, count, release_staged, 0);
 }
 
 /* Checkpoints ----------------------------------------------------------------------------------------------------- */
@@ -856,15 +960,6 @@ static void group_count_pinned(struct space *sp, uint64_t group)
 							     ~view_word(sp, group, F, w));
 }
 
-static void drop_hold(struct space *sp, struct space_group *g, int which)
-{
-	if (g->hold[which]) {
-		free(g->hold[which]);
-		g->hold[which] = NULL;
-		sp->held_groups--;
-	}
-}
-
 int space_durable(struct space *sp, bool keep)
 {
 	const struct space_changes *ch = &sp->changes[0];
@@ -930,11 +1025,10 @@ int space_high_water(struct space *sp, block_t *ret_end)
 			uint64_t bits = virgin_word(g, w);
 			int i;
 
-			for (i = 0; i < 3; i++) {
+			for (i = 0; i < 3; i++)
 				bits |= view_word(sp, g, i, w);
-				if (sp->groups[g].hold[i])
-					bits |= sp->groups[g].hold[i][w];
-			}
+			for (i = 0; i < HOLDS; i++)
+				bits |= sp->groups[g].hold[i] ? sp->groups[g].hold[i][w] : 0;
 			if (bits && !(w == 0 && bits == virgin_word(g, 0) && g > 0)) {
 				*ret_end = group_first(g) + w * 64 + 64 - (unsigned)__builtin_clzll(bits);
 				return 0;
@@ -967,7 +1061,7 @@ void space_cut(struct space *sp, uint64_t total)
 
 	for (g = groups; g < sp->group_count; g++) {
 		sp->used -= group_own(g);
-		for (i = 0; i < 3; i++)
+		for (i = 0; i < HOLDS; i++)
 			drop_hold(sp, &sp->groups[g], i);
 	}
 	if (groups < sp->group_count)

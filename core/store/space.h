@@ -39,7 +39,7 @@ struct space_group {
 	bool known;             /* slot[0] was looked up */
 	bool listed;            /* its item was put for C */
 	bool full;              /* nothing allocatable was found since the last checkpoint completed */
-	uint64_t *hold[3];      /* bits held back until F, until C is durable; by pins */
+	uint64_t *hold[4];      /* bits held back until F, until C is durable; by pins; staged */
 };
 
 struct space {
@@ -52,7 +52,8 @@ struct space {
 	uint64_t used;          /* set in C */
 	uint64_t pending[2];    /* free in C, but not allocatable until F / until C is durable */
 	uint64_t pinned;        /* free, but held for a reader beside us */
-	uint64_t held_groups;   /* hold bitmaps in memory */
+	uint64_t staged;        /* free in all bitmaps, but given out to be filled (space_stage()) */
+	uint64_t held_groups;   /* hold bitmaps in memory, but for those of staged blocks */
 	struct space_run run[SPACE_KINDS][2];           /* in use, next */
 	bool run_posted[SPACE_KINDS];                   /* the next run was given to the provisioner */
 	uint64_t scan;          /* where the search for runs goes on */
@@ -81,6 +82,13 @@ int space_alloc_meta(struct space *sp, block_t *ret_block);
 int space_free_meta(struct space *sp, block_t block, gen_t gen);
 /* Up to `want` contiguous blocks, at least one. -ENOSPC. */
 int space_alloc_data(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count);
+/* The same, but no bitmap says that they are in use: whatever is written into them, a crash leaves them free. They stay the
+ * caller's until space_use_staged() or space_drop_staged(), over any number of checkpoints. */
+int space_stage(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count);
+/* Staged blocks become blocks allocated in C; what was written into them is part of it. -EUCLEAN: they are not staged. */
+int space_use_staged(struct space *sp, block_t block, uint64_t count);
+/* They are as free as before. */
+int space_drop_staged(struct space *sp, block_t block, uint64_t count);
 /* Exactly `count` contiguous blocks, aligned to nothing; for journal segments. -ENOSPC. */
 int space_alloc_exact(struct space *sp, uint64_t count, block_t *ret_block);
 /* Blocks of contents (or a segment) are no longer used; they were allocated in generation gen. -EUCLEAN if they were free. */
@@ -113,7 +121,7 @@ int space_sync_frozen(struct space *sp);
 int space_durable(struct space *sp, bool keep);
 /* Blocks used in the group's C view, for check. */
 int space_group_bits(struct space *sp, uint64_t group, const uint8_t **ret_bits);
-/* Highest block in use + 1 (C, F, D and holds), for giving back the tail. */
+/* Highest block in use + 1 (C, F, D, holds and staged), for giving back the tail. */
 int space_high_water(struct space *sp, block_t *ret_end);
 /* Allocate from the beginning of the file again, not from runs behind `limit`. */
 void space_go_low(struct space *sp, block_t limit);

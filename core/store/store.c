@@ -15,6 +15,17 @@ int store_failed(const struct store *s)
 	return r ? r : map_failed(&s->map);
 }
 
+int store_check_file(struct store *s)
+{
+	int r = store_failed(s);
+
+	if (r == 0)
+		r = map_check_size(&s->map);
+	if (r < 0)
+		store_fail(s, r);
+	return r;
+}
+
 bool store_lost(const struct store *s, uint64_t *ret_byte)
 {
 	return map_lost(&s->map, ret_byte);
@@ -98,6 +109,11 @@ uint64_t store_hash_seed(const struct store *s)
 uint64_t store_gen(const struct store *s)
 {
 	return s->space.gen;
+}
+
+void store_path(const struct store *s, char *buf, size_t size)
+{
+	(void)snprintf(buf, size, "/proc/self/fd/%d", s->fd);
 }
 
 bool store_read_only(const struct store *s)
@@ -244,7 +260,7 @@ int store_reserve(struct store *s, uint64_t blocks, bool frees)
 
 	if (s->read_only || store_failed(s))
 		return -EROFS;
-	if (!frees && is_far_ahead(s))
+	if (store_rebasing(s) || (!frees && is_far_ahead(s)))
 		return -EAGAIN;
 	/* Without threads make_room() has done what it promises when it returns; each step can bring the next need. */
 	for (tries = 0; tries < 4; tries++) {
@@ -343,10 +359,14 @@ int store_commit(struct store *s)
 		return -E2BIG;
 	if (store_failed(s) || s->read_only)
 		return -EROFS;
+	/* O11: a record now would be lost if the checkpoint of the rebase does not reach the disk. */
+	if (store_rebasing(s))
+		return -EAGAIN;
 	r = journal_append(&s->journal, s->record.buf, s->record.len, store_durable_seq(s), &rec);
 	if (r < 0)
 		return r;
 	/* From here on kill -9 loses nothing of it (O1). */
+	s->commits++;
 	if (!s->changed) {
 		s->changed = true;
 		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
@@ -356,7 +376,11 @@ int store_commit(struct store *s)
 	r = record_open(&reader, rec, s->record.len);
 	if (r == 0)
 		r = s->client.apply(s->client.ctx, &reader, rec);
-	return r < 0 ? apply_failed(s, r) : 0;
+	if (r < 0)
+		return apply_failed(s, r);
+	if (s->committed && !(get_le16(rec + REC_FLAGS) & REC_FLAG_INTERNAL))
+		s->committed(s->committed_ctx, rec, s->record.len);
+	return 0;
 }
 
 /* Sync ------------------------------------------------------------------------------------------------------------ */
@@ -386,9 +410,18 @@ static int sync_extents(struct store *s)
 	return r;
 }
 
+/* seq is on disk, unless a rebase came since `rebases` was read: then its number means something else. */
+static void raise_durable(struct store *s, seq_t seq, unsigned rebases)
+{
+	(void)pthread_mutex_lock(&s->ext_lock);
+	if (rebases == s->rebases && !atomic_load(&s->rebasing) && atomic_load(&s->durable_seq) < seq)
+		atomic_store(&s->durable_seq, seq);
+	(void)pthread_mutex_unlock(&s->ext_lock);
+}
+
 /* O2: extents, then the journal's tail; only then is durable_seq raised, which is what answers an fsync. Crash before:
  * any valid prefix, nobody was answered. After: at least these records, with the extents they name. */
-static int sync_to(struct store *s, seq_t seq, jpos_t tail)
+static int sync_to(struct store *s, seq_t seq, jpos_t tail, unsigned rebases)
 {
 	jpos_t from = max_u64(atomic_load(&s->durable_pos), atomic_load(&s->ckpt_pos));
 	uint64_t begin = s->sys.now_mono_ns(s->sys.ctx), real = s->sys.now_real_ns(s->sys.ctx);
@@ -400,8 +433,7 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail)
 	if (r < 0)
 		return r;
 	atomic_store(&s->durable_pos, max_u64(from, tail));
-	if (atomic_load(&s->durable_seq) < seq)
-		atomic_store(&s->durable_seq, seq);
+	raise_durable(s, seq, rebases);
 	atomic_store(&s->oldest_ns, store_seq(s) > seq ? real : 0);
 	atomic_store(&s->last_sync_ns, real);
 	atomic_store(&s->last_sync_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
@@ -411,6 +443,8 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail)
 
 int store_sync(struct store *s)
 {
+	unsigned rebases;
+	bool rebasing;
 	seq_t seq;
 	jpos_t tail;
 	int r;
@@ -418,6 +452,10 @@ int store_sync(struct store *s)
 	if (s->read_only)
 		return 0;
 	(void)pthread_mutex_lock(&s->sync_serial);
+	(void)pthread_mutex_lock(&s->ext_lock);
+	rebases = s->rebases;
+	rebasing = atomic_load(&s->rebasing);
+	(void)pthread_mutex_unlock(&s->ext_lock);
 	/* The seq first: the tail, and the list of extents, then cover it. */
 	seq = store_seq(s);
 	tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire);
@@ -425,9 +463,11 @@ int store_sync(struct store *s)
 	/* What is durable is so only while the file is whole. */
 	if (r == 0)
 		r = map_check_size(&s->map);
-	if (r == 0 && seq > store_durable_seq(s))
-		r = sync_to(s, seq, tail);
+	if (r == 0 && !rebasing && seq > store_durable_seq(s))
+		r = sync_to(s, seq, tail, rebases);
 	(void)pthread_mutex_unlock(&s->sync_serial);
+	if (r == 0 && rebasing)
+		return -EAGAIN;
 	if (r < 0)
 		store_fail(s, r);
 	else
@@ -435,7 +475,105 @@ int store_sync(struct store *s)
 	return r;
 }
 
+/* Another's state ------------------------------------------------------------------------------------------------- */
+
+int store_stage(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
+{
+	return space_stage(&s->space, want, ret_block, ret_count);
+}
+
+int store_use_staged(struct store *s, uint64_t block, uint64_t count)
+{
+	return space_use_staged(&s->space, block, count);
+}
+
+int store_drop_staged(struct store *s, uint64_t block, uint64_t count)
+{
+	return space_drop_staged(&s->space, block, count);
+}
+
+void store_edited(struct store *s, uint64_t blocks)
+{
+	if (!s->changed)
+		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
+	s->changed = true;
+	s->named_blocks += blocks;
+}
+
+bool store_rebasing(const struct store *s)
+{
+	return atomic_load(&((struct store *)(uintptr_t)s)->rebasing);
+}
+
+uint64_t store_commits(const struct store *s)
+{
+	return s->commits;
+}
+
+int store_rebase_ready(struct store *s, uint64_t blocks)
+{
+	int r;
+
+	if (s->read_only || store_failed(s))
+		return -EROFS;
+	r = checkpoint_finish(s);
+	if (r < 0)
+		return r;
+	/* What the edits touch gets an item in each group of blocks; a spare for the journal comes with every reservation. */
+	r = store_reserve(s, blocks + s->space.group_count / 64 + 16, true);
+	if (r == 0 && atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_IDLE)
+		r = -EAGAIN;
+	return r;
+}
+
+/* O11. The edits are in C only. A crash before the superblock of this checkpoint is whole on disk: D and its journal, of
+ * which nothing was overwritten (G1-G4; the fresh segment was a spare). After it: the edited tree with its number, and
+ * nothing behind it. What was acknowledged as durable under the old number is no statement about the new one, so
+ * durable_seq begins anew, and only the checkpoint raises it. */
+int store_rebase(struct store *s, const struct store_base *base)
+{
+	int r = store_failed(s);
+
+	if (r < 0)
+		return r;
+	check(!s->read_only);
+	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) != CKPT_IDLE) {
+		store_fail(s, -EAGAIN);         /* store_rebase_ready() was not asked */
+		return -EAGAIN;
+	}
+	/* Before the new number is published: a sync that is under way must not call it durable. */
+	(void)pthread_mutex_lock(&s->ext_lock);
+	atomic_store(&s->rebasing, true);
+	s->rebases++;
+	if (base->seq > 0 && atomic_load(&s->durable_seq) >= base->seq)
+		atomic_store(&s->durable_seq, base->seq - 1);
+	(void)pthread_mutex_unlock(&s->ext_lock);
+	s->super.hash_seed = base->hash_seed;
+	store_edited(s, 0);
+	r = journal_rebase(&s->journal, base->seq, base->epoch);
+	if (r == 0)
+		r = store_checkpoint(s);
+	if (r < 0)
+		store_fail(s, r);
+	return r;
+}
+
 /* Housekeeping ---------------------------------------------------------------------------------------------------- */
+
+int store_write_cut(struct store *s)
+{
+	int r;
+
+	if (s->threads) {
+		(void)pthread_mutex_lock(&s->wake_lock);
+		s->ckpt_wanted = true;
+		(void)pthread_cond_signal(&s->ckpt_wake);
+		(void)pthread_mutex_unlock(&s->wake_lock);
+		return 0;
+	}
+	r = checkpoint_write(s);
+	return r < 0 ? r : checkpoint_finish(s);
+}
 
 int store_checkpoint(struct store *s)
 {
@@ -451,15 +589,7 @@ int store_checkpoint(struct store *s)
 	/* Nothing changed since the last one: there is none to write. */
 	if (r < 0 || atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE)
 		return r;
-	if (s->threads) {
-		(void)pthread_mutex_lock(&s->wake_lock);
-		s->ckpt_wanted = true;
-		(void)pthread_cond_signal(&s->ckpt_wake);
-		(void)pthread_mutex_unlock(&s->wake_lock);
-		return 0;
-	}
-	r = checkpoint_write(s);
-	return r < 0 ? r : checkpoint_finish(s);
+	return store_write_cut(s);
 }
 
 static bool checkpoint_due(const struct store *s)
@@ -511,7 +641,8 @@ int store_poll(struct store *s)
 	grow_ahead(s);
 	if (!s->threads && atomic_load(&s->grow_wanted))
 		(void)store_provision(s);
-	if (atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE && checkpoint_due(s))
+	r = identity_write(s);
+	if (r == 0 && atomic_load_explicit(&s->ckpt_state, memory_order_acquire) == CKPT_IDLE && checkpoint_due(s))
 		r = store_checkpoint(s);
 	return r == -ENOSPC ? 0 : r;
 }
@@ -519,7 +650,7 @@ int store_poll(struct store *s)
 bool store_is_dirty(const struct store *s)
 {
 	return !s->read_only && !store_failed(s) &&
-	       (s->changed || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
+	       (s->changed || identity_waits(s) || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
 }
 
 bool store_is_writing(const struct store *s)
@@ -532,18 +663,17 @@ bool store_is_writing(const struct store *s)
 void store_status(const struct store *cs, struct store_status *ret)
 {
 	struct store *s = (struct store *)(uintptr_t)cs;        /* atomics are loaded from a non-const object */
-	const uint8_t *u = s->super.uuid;
 	jpos_t tail = atomic_load(&s->journal.pub_tail);
 
 	memset(ret, 0, sizeof *ret);
-	(void)snprintf(ret->uuid, sizeof ret->uuid,
-		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
-		       u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	super_uuid_text(&s->super, ret->uuid);
 	ret->seq = store_seq(s);
 	ret->durable_seq = store_durable_seq(s);
 	ret->checkpoint_seq = store_checkpoint_seq(s);
 	ret->epoch = s->journal.epoch;
-	ret->promised_epoch = s->super.promised_epoch;
+	ret->promised_epoch = s->own.promised_epoch;
+	ret->role = (enum store_role)s->own.role;
+	ret->incomplete = s->own.feature_incompat & FEATURE_INCOMPLETE;
 	ret->journal_pos = tail;
 	ret->checkpoint_pos = atomic_load(&s->ckpt_pos);
 	ret->durable_pos = max_u64(atomic_load(&s->durable_pos), ret->checkpoint_pos);
@@ -601,6 +731,8 @@ static struct store *store_new(const struct store_options *o, const struct store
 	s->client = *client;
 	s->progress = o->progress;
 	s->progress_ctx = o->progress_ctx;
+	s->committed = o->committed;
+	s->committed_ctx = o->committed_ctx;
 	s->read_only = o->read_only;
 	s->threads = o->threads && !o->read_only;
 	s->sync_interval_s = o->sync_interval_s;
@@ -664,6 +796,8 @@ int store_open(const struct store_options *o, const struct store_client *client,
 			goto fail;
 		}
 	}
+	if (!s->read_only && !s->memory)
+		file_mark(s->fd, &s->super);
 	s->live = true;
 	*ret_store = s;
 	return 0;
@@ -686,8 +820,8 @@ static int finish(void *arg)
 	if (r == 0 && !s->read_only)
 		r = checkpoint_finish(s);
 	if (r == 0 && !s->read_only) {
-		/* O9: the last checkpoint says that nothing follows it. The sync first: if the checkpoint cannot be
-		 * made, all changes are in the journal on disk. */
+		/* O9: the last checkpoint says that nothing follows it. The sync first: if none can be cut (not one block
+		 * to be had, as when a reader holds all that are free), all changes are in the journal on disk. */
 		r = store_sync(s);
 		if (r == 0)
 			r = checkpoint_drop_spares(s);
@@ -695,8 +829,14 @@ static int finish(void *arg)
 			r = checkpoint_cut(s, true);
 		if (r == 0)
 			r = checkpoint_write(s);
-		if (r == -ENOSPC)
+		if (r == -ENOSPC) {
+			/* All changes are in the journal; only the identity is not. */
 			r = 0;
+			if (identity_waits(s)) {
+				checkpoint_cut_identity(s);
+				r = checkpoint_write(s);
+			}
+		}
 	}
 	return r;
 }

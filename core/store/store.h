@@ -27,6 +27,7 @@ struct store_options {
 	bool read_only;                 /* private mapping: recovers in memory, writes nothing */
 	bool snapshot;                  /* with read_only: of the last checkpoint, pinned, also while another process has it open */
 	struct store_salvage *salvage;  /* with read_only: of a damaged store, all that is left (salvage.h) */
+	bool incomplete;                /* also a replica whose first sync is not complete; else -EINPROGRESS */
 	bool threads;
 	uint64_t max_bytes;             /* most the file may grow to; 0 = as stored, or the disk */
 	unsigned sync_interval_s;       /* background sync; 0 = only when asked */
@@ -36,16 +37,24 @@ struct store_options {
 	/* Called from a helper when durable_seq moved, the store failed or space was freed. Must not block or call in. */
 	void (*progress)(void *ctx);
 	void *progress_ctx;
+	/* Request thread: called for each change that was committed and applied, not for internal records, nor while
+	 * recovering. rec is the whole record as it stands in the journal, valid during the call. Must not block, change the
+	 * store or fail. NULL: nobody follows. (keys_open() may commit one before it returns: the epoch's first change.) */
+	void (*committed)(void *ctx, const uint8_t *rec, uint32_t len);
+	void *committed_ctx;
 };
 
 /* Errors that an opener sees, beside errno: see err_last() for the text.
- * -EBUSY in use, -EMEDIUMTYPE not a store, -EPROTONOSUPPORT newer format, -EUCLEAN damaged, -EISDIR, -EROFS... */
+ * -EBUSY in use, -EMEDIUMTYPE not a store, -ENODATA empty, but was a store, -EPROTONOSUPPORT newer format, -EUCLEAN damaged,
+ * -EISDIR, -EROFS, -EINPROGRESS incomplete replica... */
 
 /* [any] Sequence number of the last committed change / of the last one known to be on disk. */
 uint64_t store_seq(const struct store *s);
 uint64_t store_durable_seq(const struct store *s);
 /* [any] 0, or the negative errno that made the store fail for good. */
 int store_failed(const struct store *s);
+/* [any] Is the file still as long as it should be? 0, or the error that made the store fail, now or before. One fstat. */
+int store_check_file(struct store *s);
 /* [any] The byte of its file at which the store was found cut short by somebody else, or unreadable; false: it was not. */
 bool store_lost(const struct store *s, uint64_t *ret_byte);
 /* Request thread: map_guard() has left a call into the store half-way. It has failed, whoever waits is told; what can still
@@ -53,7 +62,8 @@ bool store_lost(const struct store *s, uint64_t *ret_byte);
 void store_left_halfway(struct store *s);
 /* [any] Ask the syncer to make everything up to now durable; returns at once (progress follows). */
 void store_sync_request(struct store *s);
-/* [any but the request thread with threads] Make everything committed before the call durable; waits. */
+/* [any but the request thread with threads] Make everything committed before the call durable; waits. -EAGAIN: nothing can
+ * become durable before a rebase is (store_rebasing()). */
 int store_sync(struct store *s);
 /* Request thread: cut a checkpoint now (-EAGAIN: one is being written, -ENOSPC); with threads it is written in the background: done when
  * store_checkpoint_seq() >= the store_seq() at the call. Without threads it is complete on return. */
@@ -65,6 +75,36 @@ int store_poll(struct store *s);
 bool store_is_dirty(const struct store *s);
 /* [any] A checkpoint is being written: what waits for space goes on when it is done. */
 bool store_is_writing(const struct store *s);
+
+/* What the store is to others. It is kept in the superblock. */
+enum store_role { STORE_ALONE, STORE_PRIMARY, STORE_REPLICA };
+struct store_identity {
+	enum store_role role;
+	uint8_t cluster[16];            /* zeros: it never was part of one */
+	uint64_t promised_epoch;        /* nobody with a lower epoch is obeyed */
+	bool incomplete;                /* a replica that is no state of its primary yet */
+};
+/* Request thread. As last set, also if that is not on disk yet. */
+void store_identity(const struct store *s, struct store_identity *ret);
+/* Request thread: set it, at once for all that asks here. It goes to disk with a superblock of its own (two pages are
+ * synced, no checkpoint), off this thread: it is there when store_identity_durable() >= *ret_ticket, which `progress` tells
+ * (and store_poll() moves on if a checkpoint was being written just then); without threads on return. A crash leaves the
+ * old one or the new one, whole. -EINVAL: it cannot be (a promise taken back, incomplete but no replica), -EROFS. */
+int store_set_identity(struct store *s, const struct store_identity *id, uint64_t *ret_ticket);
+uint64_t store_identity_durable(const struct store *s);         /* [any] */
+/* Where the program may wait (when it starts, in a tool; the request thread is meant, but it serves nobody now): as
+ * store_set_identity(), durable on return. */
+int store_put_identity(struct store *s, const struct store_identity *id);
+bool store_is_replica(const struct store *s);
+void store_uuid(const struct store *s, uint8_t ret_uuid[16]);
+/* Was it closed in order the last time, so that no change was lost that somebody may have seen? True of a new one. */
+bool store_was_clean(const struct store *s);
+/* Request thread. The epoch that records are given from now on. It is durable with the first of them. */
+uint64_t store_epoch(const struct store *s);
+void store_set_epoch(struct store *s, uint64_t epoch);
+/* [any] Read blocks of contents that a record names, past the mapping. They may have been given to others meanwhile, so the
+ * caller compares checksums afterwards. -ESTALE: they are no longer there. */
+int store_read_blocks(const struct store *s, uint64_t block, uint64_t count, void *buf);
 
 /* Request thread. A snapshot of the figures. Times are CLOCK_REALTIME ns; 0 = never. */
 struct store_status {
@@ -81,6 +121,8 @@ struct store_status {
 	uint64_t inodes, grows, recovered_records;
 	int failed;                             /* errno, positive, or 0 */
 	bool read_only;
+	enum store_role role;
+	bool incomplete;
 };
 void store_status(const struct store *s, struct store_status *ret);
 
@@ -112,6 +154,10 @@ int store_commit(struct store *s);
 struct tree *store_tree(struct store *s);
 uint64_t store_now_ns(const struct store *s);
 uint64_t store_hash_seed(const struct store *s);
+/* Another store's seed for one that has no names yet (see keys_adopt_seed()). May wait, as store_put_identity(); durable on
+ * return, so that no name is ever in the journal before the seed that finds it. */
+int store_put_hash_seed(struct store *s, uint64_t seed);
+int store_random(const struct store *s, void *buf, size_t len);
 /* Counters that the superblock keeps; apply maintains them. */
 struct store_counts {
 	uint64_t inodes, next_ino;
@@ -133,10 +179,44 @@ uint64_t store_gen(const struct store *s);
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error);
 struct space *store_space(struct store *s);
 bool store_read_only(const struct store *s);
+/* A path by which this process can open the file once more, as a snapshot, whatever became of its name; also :memory:. */
+void store_path(const struct store *s, char *buf, size_t size);
 /* Block behind which nothing should stand, since the file is mostly free; 0: no need to move anything. */
 uint64_t store_compact_limit(const struct store *s);
 /* A change without a record went wrong half-way: no checkpoint may be cut any more. */
 void store_broken(struct store *s, int error);
+/* Another's state ------------------------------------------------------------------------------------------------- */
+/* A replica that was too long away does not get the changes that it missed, but what they led to: the tree is edited
+ * without records (keys/edit.h), and with the next checkpoint the store has the other one's state and its number. Crash
+ * argument: DESIGN.md section 4, O11.
+ *
+ * Blocks for contents that come in before anything leads to them: at least one, at most `want`, contiguous. They count as
+ * free on disk, so a crash leaks nothing; they stay the caller's over checkpoints. -ENOSPC; ask store_reserve() first. */
+int store_stage(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count);
+/* They become contents of the present generation. */
+int store_use_staged(struct store *s, uint64_t block, uint64_t count);
+/* They are free again. */
+int store_drop_staged(struct store *s, uint64_t block, uint64_t count);
+/* The tree was edited without a record, and `blocks` blocks of contents became part of it. Until a checkpoint is durable
+ * no record may be committed, since replay would not find what it builds on: edits and store_rebase() are one step of
+ * the request thread, or the store is one that nobody uses yet. */
+void store_edited(struct store *s, uint64_t blocks);
+/* 0: edits that need at most `blocks` blocks, then store_rebase(), will succeed if they follow at once. -EAGAIN: not yet, a
+ * checkpoint is being written or space is being made (`progress` tells). -ENOSPC, -EROFS. Nothing is done. */
+int store_rebase_ready(struct store *s, uint64_t blocks);
+struct store_base {
+	uint64_t seq, epoch;            /* of the state that the tree has now */
+	uint64_t hash_seed;             /* by which its names are keyed */
+};
+/* After the edits: the state is that of `base`, the journal begins anew behind it, and a checkpoint is cut. With threads
+ * it is written in the background. Until it is on disk (store_rebasing()) all changes get -EAGAIN, and
+ * store_durable_seq() is lower than base->seq. Any error is final for the store: on disk is the old state, whole. */
+int store_rebase(struct store *s, const struct store_base *base);
+/* [any] A rebase is not durable yet: wait for `progress` until this is false or store_failed() says why not. */
+bool store_rebasing(const struct store *s);
+/* Records committed since the store was opened, internal ones too. */
+uint64_t store_commits(const struct store *s);
+
 /* Some places changed without a record; done: as far as is possible. */
 void store_compacted(struct store *s, bool done);
 /* Blocks that only deletes and checkpoints may use. */

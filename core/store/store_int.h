@@ -43,6 +43,8 @@ struct store {
 	struct store_client client;     /* [C] */
 	void (*progress)(void *ctx);    /* [C] */
 	void *progress_ctx;             /* [C] */
+	void (*committed)(void *ctx, const uint8_t *rec, uint32_t len);         /* [C] */
+	void *committed_ctx;            /* [C] */
 	bool read_only;                 /* [C] */
 	bool threads;                   /* [C] */
 	bool memory;                    /* [C] a memfd */
@@ -60,6 +62,12 @@ struct store {
 	struct store_counts counts;     /* [R] */
 	struct super super;             /* [R] what the superblock in force says */
 	struct super next;              /* [K] what the one being written says */
+	struct super own;               /* [R] the identity as it is to be; only its fields are used */
+	uint64_t own_version;           /* [R] counts changes of it */
+	uint64_t next_version;          /* [R] the one in `next` */
+	_Atomic uint64_t durable_version;       /* [A] */
+	bool flip_only;                 /* [R] set at the cut, [K] while writing: `next` is D with another identity */
+	bool was_clean;                 /* [C] */
 
 	_Atomic int failed;             /* [A] first error that made it fail, negative */
 	_Atomic seq_t durable_seq;      /* [A] */
@@ -69,6 +77,7 @@ struct store {
 	_Atomic int ckpt_state;         /* [A] enum ckpt_state */
 	bool ckpt_pinned;               /* [K] a reader holds the checkpoint that was in force */
 	bool changed;                   /* [R] since the last cut */
+	uint64_t commits;               /* [R] since it was opened */
 	uint64_t changed_ns;            /* [R] when the first of these was, monotonic */
 	jpos_t cut_pos;                 /* [R] where the last cut was */
 	unsigned gone_segments;         /* [R] old segments that F counts as free */
@@ -87,6 +96,8 @@ struct store {
 	pthread_mutex_t ext_lock;
 	struct store_range ext[EXT_RANGES];     /* [E] written, not synced */
 	unsigned ext_count;                     /* [E] */
+	unsigned rebases;                       /* [E] how often durable_seq began anew */
+	_Atomic bool rebasing;                  /* [A] set and cleared under ext_lock: a rebase's checkpoint is being written */
 	_Atomic uint64_t ext_blocks;            /* [A] */
 
 	_Atomic uint64_t oldest_ns;             /* [A] wall clock of the oldest change not on disk, 0 = none */
@@ -115,6 +126,14 @@ struct store {
 void store_fail(struct store *s, int error);
 void store_progress(struct store *s);
 void store_wake_provisioner(struct store *s);
+/* [R] What was cut is written: by the checkpointer, or here. */
+int store_write_cut(struct store *s);
+
+/* identity.c */
+/* [R] Is there a change of it that is not on disk? */
+bool identity_waits(const struct store *s);
+/* [R] Cut a superblock for it, unless one is being written (which may have it already). */
+int identity_write(struct store *s);
 
 /* checkpoint.c */
 /* [R] Cut: everything so far is F. -ENOSPC, -EUCLEAN; nothing happens if one is under way. */
@@ -127,6 +146,11 @@ int checkpoint_finish(struct store *s);
 int checkpoint_repair(struct store *s, block_t force);
 /* Write sb to the slot that is not in force and msync it (opening only). */
 int checkpoint_flip(struct store *s, struct super *sb);
+/* [R] Cut a superblock that differs from D by its identity only (or by what was set in s->super), if none is being written. checkpoint_write() and
+ * checkpoint_finish() follow as usual. */
+void checkpoint_cut_identity(struct store *s);
+/* The identity of `from` into sb. */
+void checkpoint_take_identity(struct super *sb, const struct super *from);
 
 /* recovery.c */
 int recovery_format(struct store *s, const struct store_options *o);
@@ -153,6 +177,9 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 int file_publish(const struct store_options *o, int fd, bool unnamed);
 /* A new file did not become a store. If we made it, and it has its name already, it goes. */
 void file_discard(const struct store_options *o, int fd, bool made);
+/* Note beside the contents that this file is a store, so that one which is cut to nothing is not taken for a new file. After
+ * the store is on disk: a crash leaves a marked file only with a store in it. Best effort. */
+void file_mark(int fd, const struct super *sb);
 /* Pin the checkpoint in force for a reader beside the daemon; *ret_sb is its superblock. */
 int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 /* Does a reader hold a pin? */

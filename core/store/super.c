@@ -4,8 +4,17 @@
  */
 #include "core/store/super.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+void super_uuid_text(const struct super *sb, char text[UUID_TEXT])
+{
+	const uint8_t *u = sb->uuid;
+
+	(void)snprintf(text, UUID_TEXT, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
+		       u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+}
 
 static int check_features(const struct super *sb, uint32_t version, uint32_t block_shift)
 {
@@ -45,7 +54,9 @@ static int check_numbers(const struct super *sb, block_t block)
 		  sb->total_blocks >= SUPER_COPY + SUPERS && sb->root.level < TREE_LEVELS && sb->root.gen <= sb->gen && sb->root.block < sb->total_blocks &&
 		  sb->total_blocks < 1ull << 51 && sb->used_blocks <= sb->total_blocks && sb->next_ino > 1 &&
 		  sb->next_ino < 1ull << 48 && sb->gen_limit < 1ull << 62 && sb->flip < 1ull << 62 &&
-		  sb->journal.seq < 1ull << 62 && sb->journal.pos < 1ull << 62 && segments_distinct(sb);
+		  sb->journal.seq < 1ull << 62 && sb->journal.pos < 1ull << 62 && segments_distinct(sb) &&
+		  sb->role <= ROLE_REPLICA && !(sb->role == ROLE_ALONE) == !!(sb->feature_ro_compat & FEATURE_CLUSTER) &&
+		  (sb->role == ROLE_REPLICA || !(sb->feature_incompat & FEATURE_INCOMPLETE));
 
 	return ok ? 0 : err_corrupt("superblock %llu holds impossible numbers", (unsigned long long)block);
 }
@@ -72,6 +83,8 @@ int super_decode(const uint8_t *p, block_t block, struct super *ret)
 	ret->gen_limit = get_le64(p + SB_GEN_LIMIT);
 	ret->flip = get_le64(p + SB_FLIP);
 	ret->promised_epoch = get_le64(p + SB_PROMISED);
+	ret->role = get_le32(p + SB_ROLE);
+	memcpy(ret->cluster, p + SB_CLUSTER, 16);
 	ret->total_blocks = get_le64(p + SB_TOTAL);
 	ret->max_blocks = get_le64(p + SB_MAX);
 	ret->used_blocks = get_le64(p + SB_USED);
@@ -117,6 +130,8 @@ void super_encode(uint8_t *p, block_t block, const struct super *sb)
 	put_le64(p + SB_SEQ, sb->journal.seq);
 	put_le64(p + SB_EPOCH, sb->journal.epoch);
 	put_le64(p + SB_PROMISED, sb->promised_epoch);
+	put_le32(p + SB_ROLE, sb->role);
+	memcpy(p + SB_CLUSTER, sb->cluster, 16);
 	put_le64(p + SB_TOTAL, sb->total_blocks);
 	put_le64(p + SB_MAX, sb->max_blocks);
 	put_le64(p + SB_USED, sb->used_blocks);

@@ -16,6 +16,8 @@ struct super {
 	gen_t gen, gen_limit;
 	uint64_t flip;
 	uint64_t promised_epoch;
+	uint32_t role;                  /* ROLE_*; FEATURE_CLUSTER goes along */
+	uint8_t cluster[16];            /* zeros while it never had a role */
 	uint64_t total_blocks, max_blocks, used_blocks;
 	uint64_t inodes, next_ino;
 	struct tree_root root;
@@ -33,6 +35,10 @@ static inline uint64_t super_store_id(const struct super *sb)
 {
 	return get_le64(sb->uuid);
 }
+
+#define UUID_TEXT 37u
+/* The uuid as people write it. */
+void super_uuid_text(const struct super *sb, char text[UUID_TEXT]);
 
 /* page is 4096 bytes. 0; -EMEDIUMTYPE: no superblock of ours; -EPROTONOSUPPORT: a format or feature that this build does
  * not know; -EROFS: may only be read; -EUCLEAN: damaged. *ret is filled for 0 and -EROFS. */

@@ -6,9 +6,9 @@
 # Debian's own libraries for these machines are fetched into build/cross/ARCH; nothing is installed.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-packages='libzstd-dev libzstd1 libxxhash-dev libxxhash0 libcmocka-dev libcmocka0'
+packages='libzstd-dev libzstd1 libxxhash-dev libxxhash0 libssl-dev libssl3 libcmocka-dev libcmocka0'
 # What does not take minutes under qemu. test_map and test_fault count system calls that qemu makes differently.
-tests=${TESTS:-compat super page record tree journal space keys acl check stream}
+tests=${TESTS:-compat super page record tree journal space keys acl check stream salvage_lead wire key}
 failed=0
 
 # name, GNU triplet, library folder, qemu's name
@@ -58,7 +58,7 @@ for arch in "${@:-s390x}"; do
 	quiet=
 	[ "$arch" = s390x ] || quiet='-Wno-conversion -Wno-psabi'
 	# shellcheck disable=SC2086
-	make -s B="build/cross/$arch" CC="$triplet-gcc" AR="$triplet-ar" CORE_LIBS='-lxxhash -lzstd' TEST_LIBS=-lcmocka \
+	make -s B="build/cross/$arch" CC="$triplet-gcc" AR="$triplet-ar" CORE_LIBS='-lxxhash -lzstd -lssl -lcrypto' TEST_LIBS=-lcmocka \
 		CPPFLAGS="-isystem $root/usr/include -isystem $root/usr/include/$libs" WERROR=1 \
 		SAN_CFLAGS="$quiet" \
 		LDFLAGS="-L$root/usr/lib/$libs" LDLIBS="${LDLIBS:-}" $programs || { failed=1; continue; }

@@ -223,12 +223,12 @@ static void one_call(struct keys *k, struct input *in)
 	case 9: case 10:
 		(void)keys_rename(k, ino, name, strlen(name), other, name2, strlen(name2), in_u8(in) % 8, &cred, &out);
 		break;
-	case 11: (void)keys_fallocate(k, ino, 0, in_value(in), in_value(in)); break;
-	case 12: (void)keys_fallocate(k, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, in_value(in), in_value(in)); break;
-	case 13: (void)keys_fallocate(k, ino, FALLOC_FL_ZERO_RANGE, in_value(in), in_value(in)); break;
+	case 11: (void)keys_fallocate(k, ino, 0, in_value(in), in_value(in), 0); break;
+	case 12: (void)keys_fallocate(k, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, in_value(in), in_value(in), 0); break;
+	case 13: (void)keys_fallocate(k, ino, FALLOC_FL_ZERO_RANGE, in_value(in), in_value(in), 0); break;
 	case 14:
 		world_dishonest();     /* a copy is the same bytes under another number */
-		(void)keys_copy_range(k, ino, in_value(in), other, in_value(in), in_value(in) % (1u << 20), &n);
+		(void)keys_copy_range(k, ino, in_value(in), other, in_value(in), in_value(in) % (1u << 20), 0, &n);
 		break;
 	case 15: (void)keys_setxattr(k, ino, xattrs[in_u8(in) % ARRAY_LEN(xattrs)], value, in_u16(in) % sizeof value,
 				     in_u8(in) % 3, false); break;

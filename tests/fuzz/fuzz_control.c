@@ -6,6 +6,7 @@
 #include "fs/fs.h"
 #include "fs/inodes.h"
 #include "fs/ops.h"
+#include "fs/remote.h"
 #include "fs/session.h"
 #include "tests/fuzz/fuzz_util.h"
 
@@ -25,6 +26,37 @@ uint64_t session_parked(const struct fs *fs)
 {
 	(void)fs;
 	return 3;
+}
+
+/* No other machine. */
+bool remote_leads(const struct remote *l)
+{
+	(void)l;
+	return true;
+}
+
+int remote_promote(struct remote *l)
+{
+	(void)l;
+	return -EINVAL;
+}
+
+int remote_demote(struct remote *l, const char *name)
+{
+	(void)l, (void)name;
+	return -EINVAL;
+}
+
+size_t remote_status(struct remote *l, char *buf, size_t size)
+{
+	(void)l, (void)buf, (void)size;
+	return 0;
+}
+
+size_t remote_locks(const struct remote *l, char *buf, size_t size)
+{
+	(void)l, (void)buf, (void)size;
+	return 0;
 }
 
 static struct fs *the_fs(void)
@@ -50,7 +82,7 @@ static uint64_t in_ino(struct input *in, uint64_t last)
 
 static void in_text(struct input *in, char *text, size_t size)
 {
-	static const char *const known[] = { ".msyncfs", "status", "version", "checkpoint", ".", ".." };
+	static const char *const known[] = { ".msyncfs", "status", "locks", "version", "checkpoint", ".", ".." };
 	uint8_t how = in_u8(in);
 
 	if (how < 200) {
@@ -74,7 +106,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 	case 0: case 1:
 		in_text(in, name, sizeof name);
 		/* ops.c asks this first. */
-		if (!control_owns(ino) && !control_is_name(ino, name))
+		if (!control_owns(ino) && !control_is_name(ino, name, strlen(name)))
 			return;
 		if (control_lookup(fs, ino, name, &entry) == 0) {
 			check(control_owns(entry.ino) && entry.attr.st_size >= 0);
@@ -98,7 +130,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 		break;
 	case 6:
 		if (control_owns(ino))
-			(void)control_write(fs, ino);
+			(void)control_write(fs, ino, "x", 1);
 		break;
 	default:
 		if (control_entry(in_u8(in) % 8, &text, &st))

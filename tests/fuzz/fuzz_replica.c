@@ -259,6 +259,12 @@ static void r_answer(void *ctx, uint64_t cookie, const struct replica_answer *a)
 	f.waiting--;
 }
 
+static void r_lock(void *ctx, const struct msg_lock *m)
+{
+	(void)ctx;
+	check(m->client == 5 && m->error <= 0 && m->start <= m->end && m->ino != 0);
+}
+
 static void r_forwarded(void *ctx, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
 			const struct replica_answer *a)
 {
@@ -292,7 +298,7 @@ static void r_text(void *ctx, const char *text)
 
 static const struct replica_ops r_ops = {
 	r_send, r_close, get_history, r_apply, r_promise, r_welcome, r_aside, r_diff_start, any_diff_frame, diff_stop, r_locks,
-	r_answer, r_forwarded, r_run, r_lead, r_text, NULL, r_text,
+	r_answer, r_forwarded, r_run, r_lead, r_text, NULL, r_text, r_lock,
 };
 
 /* A right message, of numbers that the input gives. */
@@ -359,6 +365,11 @@ static void make(struct input *in, unsigned type, struct wire_writer *w)
 	case MSG_FENCED:
 		msg_put_fenced(w, &(struct msg_fenced){ a, ids, 3 });
 		break;
+	case MSG_LOCK:
+		msg_put_lock(w, &(struct msg_lock){ .epoch = a, .client = b, .round = c, .ticket = d, .error = -(int32_t)u8(in),
+						    .flags = d == 0, .kind = 1 + u8(in) % 2, .type = u8(in) % 3, .ino = 1,
+						    .end = e, .seq = e });
+		break;
 	default:
 		wire_put_fixed(w, ids, u8(in) % 24);
 	}
@@ -373,8 +384,8 @@ static void give_frame(struct input *in, uint64_t now)
 	size_t len;
 	int r;
 
-	if (type > MSG_FENCED)
-		type = type == MSG_FENCED + 1 ? MSG_DIFF + u8(in) % 64 : type == MSG_FENCED + 2 ? 0x1ff : MSG_CALL;
+	if (type > MSG_LOCK)
+		type = type == MSG_LOCK + 1 ? MSG_DIFF + u8(in) % 64 : 0x1ff;
 	make(in, type, &w);
 	len = wire_used(&w);
 	flips = u8(in) % 4;
@@ -448,7 +459,7 @@ static void other(struct input *in, link_t *next, uint64_t now)
 	const struct replica_call c = { .cookie = 1, .object = u8(in) % 4, .flags = u8(in) & 3, .bytes = store, .len = u8(in) % 16 };
 	const struct primary_run run = { u8(in), 1, 9, u8(in) % 4, 1 + u8(in) % 8, 1, store, 4 };
 
-	switch (u8(in) % 14) {
+	switch (u8(in) % 15) {
 	case 0:
 		if (f.pl == 0 && primary_opened(f.p, *next, u8(in) & 1, now) == 0)
 			f.pl = (*next)++;
@@ -501,6 +512,9 @@ static void other(struct input *in, link_t *next, uint64_t now)
 		break;
 	case 12:
 		(void)replica_promote(f.r, now);
+		break;
+	case 13:
+		primary_lock(f.p, &(struct msg_lock){ .client = u8(in) % 10, .ticket = 1, .kind = 1, .ino = 1 });
 		break;
 	default:
 		primary_tick(f.p, now);

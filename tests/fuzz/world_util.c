@@ -203,7 +203,7 @@ static void first_half(struct keys *k)
 	check(keys_write(k, f, 0, "hello", 5, false, &(size_t){ 0 }) == 0);
 	check(keys_link(k, f, e, "again", 5, &a) == 0);
 	f = make(k, d, "unwritten", S_IFREG | 0644);
-	check(keys_fallocate(k, f, FALLOC_FL_KEEP_SIZE, 0, 20 * BLOCK_SIZE) == 0);
+	check(keys_fallocate(k, f, FALLOC_FL_KEEP_SIZE, 0, 20 * BLOCK_SIZE, 0) == 0);
 	write_tagged(k, f, 4, 1);
 	write_tagged(k, f, 8, 2);
 	symlink_to(k, "short", 20);
@@ -245,8 +245,8 @@ static void second_half(struct keys *k)
 	write_tagged(k, world.inos[4], 2, 5);
 	check(keys_rename(k, KEYS_ROOT_INO, "f0", 2, KEYS_ROOT_INO, "g0", 2, 0, &cred, &unused) == 0);
 	set_xattr(k, f, "user.late", 1500);
-	check(keys_fallocate(k, world.inos[3], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000, 20000) == 0);
-	check(keys_fallocate(k, f, 0, 40 * BLOCK_SIZE, 8 * BLOCK_SIZE) == 0);
+	check(keys_fallocate(k, world.inos[3], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000, 20000, 0) == 0);
+	check(keys_fallocate(k, f, 0, 40 * BLOCK_SIZE, 8 * BLOCK_SIZE, 0) == 0);
 	write_tagged(k, f, 42, 2);
 }
 
@@ -282,7 +282,7 @@ static void init_large(void)
 	check(keys_open(&o, &k) == 0);
 	f = make(k, KEYS_ROOT_INO, "filler", S_IFREG | 0644);
 	for (i = 0; i < 11; i++) {
-		check(keys_fallocate(k, f, 0, i * (4ull << 20), 4u << 20) == 0);
+		check(keys_fallocate(k, f, 0, i * (4ull << 20), 4u << 20, 0) == 0);
 		check(store_poll(keys_store(k)) == 0);
 	}
 	first_half(k);

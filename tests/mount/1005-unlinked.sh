@@ -16,14 +16,14 @@ exec 7<&-
 is 'the new one stays' "$(cat "$MNT/f")" second
 
 free() { sysop statfs "$MNT" | cut -d' ' -f2; }
-sync
+sync "$MNT"
 start=$(free)
 exec 7>"$MNT/large"
 head -c 20M /dev/zero | tr '\0' x >&7
 rm "$MNT/large"
 ok 'space is held while it is open' test "$(free)" -lt $((start - 10000000))
 exec 7>&-
-ok 'and comes back after close' wait_for "sync; test \$(sysop statfs '$MNT' | cut -d' ' -f2) -gt $((start - 4000000))"
+ok 'and comes back after close' wait_for -t 60 "test \$(sysop statfs '$MNT' | cut -d' ' -f2) -gt $((start - 4000000))"
 
 # Renamed over while open, and a directory entry that is gone with many links.
 echo old >"$MNT/x"
@@ -42,7 +42,7 @@ wait $! 2>/dev/null
 ok 'mount after the daemon died' mount_store --size=64M
 # shellcheck disable=SC2012 # what ls sees is the question
 is 'only what has a name is there' "$(ls -A "$MNT" | tr '\n' ' ')" 'f x '
-ok 'and all space comes back' wait_for "sync; test \$(sysop statfs '$MNT' | cut -d' ' -f2) -gt $((start - 4000000))"
+ok 'and all space comes back' wait_for -t 60 "test \$(sysop statfs '$MNT' | cut -d' ' -f2) -gt $((start - 4000000))"
 like 'O_TMPFILE works, or is refused as FUSE does' "$(sysop open rdwr,tmpfile "$MNT")" '^(ok|EOPNOTSUPP)$'
 umount_store
 ok 'check finds nothing lost' "$MSYNCFS" check "$STORE"

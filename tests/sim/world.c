@@ -145,7 +145,7 @@ static void begin(struct node *n, unsigned prog)
 	struct op *o = &W->ops[n->progs[prog].op];
 	uint8_t bytes[24];
 	struct replica_call c = { .cookie = prog, .object = o->key + 1, .bytes = bytes, .len = sizeof bytes,
-				  .flags = (unsigned)o->type == 0 ? CALL_SYNC : CALL_WRITE };
+				  .flags = (unsigned)o->type == 0 ? REPLICA_CALL_SYNC : REPLICA_CALL_WRITE };
 	int e;
 
 	put_le64(bytes, o->type);

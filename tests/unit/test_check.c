@@ -232,14 +232,14 @@ static void fill_store(struct keys *k)
 	ino.sparse = make(k, KEYS_ROOT_INO, "sparse", S_IFREG | 0644);
 	write_bytes(k, ino.sparse, 1u << 20, 5000);
 	write_bytes(k, ino.sparse, 1ull << 40, 10000);
-	ok(keys_fallocate(k, ino.sparse, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (1u << 20) + 100, 3000));
+	ok(keys_fallocate(k, ino.sparse, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (1u << 20) + 100, 3000, 0));
 	file = make(k, KEYS_ROOT_INO, "cut", S_IFREG | 0644);
 	write_bytes(k, file, 0, 50000);
 	ok(keys_setattr(k, file, &set, &a));
 	ino.fallocated = make(k, KEYS_ROOT_INO, "fallocated", S_IFREG | 0644);
-	ok(keys_fallocate(k, ino.fallocated, 0, 0, 300000));
+	ok(keys_fallocate(k, ino.fallocated, 0, 0, 300000, 0));
 	write_bytes(k, ino.fallocated, 8192, 20000);
-	ok(keys_fallocate(k, ino.fallocated, FALLOC_FL_KEEP_SIZE, 300000, 100000));
+	ok(keys_fallocate(k, ino.fallocated, FALLOC_FL_KEEP_SIZE, 300000, 100000, 0));
 	ino.hard = make(k, ino.sub, "hard", S_IFREG | 0644);
 	ok(keys_link(k, ino.hard, ino.deep, "link", 4, &a));
 	ok(keys_link(k, ino.hard, KEYS_ROOT_INO, "link", 4, &a));

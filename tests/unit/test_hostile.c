@@ -382,7 +382,7 @@ static void test_hostile__rotten_block_written_in_part(void **state)
 	assert_int_equal(keys_write(k, a_ino, BLOCK_SIZE + 100, data, 100, false, &n), -EUCLEAN);
 	assert_int_equal(keys_write(k, a_ino, 100, data, BLOCK_SIZE, false, &n), -EUCLEAN);
 	assert_int_equal(keys_setattr(k, a_ino, &set, &attr), -EUCLEAN);
-	assert_int_equal(keys_fallocate(k, a_ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10, BLOCK_SIZE + 10), -EUCLEAN);
+	assert_int_equal(keys_fallocate(k, a_ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10, BLOCK_SIZE + 10, 0), -EUCLEAN);
 	assert_int_equal(store_failed(keys_store(k)), 0);
 	/* All of it anew: then it is whole. */
 	assert_int_equal(keys_write(k, a_ino, BLOCK_SIZE, data, BLOCK_SIZE, false, &n), 0);

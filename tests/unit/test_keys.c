@@ -243,12 +243,12 @@ static void test_keys__errors_of_contents(void **state)
 	assert_int_equal(keys_setattr(k, fifo, &set, &a), -EINVAL);
 	set.size = KEYS_SIZE_MAX + 1;
 	assert_int_equal(keys_setattr(k, f, &set, &a), -EFBIG);
-	assert_int_equal(keys_fallocate(k, f, 0, 0, 0), -EINVAL);
-	assert_int_equal(keys_fallocate(k, d, 0, 0, 1), -EISDIR);
-	assert_int_equal(keys_fallocate(k, fifo, 0, 0, 1), -ENODEV);
-	assert_int_equal(keys_fallocate(k, f, 0, KEYS_SIZE_MAX, 1), -EFBIG);
-	assert_int_equal(keys_fallocate(k, f, FALLOC_FL_COLLAPSE_RANGE, 0, 4096), -EOPNOTSUPP);
-	assert_int_equal(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE, 0, 4096), -EOPNOTSUPP);
+	assert_int_equal(keys_fallocate(k, f, 0, 0, 0, 0), -EINVAL);
+	assert_int_equal(keys_fallocate(k, d, 0, 0, 1, 0), -EISDIR);
+	assert_int_equal(keys_fallocate(k, fifo, 0, 0, 1, 0), -ENODEV);
+	assert_int_equal(keys_fallocate(k, f, 0, KEYS_SIZE_MAX, 1, 0), -EFBIG);
+	assert_int_equal(keys_fallocate(k, f, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, 0), -EOPNOTSUPP);
+	assert_int_equal(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE, 0, 4096, 0), -EOPNOTSUPP);
 	assert_int_equal(keys_seek(k, f, 5, SEEK_DATA, &off), -ENXIO);
 	assert_int_equal(keys_seek(k, f, 6, SEEK_HOLE, &off), -ENXIO);
 	assert_int_equal(keys_seek(k, f, 0, SEEK_SET, &off), -EINVAL);
@@ -599,10 +599,10 @@ static void test_keys__holes_and_allocation(void **state)
 	assert_memory_equal(buf, zeros, sizeof buf);
 
 	/* fallocate: blocks that read as zeros and are holes; the size only without KEEP_SIZE. */
-	ok(keys_fallocate(k, f, FALLOC_FL_KEEP_SIZE, 4u << 20, 1u << 20));
+	ok(keys_fallocate(k, f, FALLOC_FL_KEEP_SIZE, 4u << 20, 1u << 20, 0));
 	assert_int_equal(attr(k, f).size, (1u << 20) + 4);
 	assert_int_equal(attr(k, f).blocks, 257);
-	ok(keys_fallocate(k, f, 0, 4u << 20, 1u << 20));
+	ok(keys_fallocate(k, f, 0, 4u << 20, 1u << 20, 0));
 	assert_int_equal(attr(k, f).size, 5u << 20);
 	assert_int_equal(attr(k, f).blocks, 257);
 	assert_int_equal(keys_seek(k, f, 2u << 20, SEEK_DATA, &off), -ENXIO);
@@ -616,17 +616,17 @@ static void test_keys__holes_and_allocation(void **state)
 	assert_memory_equal(buf + 909, zeros, 4096 - 909);
 
 	/* Punch: the parts of blocks are zeroed, whole ones given back. */
-	ok(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4u << 20, 1u << 20));
+	ok(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4u << 20, 1u << 20, 0));
 	assert_int_equal(attr(k, f).blocks, 1);
 	assert_int_equal(attr(k, f).size, 5u << 20);
-	ok(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (1u << 20) + 1, 2));
+	ok(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (1u << 20) + 1, 2, 0));
 	assert_int_equal(read_some(k, f, 1u << 20, buf, 4), 4);
 	assert_memory_equal(buf, "d\0\0a", 4);
-	ok(keys_fallocate(k, f, FALLOC_FL_ZERO_RANGE, 1u << 20, 4096));
+	ok(keys_fallocate(k, f, FALLOC_FL_ZERO_RANGE, 1u << 20, 4096, 0));
 	assert_int_equal(read_some(k, f, 1u << 20, buf, 4), 4);
 	assert_memory_equal(buf, zeros, 4);
 	/* Cut to what it is: what was allocated behind the end goes. */
-	ok(keys_fallocate(k, f, FALLOC_FL_KEEP_SIZE, 8u << 20, 1u << 20));
+	ok(keys_fallocate(k, f, FALLOC_FL_KEEP_SIZE, 8u << 20, 1u << 20, 0));
 	truncate_to(k, f, 0);
 	assert_int_equal(attr(k, f).blocks, 0);
 	close_checked(k);
@@ -651,7 +651,7 @@ static void test_keys__the_largest_size(void **state)
 	assert_int_equal(n, 4);
 	ok(keys_seek(k, f, 0, SEEK_DATA, &off));
 	assert_int_equal(off, KEYS_SIZE_MAX & ~4095ull);
-	ok(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, KEYS_SIZE_MAX));
+	ok(keys_fallocate(k, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, KEYS_SIZE_MAX, 0));
 	assert_int_equal(attr(k, f).blocks, 0);
 	assert_int_equal(keys_seek(k, f, 0, SEEK_DATA, &off), -ENXIO);
 	truncate_to(k, f, 3);
@@ -773,6 +773,9 @@ static void test_keys__default_acl_is_inherited(void **state)
 	d = make(k, KEYS_ROOT_INO, "d", S_IFDIR | 0755);
 	f = file(k, "f");
 	assert_int_equal(keys_setxattr(k, f, "system.posix_acl_default", acl, size, 0, false), -EACCES);
+	/* None at all is what a file has already: nothing is stored. */
+	ok(keys_setxattr(k, f, "system.posix_acl_default", acl, 4, 0, false));
+	assert_int_equal(keys_getxattr(k, f, "system.posix_acl_default", back, sizeof back, &len), -ENODATA);
 	assert_int_equal(keys_setxattr(k, d, "system.posix_acl_default", acl, size - 1, 0, false), -EINVAL);
 	ok(keys_setxattr(k, d, "system.posix_acl_default", acl, size, 0, false));
 	assert_int_equal(attr(k, d).mode, S_IFDIR | 0755);
@@ -867,7 +870,7 @@ static void test_keys__read_only_changes_no_byte(void **state)
 		assert_int_equal(keys_unlink(k, KEYS_ROOT_INO, N("f"), &ino, &nlink), -EROFS);
 		assert_int_equal(keys_setattr(k, f, &set, &a), -EROFS);
 		assert_int_equal(keys_setxattr(k, f, "user.x", "v", 1, 0, false), -EROFS);
-		assert_int_equal(keys_fallocate(k, f, 0, 0, 10), -EROFS);
+		assert_int_equal(keys_fallocate(k, f, 0, 0, 10, 0), -EROFS);
 		assert_int_equal(keys_rename(k, 1, N("f"), 1, N("g"), 0, &cred, &ino), -EROFS);
 		ok(keys_touch_atime(k, f, KEYS_STRICTATIME));
 		close_checked(k);

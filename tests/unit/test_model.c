@@ -412,9 +412,9 @@ static int engine_once(struct keys *k, const struct op *o, uint64_t *value)
 		*value = n;
 		return r;
 	case OP_FALLOCATE:
-		return keys_fallocate(k, o->ino, (int)o->flags, o->off, o->bytes);
+		return keys_fallocate(k, o->ino, (int)o->flags, o->off, o->bytes, 0);
 	case OP_COPY:
-		r = keys_copy_range(k, o->ino, o->off, o->ino2, o->off2, o->bytes, &n);
+		r = keys_copy_range(k, o->ino, o->off, o->ino2, o->off2, o->bytes, 0, &n);
 		*value = n;
 		return r;
 	case OP_SETXATTR:

@@ -674,7 +674,7 @@ static void r_note(void *ctx, const char *text)
 
 static const struct replica_ops r_ops = {
 	r_send, r_close, r_history, r_apply, r_promise, r_welcome, r_aside, r_diff_start, diff_frame, diff_stop, r_locks, r_answer,
-	r_forwarded, r_run, r_lead, r_elsewhere, NULL, r_note,
+	r_forwarded, r_run, r_lead, r_elsewhere, NULL, r_note, NULL,
 };
 
 static struct primary_options p_options(void)
@@ -1031,7 +1031,7 @@ static void test_sync__waits_for_replicas(void **state)
 	primary_committed(t.p, 11, 1100, 0);
 	primary_durable(t.p, 11);
 	join(0);
-	do_calls(1, CALL_SYNC, 0);
+	do_calls(1, REPLICA_CALL_SYNC, 0);
 	carry(0);
 	primary_result(t.p, 5, 1, t.run[0].token, &(struct primary_result){ 0, true, 11, 0 }, 0);
 	carry(0);
@@ -1045,7 +1045,7 @@ static void test_sync__waits_for_replicas(void **state)
 	t.ours.last = 12;
 	primary_committed(t.p, 12, 1200, 0);
 	primary_durable(t.p, 12);
-	do_calls(1, CALL_SYNC, 0);
+	do_calls(1, REPLICA_CALL_SYNC, 0);
 	carry(0);
 	primary_result(t.p, 5, 2, t.run[1].token, &(struct primary_result){ 0, true, 12, 0 }, 0);
 	primary_tick(t.p, 400);
@@ -1108,7 +1108,7 @@ static void test_calls__read_only_key(void **state)
 	assert_int_equal(primary_opened(t.p, 1, PRIMARY_PEER_READ_ONLY, 0), 0);
 	assert_int_equal(replica_opened(t.r, 1, 0), 0);
 	carry(0);
-	do_calls(1, CALL_WRITE, 0);
+	do_calls(1, REPLICA_CALL_WRITE, 0);
 	carry(0);
 	assert_int_equal(t.runs, 0);
 	assert_int_equal(t.answers, 1);
@@ -1121,7 +1121,7 @@ static void test_sync__after_loss(void **state)
 {
 	const struct primary_options po = p_options();
 	const struct replica_options ro = r_options();
-	const struct replica_call c = { .cookie = 1, .object = 77, .flags = CALL_SYNC, .bytes = (const uint8_t *)"op", .len = 2 };
+	const struct replica_call c = { .cookie = 1, .object = 77, .flags = REPLICA_CALL_SYNC, .bytes = (const uint8_t *)"op", .len = 2 };
 
 	(void)state;
 	assert_int_equal(set_up(&po, &ro, 15), 0);

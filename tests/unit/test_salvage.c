@@ -235,7 +235,7 @@ static void kinds(uint64_t where)
 	touch(file, 0, 0);
 	file = make(where, "fallocated", S_IFREG | 0644);
 	begin();
-	ok(keys_fallocate(k, file, 0, 0, 100000));
+	ok(keys_fallocate(k, file, 0, 0, 100000, 0));
 	touch(file, 0, 0);
 	write_bytes(file, 8192, 20000);
 	file = make(where, "hard", S_IFREG | 0640);
@@ -274,7 +274,7 @@ static void fill_first_group(void)
 		int r;
 
 		begin();
-		while ((r = keys_fallocate(k, file, 0, off, step)) == -EAGAIN)
+		while ((r = keys_fallocate(k, file, 0, off, step, 0)) == -EAGAIN)
 			ok(store_poll(keys_store(k)));
 		ok(r);
 		touch(file, 0, 0);

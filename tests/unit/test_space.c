@@ -27,6 +27,8 @@ struct world {
 	struct space sp;
 	int fd;
 	uint8_t state[BLOCKS_MAX];
+	bool staged[BLOCKS_MAX];                /* given out, but free in every view */
+	uint64_t staged_count;
 	uint32_t gen[BLOCKS_MAX];               /* in which it was allocated */
 	uint64_t total;                         /* blocks that space knows of */
 	bool frozen;
@@ -98,7 +100,7 @@ static void world_free(struct world *w)
 
 static bool is_free(const struct world *w, block_t b)
 {
-	return (w->state[b] & (IN_D | IN_F | IN_C | HELD_F | HELD_C | PINNED)) == 0;
+	return (w->state[b] & (IN_D | IN_F | IN_C | HELD_F | HELD_C | PINNED)) == 0 && !w->staged[b];
 }
 
 static uint64_t count_free(const struct world *w)
@@ -119,7 +121,8 @@ static void check_counts(const struct world *w)
 
 	for (b = 0; b < w->total; b++)
 		used += w->state[b] & IN_C ? 1 : 0;
-	pending = w->total - used - free_blocks;
+	pending = w->total - used - free_blocks - w->staged_count;
+	assert_int_equal(w->sp.staged, w->staged_count);
 	assert_int_equal(w->sp.total, w->total);
 	assert_int_equal(w->sp.used, used);
 	assert_int_equal(space_pending(&w->sp), pending);
@@ -308,11 +311,59 @@ static void drain(struct world *w)
 	check_counts(w);
 }
 
+static void stage(struct world *w, uint64_t want)
+{
+	uint64_t n;
+	block_t b;
+
+	if (space_stage(&w->sp, want, &b, &n) < 0)
+		return;
+	assert_true(n >= 1 && n <= want && space_valid_range(&w->sp, b, n));
+	for (; n > 0; b++, n--) {
+		assert_true(is_free(w, b));
+		w->staged[b] = true;
+		w->staged_count++;
+	}
+}
+
+/* About one of n staged blocks, or what follows it too, is used or given up. */
+static void unstage(struct world *w, uint32_t n)
+{
+	block_t b;
+
+	for (b = 0; b < w->total; b++) {
+		uint64_t count = 1, i;
+
+		if (!w->staged[b] || rnd(n) != 0)
+			continue;
+		while (b + count < w->total && w->staged[b + count] && rnd(4))
+			count++;
+		for (i = 0; i < count; i++)
+			w->staged[b + i] = false;
+		w->staged_count -= count;
+		if (rnd(2)) {
+			assert_int_equal(space_use_staged(&w->sp, b, count), 0);
+			took(w, b, count, false);
+		} else {
+			assert_int_equal(space_drop_staged(&w->sp, b, count), 0);
+		}
+		assert_int_equal(space_use_staged(&w->sp, b, 1), -EUCLEAN);
+		assert_int_equal(space_drop_staged(&w->sp, b, 1), -EUCLEAN);
+	}
+}
+
 static void random_step(struct world *w)
 {
 	struct space_run run;
 
-	switch (rnd(12)) {
+	switch (rnd(14)) {
+	case 12:
+		stage(w, 1 + rnd(rnd(4) ? 8 : 400));
+		break;
+	case 13:
+		if (rnd(4) == 0)
+			unstage(w, 1 + rnd(10));
+		break;
 	case 0: case 1: case 2:
 		(void)alloc_data(w, 1 + rnd(rnd(4) ? 8 : 400));
 		break;
@@ -359,6 +410,8 @@ static void test_space__random_against_model(void **state)
 			check_runs(w);
 		}
 		/* Nothing is held for good. */
+		unstage(w, 1);
+		assert_int_equal(w->staged_count, 0);
 		free_some(w, 1);
 		if (w->frozen)
 			durable(w, false);
@@ -652,6 +705,35 @@ static void test_space__cut_forgets_the_end(void **state)
 	world_free(w);
 }
 
+/* What is staged keeps the end of the file, and stays staged over checkpoints. */
+static void test_space__staged_blocks_keep_the_end(void **state)
+{
+	struct world *w = world_new(3000);
+	uint64_t n;
+	block_t b, end;
+
+	(void)state;
+	while (alloc_data(w, 512) == 0)
+		;
+	free_some(w, 1);
+	checkpoint(w);
+	checkpoint(w);
+	do {
+		assert_int_equal(space_stage(&w->sp, 512, &b, &n), 0);
+		if (b + n < w->total)
+			assert_int_equal(space_drop_staged(&w->sp, b, n), 0);
+	} while (b + n < w->total);
+	assert_int_equal(w->sp.staged, n);
+	checkpoint(w);
+	assert_int_equal(space_high_water(&w->sp, &end), 0);
+	assert_int_equal(end, w->total);
+	assert_int_equal(space_drop_staged(&w->sp, b, n), 0);
+	assert_int_equal(space_high_water(&w->sp, &end), 0);
+	assert_true(end < w->total);
+	check_counts(w);
+	world_free(w);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_space__random_against_model),
 	cmocka_unit_test(test_space__freed_block_waits_for_its_checkpoint),
@@ -664,6 +746,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_space__opening_finds_the_durable_bitmaps),
 	cmocka_unit_test(test_space__freeing_what_is_free_is_damage),
 	cmocka_unit_test(test_space__cut_forgets_the_end),
+	cmocka_unit_test(test_space__staged_blocks_keep_the_end),
 };
 
 int main(void)

@@ -210,10 +210,10 @@ static void random_contents(struct keys *k, uint64_t ino)
 			OK(keys_setattr(k, ino, &set, &a));
 			break;
 		case 1:
-			OK(keys_fallocate(k, ino, rnd(2) ? FALLOC_FL_KEEP_SIZE : 0, off, len));
+			OK(keys_fallocate(k, ino, rnd(2) ? FALLOC_FL_KEEP_SIZE : 0, off, len, 0));
 			break;
 		case 2:
-			OK(keys_fallocate(k, ino, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, off, len));
+			OK(keys_fallocate(k, ino, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, off, len, 0));
 			break;
 		default:
 			random_bytes(buf, len);

@@ -29,6 +29,10 @@ static struct super sample(uint64_t flip)
 	sb.gen_limit = 1u << 20;
 	sb.flip = flip;
 	sb.promised_epoch = 4;
+	sb.role = ROLE_REPLICA;
+	sb.feature_ro_compat = FEATURE_CLUSTER;
+	for (i = 0; i < 16; i++)
+		sb.cluster[i] = (uint8_t)(200 - i);
 	sb.total_blocks = 8192;
 	sb.max_blocks = 1u << 20;
 	sb.used_blocks = 900;
@@ -224,14 +228,14 @@ static void test_super__unknown_features(void **state)
 	unsigned bit;
 
 	(void)state;
-	for (bit = 0; bit < 64; bit += 9) {
+	for (bit = 1; bit < 64; bit += 9) {
 		put(7);
 		sb = sample(8);
-		sb.feature_incompat = 1ull << bit;
+		sb.feature_incompat |= 1ull << bit;
 		super_encode(pages, 0, &sb);
 		expect_error(-EPROTONOSUPPORT);
 		sb = sample(8);
-		sb.feature_ro_compat = 1ull << bit;
+		sb.feature_ro_compat |= 1ull << bit;
 		super_encode(pages, 0, &sb);
 		assert_int_equal(pick(&flip), -EROFS);
 		assert_int_equal(flip, 8);      /* filled: it may be read */
@@ -239,6 +243,34 @@ static void test_super__unknown_features(void **state)
 		sb.feature_compat = 1ull << bit;
 		super_encode(pages, 0, &sb);
 		expect_pick(8);
+	}
+}
+
+/* The feature bits go along with the role, or a program that knows no clusters would write to a part of one. */
+static void test_super__role_and_features_agree(void **state)
+{
+	static const struct {
+		uint32_t role;
+		uint64_t ro_compat, incompat;
+		int error;
+	} c[] = {
+		{ ROLE_ALONE, 0, 0, 0 }, { ROLE_PRIMARY, FEATURE_CLUSTER, 0, 0 }, { ROLE_REPLICA, FEATURE_CLUSTER, 0, 0 },
+		{ ROLE_REPLICA, FEATURE_CLUSTER, FEATURE_INCOMPLETE, 0 }, { ROLE_ALONE, FEATURE_CLUSTER, 0, -EUCLEAN },
+		{ ROLE_PRIMARY, 0, 0, -EUCLEAN }, { ROLE_REPLICA, 0, 0, -EUCLEAN },
+		{ ROLE_PRIMARY, FEATURE_CLUSTER, FEATURE_INCOMPLETE, -EUCLEAN }, { ROLE_ALONE, 0, FEATURE_INCOMPLETE, -EUCLEAN },
+		{ ROLE_REPLICA + 1, FEATURE_CLUSTER, 0, -EUCLEAN }, { ~0u, FEATURE_CLUSTER, 0, -EUCLEAN },
+	};
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(c); i++) {
+		struct super sb = sample(6), back;
+
+		sb.role = c[i].role;
+		sb.feature_ro_compat = c[i].ro_compat;
+		sb.feature_incompat = c[i].incompat;
+		super_encode(pages, 0, &sb);
+		assert_int_equal(super_decode(pages, 0, &back), c[i].error);
 	}
 }
 
@@ -364,6 +396,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_super__foreign_and_damaged_are_told_apart),
 	cmocka_unit_test(test_super__newer_version_is_refused),
 	cmocka_unit_test(test_super__unknown_features),
+	cmocka_unit_test(test_super__role_and_features_agree),
 	cmocka_unit_test(test_super__impossible_numbers_are_refused),
 	cmocka_unit_test(test_super__copy_stands_in_for_a_damaged_one),
 	cmocka_unit_test(test_super__one_in_another_place_counts),

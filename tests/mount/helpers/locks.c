@@ -2,7 +2,7 @@
  *
  * locks: locks between processes, each case in a child that reports through its exit status.
  *
- *   locks CASE FILE
+ *   locks CASE FILE [SAME_FILE_ON_ANOTHER_MOUNT, for the second process]
  *      exclusive  fcntl: a second process is refused, F_GETLK names the holder, unlock lets it in
  *      ranges     fcntl: disjoint ranges and shared locks do not meet; an upgrade does
  *      wait       fcntl: F_SETLKW waits until the holder lets go, and not longer
@@ -11,6 +11,7 @@
  *      close      fcntl: closing any descriptor of the file drops the process's locks
  *      exit       fcntl: the holder's death frees the lock
  *      flock      flock(2): exclusive against shared, waiting, inheritance over fork
+ *      count      500 times: lock (flock and fcntl by turns), add one to the number in FILE, unlock
  *      ofd        open file description locks: two descriptors of one process meet
  */
 #include <errno.h>
@@ -24,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *path;
+static const char *path, *path_of_child;
 static int to_child[2], to_parent[2];
 
 #define check(x) do { if (!(x)) { \
@@ -48,6 +49,15 @@ static int lock_with(int fd, int cmd, short type, off_t from, off_t len)
 static int lock(int fd, short type, off_t from, off_t len)
 {
 	return lock_with(fd, F_SETLK, type, from, len);
+}
+
+static pid_t fork_child(void)
+{
+	pid_t child = fork();
+
+	if (child == 0 && path_of_child != NULL)
+		path = path_of_child;
+	return child;
 }
 
 /* The two processes take turns: tell() lets the other go on, await() waits for its word. */
@@ -98,14 +108,16 @@ static int case_exclusive(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 0) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
 		check(lock(mine, F_WRLCK, 0, 0) < 0 && (errno == EAGAIN || errno == EACCES));
 		check(lock(mine, F_RDLCK, 5, 1) < 0);
-		check(fcntl(mine, F_GETLK, &l) == 0 && l.l_type == F_WRLCK && l.l_pid == getppid());
+		check(fcntl(mine, F_GETLK, &l) == 0 && l.l_type == F_WRLCK);
+		/* Elsewhere the number would be that of another process. */
+		check(l.l_pid == (path_of_child != NULL ? 0 : getppid()));
 		tell(to_parent[1]);
 		await(to_child[0]);
 		check(lock(mine, F_WRLCK, 0, 0) == 0);
@@ -124,7 +136,7 @@ static int case_ranges(void)
 
 	check(lock(fd, F_WRLCK, 0, 100) == 0 && lock(fd, F_RDLCK, 200, 100) == 0);
 	check(lock(fd, F_UNLCK, 40, 20) == 0);      /* splits the first one */
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -145,7 +157,7 @@ static int case_wait(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 10) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -170,7 +182,7 @@ static int case_signal(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 0) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		struct sigaction sa = { .sa_handler = on_signal };
 		int mine = open_file();
@@ -193,7 +205,7 @@ static int case_deadlock(void)
 	pid_t child;
 
 	check(lock(fd, F_WRLCK, 0, 1) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -217,7 +229,7 @@ static int case_close(void)
 
 	check(lock(fd, F_WRLCK, 0, 0) == 0);
 	check(close(other) == 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		check(lock(open_file(), F_WRLCK, 0, 0) == 0);
 		_exit(0);
@@ -228,7 +240,7 @@ static int case_close(void)
 static int case_exit(void)
 {
 	int fd = open_file();
-	pid_t child = fork();
+	pid_t child = fork_child();
 
 	if (child == 0) {
 		int mine = open_file();
@@ -254,7 +266,7 @@ static int case_flock(void)
 	check(flock(other, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK);
 	check(flock(other, LOCK_UN) == 0 && flock(fd, LOCK_EX) == 0);
 	check(flock(other, LOCK_SH | LOCK_NB) < 0);
-	child = fork();
+	child = fork_child();
 	if (child == 0) {
 		int mine = open_file();
 
@@ -275,13 +287,44 @@ static int case_flock(void)
 
 static int case_ofd(void)
 {
-	int a = open_file(), b = open_file();
+	int a = open_file(), b;
+
+	if (path_of_child != NULL)
+		path = path_of_child;
+	b = open_file();
 
 	check(lock_with(a, F_OFD_SETLK, F_WRLCK, 0, 10) == 0);
 	check(lock_with(b, F_OFD_SETLK, F_RDLCK, 5, 1) < 0 && errno == EAGAIN);
 	check(lock_with(b, F_OFD_SETLK, F_WRLCK, 10, 1) == 0);
 	check(close(a) == 0);
-	check(lock_with(b, F_OFD_SETLK, F_WRLCK, 0, 10) == 0);
+	/* The kernel does not wait for what the last close causes. */
+	alarm(20);
+	check(lock_with(b, F_OFD_SETLKW, F_WRLCK, 0, 10) == 0);
+	return 0;
+}
+
+/* Through one descriptor, so that what is read comes from the kernel's cache if that is allowed to have it. */
+static int case_count(void)
+{
+	int fd = open_file();
+	char text[16];
+
+	for (int i = 0; i < 500; i++) {
+		ssize_t n;
+		int len;
+
+		alarm(60);
+		check(i % 2 == 0 ? flock(fd, LOCK_EX) == 0 : lock_with(fd, F_SETLKW, F_WRLCK, 0, 0) == 0);
+		/* The two kinds do not exclude each other: who has one takes the other, too, in the same order. */
+		check(i % 2 != 0 || lock_with(fd, F_SETLKW, F_WRLCK, 0, 0) == 0);
+		n = pread(fd, text, sizeof text - 1, 0);
+		check(n >= 0);
+		text[n] = '\0';
+		len = snprintf(text, sizeof text, "%08d", atoi(text) + 1);
+		check(pwrite(fd, text, (size_t)len, 0) == len);
+		check(lock(fd, F_UNLCK, 0, 0) == 0);
+		check(i % 2 != 0 || flock(fd, LOCK_UN) == 0);
+	}
 	return 0;
 }
 
@@ -291,14 +334,15 @@ static const struct {
 } cases[] = {
 	{ "exclusive", case_exclusive }, { "ranges", case_ranges }, { "wait", case_wait }, { "signal", case_signal },
 	{ "deadlock", case_deadlock }, { "close", case_close }, { "exit", case_exit }, { "flock", case_flock },
-	{ "ofd", case_ofd },
+	{ "ofd", case_ofd }, { "count", case_count },
 };
 
 int main(int argc, char **argv)
 {
-	if (argc != 3 || pipe2(to_child, O_CLOEXEC) < 0 || pipe2(to_parent, O_CLOEXEC) < 0)
+	if (argc < 3 || argc > 4 || pipe2(to_child, O_CLOEXEC) < 0 || pipe2(to_parent, O_CLOEXEC) < 0)
 		return 2;
 	path = argv[2];
+	path_of_child = argv[3];
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		if (strcmp(cases[i].name, argv[1]) == 0)
 			return cases[i].run();

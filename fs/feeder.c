@@ -1,0 +1,989 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * feeder: the net thread's side of a link: the primary's engine over real connections, the feed and diffs. It never
+ * touches the store but by what is marked [any]: positions, blocks of contents by pread, a snapshot of its own.
+ */
+#include "fs/remote_int.h"
+
+#include "core/store/map.h"
+#include "fs/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECKPOINT_POLL_NS 5000000
+
+/* A diff for one connection, in a thread of its own, which may wait for the disk. */
+struct diff_job {
+	struct diff_job *next;          /* remote.lock */
+	struct remote *l;
+	net_id id;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct diff_source *source;     /* the thread's */
+	struct queue in;                /* lock */
+	bool stop, writable;            /* lock */
+	int error;                      /* how it ended; 0: as it should */
+	char reason[256];
+};
+
+struct feeder {
+	struct feeder *next;
+	net_id id;
+	bool closed;
+	bool reading;                   /* reader is at reader.next */
+	struct feed_reader reader;
+	struct item *stuck;             /* a frame that the engine could not take yet; the connection is paused */
+	struct diff_job *diff;
+};
+
+static struct feeder *find(struct remote *l, net_id id)
+{
+	struct feeder *f = l->feeders;
+
+	while (f != NULL && f->id != id)
+		f = f->next;
+	return f;
+}
+
+static uint64_t now_ms(void)
+{
+	return (uint64_t)remote_now_ms();
+}
+
+/* ---- Diffs ---- */
+
+static void diff_free(struct diff_job *job)
+{
+	struct diff_job **at;
+
+	pthread_join(job->thread, NULL);
+	pthread_mutex_lock(&job->l->lock);
+	for (at = &job->l->jobs; *at != job; at = &(*at)->next)
+		;
+	*at = job->next;
+	pthread_mutex_unlock(&job->l->lock);
+	queue_clear(&job->in);
+	pthread_cond_destroy(&job->wake);
+	pthread_mutex_destroy(&job->lock);
+	free(job);
+}
+
+static void diff_finished(void *ctx)
+{
+	struct diff_job *job = ctx;
+	struct remote *l = job->l;
+	struct feeder *f = find(l, job->id);
+
+	if (f != NULL && f->diff == job) {
+		f->diff = NULL;
+		if (job->error != 0)
+			primary_diff_failed(l->primary, job->id, job->reason);
+	}
+	diff_free(job);
+}
+
+static int diff_send(void *ctx, enum diff_type type, const void *bytes, size_t len)
+{
+	struct diff_job *job = ctx;
+
+	return net_send(job->l->net, job->id, (uint16_t)(MSG_DIFF + type), WIRE_MUST, bytes, (uint32_t)len);
+}
+
+static bool diff_stopped(struct diff_job *job)
+{
+	bool stop;
+
+	pthread_mutex_lock(&job->lock);
+	stop = job->stop;
+	pthread_mutex_unlock(&job->lock);
+	return stop;
+}
+
+/* Wait until a checkpoint has all that is there now, then open it. */
+static int diff_open(struct diff_job *job, struct keys **ret)
+{
+	struct store *s = job->l->fs->store;
+	const struct timespec pause = { .tv_nsec = CHECKPOINT_POLL_NS };
+	uint64_t want = store_seq(s) + 1;
+	char path[64];
+	struct store_options so = { .path = path, .read_only = true, .snapshot = true };
+
+	while (store_checkpoint_seq(s) + 1 < want) {
+		atomic_store(&job->l->want_checkpoint, want);
+		session_wake(job->l->fs);
+		if (diff_stopped(job))
+			return -ECANCELED;
+		if (store_failed(s) != 0)
+			return err_set(EIO, "the primary's store has failed");
+		nanosleep(&pause, NULL);
+	}
+	store_path(s, path, sizeof path);
+	return keys_open(&so, ret);
+}
+
+/* What is read is a mapping of a file that somebody may cut: within map_guard(). */
+static int diff_serve(void *ctx)
+{
+	struct diff_job *job = ctx;
+	struct diff_source *source = job->source;
+
+	for (;;) {
+		int r = diff_source_step(source);
+		struct item *m;
+
+		if (r < 0 || r == DIFF_READY)
+			return r < 0 ? r : 0;
+		pthread_mutex_lock(&job->lock);
+		while (!job->stop && job->in.first == NULL &&
+		       (r == DIFF_IDLE || (r == DIFF_FULL && !job->writable)))
+			pthread_cond_wait(&job->wake, &job->lock);
+		job->writable = false;
+		m = job->stop ? NULL : queue_take(&job->in);
+		if (job->stop)
+			r = -ECANCELED;
+		pthread_mutex_unlock(&job->lock);
+		if (r < 0)
+			return r;
+		if (m != NULL) {
+			r = diff_source_message(source, m->type, m->bytes, m->len);
+			free(m);
+			if (r < 0)
+				return r;
+		}
+	}
+}
+
+static void *diff_main(void *arg)
+{
+	struct diff_job *job = arg;
+	struct keys *k = NULL;
+	uint64_t seed;
+	int r;
+
+	session_block_signals();
+	r = diff_open(job, &k);
+	if (r == 0)
+		r = store_random(keys_store(k), &seed, sizeof seed);
+	if (r == 0)
+		r = diff_source_new(k, seed, diff_send, job, &job->source);
+	if (r == 0)
+		r = map_guard(diff_serve, job);
+	if (r < 0) {
+		job->error = r;
+		snprintf(job->reason, sizeof job->reason, "the comparison ended: %s",
+			 *err_last() != '\0' ? err_last() : strerror(-r));
+	}
+	diff_source_free(job->source);
+	if (k != NULL)
+		(void)keys_close(k);
+	/* When the net thread has ended, feeder_release() waits for this one. */
+	(void)net_post(job->l->net, diff_finished, job);
+	return NULL;
+}
+
+static void diff_tell(struct diff_job *job, bool stop, struct item *m)
+{
+	pthread_mutex_lock(&job->lock);
+	job->stop = job->stop || stop;
+	job->writable = true;
+	if (m != NULL)
+		queue_add(&job->in, m);
+	pthread_cond_signal(&job->wake);
+	pthread_mutex_unlock(&job->lock);
+}
+
+static int op_diff_start(void *ctx, link_t id, const struct msg_hello *hello)
+{
+	struct remote *l = ctx;
+	struct feeder *f = find(l, id);
+	struct diff_job *job;
+
+	(void)hello;
+	if (f == NULL || f->diff != NULL)
+		return -EBUSY;
+	job = calloc(1, sizeof *job);
+	if (job == NULL)
+		return -ENOMEM;
+	job->l = l;
+	job->id = id;
+	queue_init(&job->in);
+	pthread_mutex_init(&job->lock, NULL);
+	pthread_cond_init(&job->wake, NULL);
+	if (pthread_create(&job->thread, NULL, diff_main, job) != 0) {
+		free(job);
+		return -EAGAIN;
+	}
+	pthread_mutex_lock(&l->lock);
+	job->next = l->jobs;
+	l->jobs = job;
+	pthread_mutex_unlock(&l->lock);
+	f->diff = job;
+	return 0;
+}
+
+static int op_diff_frame(void *ctx, link_t id, unsigned type, const uint8_t *bytes, uint32_t len)
+{
+	struct feeder *f = find(ctx, id);
+	struct item *m;
+
+	if (f == NULL || f->diff == NULL)
+		return 0;
+	m = remote_item(NEWS_FRAME, id, bytes, len);
+	if (m == NULL)
+		return -ENOMEM;
+	m->type = type - MSG_DIFF;
+	diff_tell(f->diff, false, m);
+	return 0;
+}
+
+static void op_diff_stop(void *ctx, link_t id)
+{
+	struct feeder *f = find(ctx, id);
+
+	if (f == NULL || f->diff == NULL)
+		return;
+	diff_tell(f->diff, true, NULL);
+	f->diff = NULL;
+}
+
+/* ---- What the engine wants ---- */
+
+static int op_send(void *ctx, link_t id, unsigned type, const void *bytes, uint32_t len)
+{
+	struct remote *l = ctx;
+
+	return net_send(l->net, id, (uint16_t)type, msg_flags(type), bytes, len);
+}
+
+static int read_blocks(void *ctx, block_t block, uint64_t count, uint8_t *to)
+{
+	struct remote *l = ctx;
+
+	return store_read_blocks(l->fs->store, block, count, to);
+}
+
+/* The frame of a change: made once, for all that are at it. */
+static int make_change(struct remote *l, struct feeder *f, const struct msg_change *head)
+{
+	struct msg_change m = *head;
+	struct change_info info = { 0 };
+	struct wire_writer w;
+	uint32_t len;
+	int r = 0;
+
+	if (!f->reading || f->reader.next != head->seq)
+		r = feed_reader_init(&f->reader, &l->feed, head->seq);
+	f->reading = r == 0;
+	if (r < 0)
+		return -ENOENT;
+	r = feed_read(&f->reader, l->record, &len);
+	if (r != 1) {
+		f->reading = false;
+		return -ENOENT;
+	}
+	/* Contents that are no longer where they were count as gone from the feed. */
+	r = change_encode(l->record, len, read_blocks, l, l->change, CHANGE_MAX, &m.len);
+	if (r == 0)
+		r = change_info(l->change, m.len, &info);
+	if (r < 0)
+		return -ENOENT;
+	m.bytes = l->change;
+	m.change_epoch = info.epoch;
+	net_buf_put(l->frame);
+	l->frame = net_buf_new(MSG_CHANGE, msg_flags(MSG_CHANGE), MSG_OVERHEAD + m.len);
+	if (l->frame == NULL)
+		return -EAGAIN;
+	w = wire_writer(net_buf_payload(l->frame), MSG_OVERHEAD + m.len);
+	msg_put_change(&w, &m);
+	net_buf_trim(l->frame, (uint32_t)wire_used(&w));
+	l->frame_seq = head->seq;
+	return 0;
+}
+
+static int op_send_change(void *ctx, link_t id, const struct msg_change *head)
+{
+	struct remote *l = ctx;
+	struct feeder *f = find(l, id);
+	int r = 0;
+
+	if (f == NULL)
+		return -ENOTCONN;
+	if (l->frame == NULL || l->frame_seq != head->seq)
+		r = make_change(l, f, head);
+	return r < 0 ? r : net_send_buf(l->net, id, l->frame);
+}
+
+static void op_close(void *ctx, link_t id, const char *reason)
+{
+	struct remote *l = ctx;
+
+	(void)net_close(l->net, id, reason != NULL ? WIRE_E_OWNER : WIRE_E_CLOSED, reason != NULL ? reason : "");
+}
+
+static void op_history(void *ctx, struct history *ret)
+{
+	remote_history(ctx, ret);
+}
+
+static int op_run(void *ctx, const struct primary_run *run)
+{
+	struct remote *l = ctx;
+	struct item *item;
+	bool full;
+
+	pthread_mutex_lock(&l->lock);
+	full = l->runs.count >= RUNS_MAX || l->runs.bytes >= RUNS_BYTES;
+	l->runs_refused = l->runs_refused || full;
+	pthread_mutex_unlock(&l->lock);
+	if (full)
+		return -EAGAIN;
+	item = remote_item(NEWS_RUN, run->link, run->bytes, run->len);
+	if (item == NULL)
+		return -EAGAIN;
+	item->run = *run;
+	item->run.bytes = item->bytes;
+	remote_push(l, item);
+	return 0;
+}
+
+/* It may be run all the same, and nobody is told. */
+static void op_cancel(void *ctx, uint64_t token, uint64_t client, uint64_t request)
+{
+	(void)ctx, (void)token, (void)client, (void)request;
+}
+
+static void client_news(struct remote *l, enum news kind, uint64_t client, const uint8_t *bytes, uint32_t len)
+{
+	struct item *item = remote_item(kind, 0, bytes, len);
+
+	if (item == NULL)
+		return;
+	item->number = client;
+	remote_push(l, item);
+}
+
+static void op_client_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
+{
+	(void)session, (void)low;
+	if (locks != NULL)
+		client_news(ctx, NEWS_CLIENT_HERE, client, locks, len);
+}
+
+static void op_client_left(void *ctx, uint64_t client, uint64_t session)
+{
+	(void)session;
+	client_news(ctx, NEWS_CLIENT_LEFT, client, NULL, 0);
+}
+
+static void op_client_expired(void *ctx, uint64_t client)
+{
+	client_news(ctx, NEWS_CLIENT_EXPIRED, client, NULL, 0);
+}
+
+static void op_held(void *ctx, uint64_t ino, bool held)
+{
+	(void)ctx, (void)ino, (void)held;
+}
+
+static void op_fenced(void *ctx, uint64_t promised)
+{
+	struct item *item = remote_item(NEWS_FENCED, 0, NULL, 0);
+
+	if (item == NULL)
+		return;
+	item->number = promised;
+	remote_push(ctx, item);
+}
+
+static void op_park(void *ctx, bool park)
+{
+	struct remote *l = ctx;
+
+	atomic_store(&l->parked, park);
+	/* The target is to have everything on its disk, which follows ours. */
+	if (park)
+		store_sync_request(l->fs->store);
+	session_wake(l->fs);
+}
+
+static void op_hand_over(void *ctx, uint64_t next)
+{
+	struct item *item = remote_item(NEWS_HAND_OVER, 0, NULL, 0);
+
+	/* Without it the switch-over's time passes, and all goes on as before. */
+	if (item == NULL)
+		return;
+	item->number = next;
+	remote_push(ctx, item);
+}
+
+static void op_handed(void *ctx, const uint8_t store[16], const char *name)
+{
+	struct item *item = remote_item(NEWS_HANDED, 0, name, (uint32_t)strlen(name) + 1);
+
+	(void)store;
+	if (item != NULL)
+		remote_push(ctx, item);
+}
+
+static void op_synced(void *ctx, seq_t seq)
+{
+	struct remote *l = ctx;
+
+	atomic_store_explicit(&l->synced, seq, memory_order_release);
+	defer_run(&l->fs->durable);
+}
+
+static void op_note(void *ctx, link_t id, const char *text)
+{
+	struct remote *l = ctx;
+	struct primary_peer_status st;
+
+	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
+		if (st.link == id && id != 0) {
+			log_info("remote mount %s: %s", st.name[0] != '\0' ? st.name : "without a name", text);
+			return;
+		}
+	log_info("remote mounts: %s", text);
+}
+
+static const struct primary_ops engine_ops = {
+	.send = op_send, .send_change = op_send_change, .close = op_close, .history = op_history, .run = op_run,
+	.cancel = op_cancel, .diff_start = op_diff_start, .diff_frame = op_diff_frame, .diff_stop = op_diff_stop,
+	.client_here = op_client_here, .client_left = op_client_left, .client_expired = op_client_expired,
+	.held = op_held, .fenced = op_fenced, .park = op_park, .hand_over = op_hand_over, .handed = op_handed,
+	.synced = op_synced, .note = op_note,
+};
+
+/* ---- The net thread at work ---- */
+
+static void pump(struct remote *l)
+{
+	seq_t last = store_seq(l->fs->store);
+
+	primary_committed(l->primary, last, atomic_load(&l->change_bytes), now_ms());
+	primary_durable(l->primary, store_durable_seq(l->fs->store));
+	while (primary_pump(l->primary, now_ms()))
+		;
+}
+
+static void pump_posted(void *ctx)
+{
+	struct remote *l = ctx;
+
+	/* Before it is looked what there is: what comes later posts again. */
+	atomic_store(&l->pump_posted, false);
+	pump(l);
+}
+
+void feeder_kick(struct remote *l)
+{
+	if (l->net != NULL && atomic_load_explicit(&l->peer_count, memory_order_relaxed) > 0 &&
+	    !atomic_exchange(&l->pump_posted, true))
+		(void)net_post(l->net, pump_posted, l);
+}
+
+/* Give the engine the frame that it could not take before. */
+static void retry(struct remote *l, struct feeder *f)
+{
+	struct item *m = f->stuck;
+	int r = primary_frame(l->primary, f->id, m->type, m->bytes, m->len, now_ms());
+
+	if (r == -EAGAIN)
+		return;
+	f->stuck = NULL;
+	free(m);
+	if (r < 0)
+		(void)net_close(l->net, f->id, WIRE_E_PROTOCOL, err_last());
+	else
+		(void)net_resume(l->net, f->id);
+}
+
+static void retry_all(void *ctx)
+{
+	struct remote *l = ctx;
+
+	for (struct feeder *f = l->feeders; f != NULL; f = f->next)
+		if (f->stuck != NULL && !f->closed)
+			retry(l, f);
+	pump(l);
+}
+
+static void mark_orphans(struct remote *l)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < l->orphan_count; i++) {
+		struct orphan o = l->orphans[i];
+		struct item *item = NULL;
+
+		if (primary_may_mark(l->primary, o.ino, o.seq, now_ms()))
+			item = remote_item(NEWS_MARK, 0, NULL, 0);
+		if (item == NULL) {
+			l->orphans[kept++] = o;
+			continue;
+		}
+		item->number = o.ino;
+		remote_push(l, item);
+	}
+	l->orphan_count = kept;
+}
+
+static void peer_line(char *text, size_t size, size_t *len, unsigned i, const struct primary_peer_status *st)
+{
+	static const char *const states[] = { "new", "streams", "diffs", "refused", "closed", "gone" };
+	int n = snprintf(text + *len, size - *len,
+			 "peer%u_name='%s'\npeer%u_state=%s\npeer%u_applied_seq=%llu\npeer%u_durable_seq=%llu\n"
+			 "peer%u_lag_changes=%llu\npeer%u_lag_bytes=%llu\npeer%u_lag_seconds=%llu.%03llu\n",
+			 i, st->name, i, states[st->state], i, (unsigned long long)st->applied, i,
+			 (unsigned long long)st->durable, i, (unsigned long long)st->lag_seq, i,
+			 (unsigned long long)st->lag_bytes, i, (unsigned long long)st->lag_ms / 1000,
+			 (unsigned long long)st->lag_ms % 1000);
+
+	if (n > 0 && (size_t)n < size - *len)
+		*len += (size_t)n;
+}
+
+/* Names come from peers: what a shell would not take as it is becomes '?'. */
+static void clean_name(char *name)
+{
+	for (; *name != '\0'; name++)
+		if (*name == '\'' || *name < ' ' || *name > '~')
+			*name = '?';
+}
+
+static void write_status(struct remote *l)
+{
+	char text[STATUS_MAX];
+	struct primary_peer_status st;
+	size_t len = 0;
+	unsigned i;
+
+	text[0] = '\0';
+	for (i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++) {
+		clean_name(st.name);
+		peer_line(text, sizeof text, &len, i, &st);
+	}
+	text[len] = '\0';
+	pthread_mutex_lock(&l->lock);
+	memcpy(l->peers, text, len + 1);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void feeder_tick(void *ctx)
+{
+	struct remote *l = ctx;
+	net_id timer;
+
+	primary_tick(l->primary, now_ms());
+	retry_all(l);
+	mark_orphans(l);
+	write_status(l);
+	(void)net_timer(l->net, TICK_NET_MS, feeder_tick, l, &timer);
+}
+
+/* ---- Connections ---- */
+
+static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
+{
+	struct remote *l = ctx;
+	struct feeder *f;
+	unsigned flags = 0;
+
+	if (peer->dialer != 0) {
+		struct item *item = remote_item(NEWS_OPENED, id, NULL, 0);
+
+		if (item == NULL) {
+			(void)net_close(l->net, id, WIRE_E_CLOSED, "");
+			return;
+		}
+		l->up_link = id;
+		log_info("connected to %s", peer->address);
+		remote_push(l, item);
+		return;
+	}
+	if (peer->key != NULL && peer->key->tree != NULL) {
+		(void)net_close(l->net, id, WIRE_E_DENIED, "this key is limited to a directory, which this version cannot keep to");
+		return;
+	}
+	if (peer->key != NULL && peer->key->read_only)
+		flags |= PRIMARY_PEER_READ_ONLY;
+	f = calloc(1, sizeof *f);
+	if (f == NULL || primary_opened(l->primary, id, flags, now_ms()) < 0) {
+		free(f);
+		(void)net_close(l->net, id, WIRE_E_BUSY, "too many remote mounts");
+		return;
+	}
+	f->id = id;
+	f->next = l->feeders;
+	l->feeders = f;
+	atomic_fetch_add(&l->peer_count, 1);
+}
+
+/* From our primary: to the request thread. */
+static int frame_up(struct remote *l, net_id id, const struct wire_frame *w, const uint8_t *payload)
+{
+	struct item *item = remote_item(NEWS_FRAME, id, payload, w->len);
+	bool full;
+
+	if (item == NULL)
+		return err_set(ENOMEM, "no memory for a frame");
+	item->type = w->type;
+	pthread_mutex_lock(&l->lock);
+	full = l->inbox.bytes + w->len > INBOX_BYTES && !l->paused;
+	l->paused = l->paused || full;
+	pthread_mutex_unlock(&l->lock);
+	if (full)
+		(void)net_pause(l->net, id);
+	remote_push(l, item);
+	return 0;
+}
+
+static int on_frame(void *ctx, net_id id, const struct wire_frame *w, const uint8_t *payload)
+{
+	struct remote *l = ctx;
+	struct feeder *f;
+	int r;
+
+	if (id == l->up_link)
+		return frame_up(l, id, w, payload);
+	f = find(l, id);
+	if (f == NULL)
+		return 0;
+	r = primary_frame(l->primary, id, w->type, payload, w->len, now_ms());
+	if (r == -EAGAIN) {
+		f->stuck = remote_item(NEWS_FRAME, id, payload, w->len);
+		if (f->stuck == NULL)
+			return err_set(ENOMEM, "no memory for a frame");
+		f->stuck->type = w->type;
+		(void)net_pause(l->net, id);
+		r = 0;
+	}
+	if (l->orphan_count > 0)
+		mark_orphans(l);
+	pump(l);
+	return r;
+}
+
+static void on_writable(void *ctx, net_id id)
+{
+	struct remote *l = ctx;
+	struct feeder *f = find(l, id);
+
+	if (id == l->up_link) {
+		struct item *item = remote_item(NEWS_WRITABLE, id, NULL, 0);
+
+		if (item != NULL)
+			remote_push(l, item);
+		return;
+	}
+	if (f != NULL && f->diff != NULL)
+		diff_tell(f->diff, false, NULL);
+	primary_writable(l->primary, id);
+	pump(l);
+}
+
+static void on_closed(void *ctx, net_id id, const struct net_end *end)
+{
+	struct remote *l = ctx;
+	struct feeder **at, *f;
+
+	if (end->dialer != 0) {
+		struct item *item = remote_item(NEWS_CLOSED, id, NULL, 0);
+
+		pthread_mutex_lock(&l->lock);
+		snprintf(l->trouble, sizeof l->trouble, "%s: %s", end->address, end->text);
+		l->paused = false;
+		pthread_mutex_unlock(&l->lock);
+		if (l->up_link == id)
+			l->up_link = 0;
+		if (item != NULL)
+			remote_push(l, item);
+		return;
+	}
+	for (at = &l->feeders; (f = *at) != NULL && f->id != id; at = &f->next)
+		;
+	if (f == NULL)
+		return;
+	f->closed = true;
+	primary_closed(l->primary, id, now_ms());
+	op_diff_stop(l, id);
+	*at = f->next;
+	free(f->stuck);
+	free(f);
+	atomic_fetch_sub(&l->peer_count, 1);
+	pump(l);
+}
+
+static void on_note(void *ctx, const char *text)
+{
+	(void)ctx;
+	log_warn("remote mounts: %s", text);
+}
+
+const struct net_owner feeder_owner = {
+	.opened = on_opened, .frame = on_frame, .writable = on_writable, .closed = on_closed, .note = on_note,
+};
+
+/* ---- For the request thread ---- */
+
+struct lead {
+	struct remote *l;
+	uint64_t epoch, promised, seed;
+	uint8_t cluster[16];
+};
+
+static void cluster_posted(void *ctx)
+{
+	struct lead *lead = ctx;
+
+	primary_set_cluster(lead->l->primary, lead->cluster, lead->seed);
+	free(lead);
+}
+
+static void lead_posted(void *ctx)
+{
+	struct lead *lead = ctx;
+	struct remote *l = lead->l;
+
+	primary_set_cluster(l->primary, lead->cluster, lead->seed);
+	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
+	free(lead);
+	pump(l);
+}
+
+static void post_lead(struct remote *l, void (*fn)(void *ctx))
+{
+	struct lead *lead = malloc(sizeof *lead);
+	struct store_identity id;
+
+	if (lead == NULL)
+		return;
+	store_identity(l->fs->store, &id);
+	*lead = (struct lead){ .l = l, .epoch = store_epoch(l->fs->store), .promised = id.promised_epoch,
+			       .seed = store_hash_seed(l->fs->store) };
+	memcpy(lead->cluster, id.cluster, sizeof lead->cluster);
+	if (net_post(l->net, fn, lead) < 0)
+		free(lead);
+}
+
+void feeder_lead(struct remote *l)
+{
+	post_lead(l, lead_posted);
+}
+
+void feeder_cluster(struct remote *l)
+{
+	post_lead(l, cluster_posted);
+}
+
+static void handed_posted(void *ctx)
+{
+	struct remote *l = ctx;
+
+	primary_handed(l->primary, now_ms());
+	pump(l);
+}
+
+void feeder_handed(struct remote *l)
+{
+	(void)net_post(l->net, handed_posted, l);
+}
+
+struct name_post {
+	struct remote *l;
+	char name[MSG_NAME_MAX + 1];
+};
+
+static void off_posted(void *ctx)
+{
+	struct name_post *p = ctx;
+
+	primary_off(p->l->primary, "no longer the primary", p->name);
+	free(p);
+}
+
+/* The remote mount of this name; without one, that which has applied most. */
+static bool choose(struct remote *l, const char *name, struct primary_peer_status *ret)
+{
+	struct primary_peer_status st;
+	bool found = false;
+
+	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
+		if (st.state == PEER_STREAMS && (name[0] == '\0' || strcmp(st.name, name) == 0) &&
+		    (!found || st.applied > ret->applied)) {
+			*ret = st;
+			found = true;
+		}
+	return found;
+}
+
+static void switch_posted(void *ctx)
+{
+	struct name_post *p = ctx;
+	struct primary_peer_status st;
+	int r = choose(p->l, p->name, &st) ? primary_switch(p->l->primary, st.store, now_ms()) : -ENOENT;
+
+	if (r < 0)
+		log_error("%s: not handed over%s%s: %s", p->l->fs->store_path, p->name[0] != '\0' ? " to " : "", p->name,
+			  r == -ENOENT ? "no such remote mount follows" : strerror(-r));
+	else
+		pump(p->l);
+	free(p);
+}
+
+static void post_name(struct remote *l, void (*fn)(void *ctx), const char *name)
+{
+	struct name_post *p = malloc(sizeof *p);
+
+	if (p == NULL)
+		return;
+	p->l = l;
+	snprintf(p->name, sizeof p->name, "%s", name);
+	if (net_post(l->net, fn, p) < 0)
+		free(p);
+}
+
+void feeder_off(struct remote *l, const char *who)
+{
+	post_name(l, off_posted, who);
+}
+
+void feeder_switch(struct remote *l, const char *name)
+{
+	post_name(l, switch_posted, name);
+}
+
+struct result {
+	struct remote *l;
+	uint64_t client, request, token;
+	struct primary_result res;
+};
+
+static void result_posted(void *ctx)
+{
+	struct result *r = ctx;
+
+	primary_committed(r->l->primary, store_seq(r->l->fs->store), atomic_load(&r->l->change_bytes), now_ms());
+	primary_result(r->l->primary, r->client, r->request, r->token, &r->res, now_ms());
+	pump(r->l);
+	free(r);
+}
+
+void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+{
+	struct result *r = malloc(sizeof *r);
+	bool refused;
+
+	pthread_mutex_lock(&l->lock);
+	refused = l->runs_refused && l->runs.count < RUNS_MAX / 2 && l->runs.bytes < RUNS_BYTES / 2;
+	if (refused)
+		l->runs_refused = false;
+	pthread_mutex_unlock(&l->lock);
+	if (refused)
+		(void)net_post(l->net, retry_all, l);
+	/* Without memory the client asks again after a reconnect. */
+	if (r == NULL)
+		return;
+	*r = (struct result){ l, run->client, run->request, run->token, *res };
+	if (net_post(l->net, result_posted, r) < 0)
+		free(r);
+}
+
+struct lock_post {
+	struct remote *l;
+	struct msg_lock m;
+};
+
+static void lock_posted(void *ctx)
+{
+	struct lock_post *p = ctx;
+
+	primary_lock(p->l->primary, &p->m);
+	pump(p->l);
+	free(p);
+}
+
+void feeder_lock(struct remote *l, const struct msg_lock *m)
+{
+	struct lock_post *p = malloc(sizeof *p);
+
+	if (p == NULL)
+		return;
+	*p = (struct lock_post){ l, *m };
+	if (net_post(l->net, lock_posted, p) < 0)
+		free(p);
+}
+
+struct orphan_post {
+	struct remote *l;
+	struct orphan o;
+};
+
+static void orphan_posted(void *ctx)
+{
+	struct orphan_post *p = ctx;
+	struct remote *l = p->l;
+
+	if (l->orphan_count == l->orphan_room) {
+		size_t room = l->orphan_room != 0 ? 2 * l->orphan_room : 64;
+		struct orphan *more = realloc(l->orphans, room * sizeof *more);
+
+		/* It stays unmarked until the store is opened again. */
+		if (more == NULL) {
+			free(p);
+			return;
+		}
+		l->orphans = more;
+		l->orphan_room = room;
+	}
+	l->orphans[l->orphan_count++] = p->o;
+	free(p);
+	mark_orphans(l);
+}
+
+void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq)
+{
+	struct orphan_post *p = malloc(sizeof *p);
+
+	if (p == NULL)
+		return;
+	*p = (struct orphan_post){ l, { ino, seq } };
+	if (net_post(l->net, orphan_posted, p) < 0)
+		free(p);
+}
+
+int feeder_init(struct remote *l)
+{
+	struct primary_options o = {
+		.hash_seed = store_hash_seed(l->fs->store),
+		.version = MSG_VERSION,
+		.lease_ms = LEASE_MS,
+		.keep_ms = 1000,
+		.sync_wait_ms = 10000,
+		.switch_wait_ms = 10000,
+	};
+
+	memcpy(o.store, l->store, sizeof o.store);
+	l->record = malloc(REC_MAX);
+	l->change = malloc(CHANGE_MAX);
+	l->primary = primary_new(&o, &engine_ops, l);
+	return l->record != NULL && l->change != NULL && l->primary != NULL ? 0 : -ENOMEM;
+}
+
+/* The net thread has ended, and told of the end of each connection. */
+void feeder_release(struct remote *l)
+{
+	while (l->jobs != NULL) {
+		diff_tell(l->jobs, true, NULL);
+		diff_free(l->jobs);
+	}
+	primary_free(l->primary);
+	net_buf_put(l->frame);
+	free(l->record);
+	free(l->change);
+	free(l->orphans);
+}

@@ -1,0 +1,783 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * link: see link.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
+ */
+#include "fs/remote_int.h"
+
+#include "fs/cmd.h"
+#include "fs/control.h"
+#include "fs/log.h"
+#include "fs/ops.h"
+
+#include "core/keys/item.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
+#define START_POLL_NS  2000000
+
+/* ---- Queues ---- */
+
+void queue_init(struct queue *q)
+{
+	*q = (struct queue){ 0 };
+	q->end = &q->first;
+}
+
+void queue_add(struct queue *q, struct item *item)
+{
+	item->next = NULL;
+	*q->end = item;
+	q->end = &item->next;
+	q->count++;
+	q->bytes += item->len;
+}
+
+struct item *queue_take(struct queue *q)
+{
+	struct item *item = q->first;
+
+	if (item == NULL)
+		return NULL;
+	q->first = item->next;
+	if (q->first == NULL)
+		q->end = &q->first;
+	q->count--;
+	q->bytes -= item->len;
+	return item;
+}
+
+void queue_clear(struct queue *q)
+{
+	struct item *item;
+
+	while ((item = queue_take(q)) != NULL)
+		free(item);
+}
+
+struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len)
+{
+	struct item *item = malloc(sizeof *item + len);
+
+	if (item == NULL)
+		return NULL;
+	*item = (struct item){ .kind = kind, .id = id, .len = len, .since_ms = remote_now_ms() };
+	if (len > 0)
+		memcpy(item->bytes, bytes, len);
+	return item;
+}
+
+void remote_push(struct remote *l, struct item *item)
+{
+	pthread_mutex_lock(&l->lock);
+	/* Clients come and go in the order of their calls. */
+	queue_add(item->kind == NEWS_RUN || item->kind >= NEWS_CLIENT_HERE ? &l->runs : &l->inbox, item);
+	pthread_mutex_unlock(&l->lock);
+	session_wake(l->fs);
+}
+
+static struct item *take(struct remote *l, struct queue *q)
+{
+	struct item *item;
+	bool resume;
+
+	pthread_mutex_lock(&l->lock);
+	item = queue_take(q);
+	resume = l->paused && l->inbox.bytes < INBOX_BYTES / 2;
+	if (resume)
+		l->paused = false;
+	pthread_mutex_unlock(&l->lock);
+	if (resume && l->link != 0)
+		(void)net_resume(l->net, l->link);
+	return item;
+}
+
+/* ---- The epochs ---- */
+
+void remote_read_history(struct remote *l)
+{
+	struct keys_epoch epochs[KEYS_HISTORY_MAX];
+	struct history h = { 0 };
+	unsigned count = 0;
+
+	if (keys_history(l->fs->keys, epochs, MSG_HISTORY_MAX, &count) < 0)
+		count = 0;
+	for (unsigned i = 0; i < count; i++) {
+		h.at[i] = (struct history_entry){ .epoch = epochs[i].epoch, .first = epochs[i].first_seq,
+						  .nonce = epochs[i].nonce };
+		memcpy(h.at[i].store, epochs[i].uuid, sizeof h.at[i].store);
+	}
+	h.count = count;
+	pthread_mutex_lock(&l->lock);
+	l->history = h;
+	pthread_mutex_unlock(&l->lock);
+}
+
+void remote_history(struct remote *l, struct history *ret)
+{
+	pthread_mutex_lock(&l->lock);
+	*ret = l->history;
+	pthread_mutex_unlock(&l->lock);
+	ret->last = store_seq(l->fs->store);
+}
+
+/* ---- What a change means ---- */
+
+static bool known(struct remote *l, uint64_t ino)
+{
+	return ino == KEYS_ROOT_INO || inodes_known(&l->fs->inodes, ino);
+}
+
+/* own: the kernel here asked for it, and knows. */
+static void look_at(struct remote *l, const struct change_event *e, bool own)
+{
+	switch (e->kind) {
+	case EVENT_NAME: case EVENT_NO_NAME:
+		if (!own && e->len > 0 && known(l, e->dir))
+			notify_name(l->notify, e->dir, e->name, e->len);
+		break;
+	case EVENT_ATTR: case EVENT_XATTR:
+		if (!own && known(l, e->ino))
+			notify_attr(l->notify, e->ino);
+		if (!own && l->fs->pending != NULL)
+			pending_crossed(l->fs->pending, e->ino);
+		break;
+	case EVENT_DATA:
+		if (!own && known(l, e->ino))
+			notify_data(l->notify, e->ino, e->from, e->to > e->from && e->to < INT64_MAX ? e->to - e->from : 0);
+		break;
+	case EVENT_ORPHAN:
+		if (l->leads)
+			break;          /* ops_orphaned() follows */
+		if (e->marked)
+			reaper_add(l->fs, e->ino);
+		else if (inodes_mark_orphan(&l->fs->inodes, e->ino))
+			replica_hold(l->replica, e->ino, false);
+		break;
+	case EVENT_EPOCH:
+		remote_read_history(l);
+		break;
+	default:
+		break;
+	}
+}
+
+void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
+{
+	struct fs *fs = ctx;
+	struct remote *l = fs->remote;
+	struct change_events events;
+	struct change_event e;
+	bool own;
+
+	if (l == NULL || !l->feeds)
+		return;
+	feed_add(&l->feed, rec, len);
+	atomic_fetch_add_explicit(&l->change_bytes, len, memory_order_relaxed);
+	/* Calls that were left over when a remote mount became the primary are of programs here, too. */
+	own = get_le64(rec + REC_CLIENT) == (l->leads ? 0 : l->client) || get_le64(rec + REC_CLIENT) == l->client;
+	/* What a local program did on a primary concerns the epoch only, which no call changes. */
+	if (!(l->leads && own && get_le16(rec + REC_TYPE) != CHANGE_EPOCH) &&
+	    change_events_of_record(&events, rec, len) == 0)
+		while (change_event(&events, &e) == 1)
+			look_at(l, &e, own);
+	if (l->leads)
+		feeder_kick(l);
+}
+
+/* ---- Calls of remote mounts ---- */
+
+static void run_call(struct remote *l, const struct primary_run *run, struct primary_result *res)
+{
+	struct call_result cr = { 0 };
+	struct call c;
+
+	if (lock_call_is(run->bytes, run->len)) {
+		res->error = lockd_run(l->lockd, run->client, run->bytes, run->len);
+		return;
+	}
+	res->error = call_decode(run->bytes, run->len, &c);
+	if (res->error < 0) {
+		res->error = -EIO;
+		return;
+	}
+	res->sync = c.op == CALL_FSYNC || (c.flags & CALL_DURABLE) != 0;
+	if (c.op == CALL_FSYNC) {
+		store_sync_request(l->fs->store);
+		return;
+	}
+	if (call_changes_names(&c))
+		res->error = -ops_refuses(&c);
+	if (res->error < 0)
+		return;
+	keys_set_caller(l->fs->keys, run->client, run->request);
+	call_run(l->fs->keys, &c, &cr);
+	keys_set_caller(l->fs->keys, 0, 0);
+	res->error = cr.error;
+	res->number = cr.number;
+	if (cr.error == 0 && cr.orphan != 0)
+		ops_orphaned(l->fs, cr.orphan);
+	if (cr.error == 0 && res->sync)
+		store_sync_request(l->fs->store);
+}
+
+static void client_news(struct remote *l, const struct item *item)
+{
+	if (item->kind == NEWS_CLIENT_HERE)
+		lockd_client_here(l->lockd, item->number, item->bytes, item->len);
+	else if (item->kind == NEWS_CLIENT_LEFT)
+		lockd_client_left(l->lockd, item->number);
+	else
+		lockd_client_expired(l->lockd, item->number);
+}
+
+/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. Asking for a lock again does no harm. */
+static int run_before(struct remote *l, const struct item *item, struct primary_result *res)
+{
+	if (lock_call_is(item->bytes, item->len))
+		return -ENOENT;
+	return keys_call_result(l->fs->keys, item->run.client, item->run.request, &res->seq, &res->number);
+}
+
+/* The oldest call that waits. False: there is none, or it finds no space yet. */
+static bool run_next(struct remote *l)
+{
+	struct primary_result res = { 0 };
+	struct item *item;
+	int r;
+
+	pthread_mutex_lock(&l->lock);
+	item = l->runs.first;
+	pthread_mutex_unlock(&l->lock);
+	if (item == NULL)
+		return false;
+	if (item->kind != NEWS_RUN) {
+		item = take(l, &l->runs);
+		client_news(l, item);
+		free(item);
+		return true;
+	}
+	r = run_before(l, item, &res);
+	if (r == 0)
+		;                       /* done before its answer was lost */
+	else if (r == -ENOENT)
+		run_call(l, &item->run, &res);
+	else
+		res.error = -EIO;
+	if (res.error == -EAGAIN) {
+		if (remote_now_ms() - item->since_ms < RUN_LIMIT_MS || store_is_writing(l->fs->store))
+			return false;
+		res.error = -ENOSPC;
+	}
+	if (r != 0)
+		res.seq = store_seq(l->fs->store);
+	item = take(l, &l->runs);
+	if (item->id != 0)
+		feeder_result(l, &item->run, &res);
+	else
+		follower_result(l, &item->run, &res);
+	free(item);
+	return true;
+}
+
+/* Another primary was made: this one is none any more. */
+static void fenced(struct remote *l, uint64_t promised)
+{
+	struct store_identity id;
+	uint64_t ticket;
+
+	store_identity(l->fs->store, &id);
+	if (id.role != STORE_PRIMARY)
+		return;
+	id.role = STORE_REPLICA;
+	id.promised_epoch = max_u64(id.promised_epoch, promised);
+	log_error("%s: another machine is the primary of this cluster now (epoch %llu): no changes are taken here any more: "
+		  "unmount, and mount with --from", l->fs->store_path, (unsigned long long)promised);
+	(void)store_set_identity(l->fs->store, &id, &ticket);
+	lockd_fenced(l->lockd);
+}
+
+static void mark(struct remote *l, uint64_t ino)
+{
+	/* Known again, or no space: it is found when the store is opened again. */
+	if (!inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
+		reaper_add(l->fs, ino);
+}
+
+static void hand_over(struct remote *l, uint64_t next)
+{
+	struct store_identity id;
+
+	store_identity(l->fs->store, &id);
+	id.role = STORE_REPLICA;
+	id.promised_epoch = max_u64(id.promised_epoch, next);
+	if (store_set_identity(l->fs->store, &id, &l->hand_ticket) < 0)
+		l->hand_ticket = 0;
+}
+
+/* Another one is the primary: follow it. */
+static void handed(struct remote *l, const char *name)
+{
+	l->leads = false;
+	log_info("%s: %s is the primary now", l->fs->store_path, name[0] != '\0' ? name : "another machine");
+	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
+		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
+	lockd_follow(l->lockd);
+	atomic_store(&l->parked, false);
+}
+
+static int handle(struct remote *l, struct item *item)
+{
+	switch (item->kind) {
+	case NEWS_HAND_OVER:
+		hand_over(l, item->number);
+		return 0;
+	case NEWS_HANDED:
+		handed(l, (const char *)item->bytes);
+		return 0;
+	case NEWS_MARK:
+		mark(l, item->number);
+		return 0;
+	case NEWS_FENCED:
+		fenced(l, item->number);
+		return 0;
+	default:
+		return follower_item(l, item);
+	}
+}
+
+bool remote_step(struct remote *l)
+{
+	struct item *item;
+	bool more = false;
+	uint64_t want;
+
+	if (l == NULL)
+		return false;
+	for (unsigned i = 0; i < STEP_ITEMS; i++) {
+		item = l->stuck.first != NULL ? queue_take(&l->stuck) : take(l, &l->inbox);
+		if (item == NULL)
+			break;
+		if (handle(l, item) == -EAGAIN) {
+			queue_add(&l->stuck, item);
+			break;
+		}
+		free(item);
+		more = i + 1 == STEP_ITEMS;
+	}
+	for (unsigned i = 0; i < STEP_ITEMS && run_next(l); i++)
+		more = i + 1 == STEP_ITEMS;
+	want = atomic_load(&l->want_checkpoint);
+	if (want != 0 && (store_checkpoint_seq(l->fs->store) + 1 >= want || store_checkpoint(l->fs->store) == 0))
+		(void)atomic_compare_exchange_strong(&l->want_checkpoint, &want, 0);
+	if (l->hand_ticket != 0 && store_identity_durable(l->fs->store) >= l->hand_ticket) {
+		l->hand_ticket = 0;
+		feeder_handed(l);
+	}
+	if (l->replica != NULL)
+		more = follower_step(l) || more;
+	lockd_step(l->lockd);
+	return more;
+}
+
+bool remote_parks(const struct remote *l)
+{
+	return l != NULL && atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed);
+}
+
+int remote_promote(struct remote *l)
+{
+	int r = l->leads || l->replica == NULL ? err_set(EINVAL, "this is the primary") : follower_promote(l);
+
+	if (r < 0)
+		log_error("%s: not promoted: %s", l->fs->store_path, err_last());
+	return r;
+}
+
+int remote_demote(struct remote *l, const char *name)
+{
+	if (!l->leads)
+		return -EINVAL;
+	feeder_switch(l, name);
+	return 0;
+}
+
+size_t remote_locks(const struct remote *l, char *buf, size_t size)
+{
+	return l != NULL ? lockd_to_text(l->lockd, buf, size) : 0;
+}
+
+struct lockd *remote_lockd(struct remote *l)
+{
+	return l->lockd;
+}
+
+bool remote_leads(const struct remote *l)
+{
+	return l->leads;
+}
+
+bool remote_owns_store(const struct remote *l)
+{
+	return l != NULL && l->diff != NULL;
+}
+
+void remote_progress(struct remote *l)
+{
+	if (l != NULL && l->leads && l->feeds)
+		feeder_kick(l);
+}
+
+void remote_orphan(struct remote *l, uint64_t ino)
+{
+	if (l->leads)
+		feeder_orphan(l, ino, store_seq(l->fs->store));
+	else
+		replica_release(l->replica, ino, false);
+}
+
+/* ---- Status ---- */
+
+static size_t follower_status(struct remote *l, char *buf, size_t size)
+{
+	static const char *const states[] = { "down", "hello", "aside", "diff", "stream", "leading", "leads" };
+	struct replica_status st;
+	struct diff_progress p = { 0 };
+	char trouble[256];
+	int n;
+
+	replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
+	if (l->diff != NULL)
+		diff_target_progress(l->diff, &p);
+	pthread_mutex_lock(&l->lock);
+	memcpy(trouble, l->trouble, sizeof trouble);
+	pthread_mutex_unlock(&l->lock);
+	for (char *c = trouble; *c != '\0'; c++)
+		if (*c == '\'')
+			*c = '?';
+	n = snprintf(buf, size, "from='%s'\nlink_state=%s\nlink_trouble='%s'\nprimary_seq=%llu\nprimary_durable_seq=%llu\n"
+		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n",
+		     l->fs->options->from, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
+		     (unsigned long long)st.primary_last, (unsigned long long)st.primary_durable,
+		     (unsigned long long)(st.primary_last > st.applied ? st.primary_last - st.applied : 0),
+		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, st.open_calls, st.holds,
+		     (unsigned long long)p.total_bytes, (unsigned long long)p.done_bytes);
+	return n > 0 && (size_t)n < size ? (size_t)n : 0;
+}
+
+size_t remote_status(struct remote *l, char *buf, size_t size)
+{
+	size_t len = 0, waiting;
+	uint64_t lag_ns;
+	struct net_stat ns;
+	int n;
+
+	if (l == NULL)
+		return 0;
+	if (!l->leads)
+		len = follower_status(l, buf, size);
+	pthread_mutex_lock(&l->lock);
+	n = snprintf(buf + len, size - len, "%s", l->peers);
+	pthread_mutex_unlock(&l->lock);
+	if (n > 0 && (size_t)n < size - len)
+		len += (size_t)n;
+	if (l->link != 0 && net_stat(l->net, l->link, &ns) == 0) {
+		n = snprintf(buf + len, size - len, "link_bytes_received=%llu\nlink_bytes_sent=%llu\nlink_round_trip_seconds=%llu.%06llu\n",
+			     (unsigned long long)ns.bytes_in, (unsigned long long)ns.bytes_out,
+			     (unsigned long long)ns.rtt_ns / 1000000000, (unsigned long long)ns.rtt_ns % 1000000000 / 1000);
+		if (n > 0 && (size_t)n < size - len)
+			len += (size_t)n;
+	}
+	notify_lag(l->notify, &waiting, &lag_ns);
+	n = snprintf(buf + len, size - len, "peers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
+		     (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
+		     (unsigned long long)lag_ns % 1000000000 / 1000);
+	return n > 0 && (size_t)n < size - len ? len + (size_t)n : len;
+}
+
+/* ---- Start and end ---- */
+
+int remote_new(struct fs *fs, struct remote **ret)
+{
+	const struct options *o = fs->options;
+	struct remote *l;
+	int r;
+
+	*ret = NULL;
+	if (o->listen == NULL && o->from == NULL)
+		return 0;
+	l = calloc(1, sizeof *l);
+	if (l == NULL) {
+		log_error("out of memory");
+		return -ENOMEM;
+	}
+	l->fs = fs;
+	l->leads = o->from == NULL;
+	queue_init(&l->inbox);
+	queue_init(&l->runs);
+	queue_init(&l->stuck);
+	pthread_mutex_init(&l->lock, NULL);
+	if (o->key_file != NULL) {
+		r = keyring_load(o->key_file, &l->ring);
+		if (r < 0) {
+			log_error("%s", err_last());
+			remote_free(l);
+			return r;
+		}
+	}
+	*ret = l;
+	return 0;
+}
+
+void remote_free(struct remote *l)
+{
+	if (l == NULL)
+		return;
+	queue_clear(&l->inbox);
+	queue_clear(&l->runs);
+	queue_clear(&l->stuck);
+	if (l->feeds)
+		feed_release(&l->feed);
+	keyring_free(l->ring);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+}
+
+int remote_check_alone(struct fs *fs)
+{
+	struct store_identity id;
+
+	store_identity(fs->store, &id);
+	if (id.role != STORE_REPLICA || fs->options->read_only)
+		return 0;
+	log_error("%s: a replica of another machine's mount: give --from=ADDR, or mount it with -o ro", fs->store_path);
+	return -EROFS;
+}
+
+static bool is_zero(const uint8_t id[16])
+{
+	static const uint8_t zero[16];
+
+	return memcmp(id, zero, sizeof zero) == 0;
+}
+
+/* This store is the primary, and has been one, or is one from now on. */
+static int lead(struct remote *l)
+{
+	struct store *s = l->fs->store;
+	struct store_identity id;
+	int r = 0;
+
+	store_identity(s, &id);
+	if (id.role == STORE_REPLICA) {
+		log_error("%s: a replica of another machine's mount: give --from=ADDR instead of --listen", l->fs->store_path);
+		return -EROFS;
+	}
+	l->was_primary = id.role == STORE_PRIMARY;
+	if (id.role == STORE_ALONE) {
+		id.role = STORE_PRIMARY;
+		id.promised_epoch = max_u64(id.promised_epoch, epoch_next_term(store_epoch(s)));
+		if (is_zero(id.cluster) && store_random(s, id.cluster, sizeof id.cluster) < 0)
+			return -EIO;
+		/* Before anybody can see a change of this epoch. */
+		r = store_put_identity(s, &id);
+		if (r == 0)
+			r = keys_begin_epoch(l->fs->keys, id.promised_epoch);
+	}
+	if (r < 0)
+		log_error("%s: cannot become a primary: %s", l->fs->store_path, *err_last() != '\0' ? err_last() : strerror(-r));
+	return r;
+}
+
+static int check_follower(struct remote *l)
+{
+	struct store *s = l->fs->store;
+	struct store_identity id;
+
+	store_identity(s, &id);
+	if (id.role == STORE_ALONE && store_seq(s) > 0 && !l->fs->options->replace) {
+		log_error("%s: has files of its own and never was a replica: give the name of a new file, or -o replace to give "
+			  "them up (they are dumped first)", l->fs->store_path);
+		return -ENOTEMPTY;
+	}
+	/* An old primary comes back: it takes no changes of its own any more. */
+	if (id.role == STORE_PRIMARY) {
+		id.role = STORE_REPLICA;
+		return store_put_identity(s, &id);
+	}
+	return 0;
+}
+
+static int start_net(struct remote *l)
+{
+	struct net_options no = { .keys = l->ring };
+	struct net_owner owner = feeder_owner;
+	const char *listen = l->fs->options->listen, *what = listen;
+	int r;
+
+	owner.ctx = l;
+	r = net_start(&no, &owner, &l->net);
+	if (r == 0)
+		r = net_post(l->net, feeder_tick, l);
+	if (r == 0 && l->leads)
+		feeder_lead(l);
+	else if (r == 0)
+		feeder_cluster(l);
+	if (r == 0 && listen != NULL)
+		r = net_listen(l->net, listen, NULL);
+	if (r == 0 && !l->leads) {
+		what = l->fs->options->from;
+		r = follower_follow(l, what);
+	}
+	if (r < 0)
+		log_error("%s: %s", what, *err_last() != '\0' ? err_last() : strerror(-r));
+	return r;
+}
+
+static void show_progress(struct remote *l, int64_t *shown_ms)
+{
+	struct diff_progress p;
+
+	if (l->diff == NULL || !isatty(STDERR_FILENO) || remote_now_ms() - *shown_ms < 250)
+		return;
+	*shown_ms = remote_now_ms();
+	diff_target_progress(l->diff, &p);
+	fprintf(stderr, "\rfirst sync: %llu of %llu MiB   ", (unsigned long long)p.done_bytes >> 20,
+		(unsigned long long)p.total_bytes >> 20);
+}
+
+/* The signals that end a mount are blocked while it starts. */
+static bool is_told_to_stop(void)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && (sigismember(&set, SIGINT) == 1 || sigismember(&set, SIGTERM) == 1 ||
+					 sigismember(&set, SIGHUP) == 1);
+}
+
+/* Until the store is a state of the primary. A store that was one already is mounted at once, whether or not its primary
+ * can be reached. */
+static int wait_first_sync(struct remote *l)
+{
+	const struct timespec pause = { .tv_nsec = START_POLL_NS };
+	int64_t start = remote_now_ms(), heard = start, shown = 0;
+	struct store_identity id;
+	struct replica_status st;
+	char trouble[256];
+
+	store_identity(l->fs->store, &id);
+	if (id.role == STORE_REPLICA && !id.incomplete && !is_zero(id.cluster))
+		return 0;
+	for (;;) {
+		bool more = remote_step(l);
+
+		(void)store_poll(l->fs->store);
+		replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
+		if (st.state == REPLICA_STREAM)
+			break;
+		if (store_failed(l->fs->store) != 0)
+			return store_failed(l->fs->store);
+		if (st.state != REPLICA_DOWN)
+			heard = remote_now_ms();
+		if (remote_now_ms() - heard > (int64_t)max_u64(l->fs->options->wait_s, 5) * 1000) {
+			pthread_mutex_lock(&l->lock);
+			memcpy(trouble, l->trouble, sizeof trouble);
+			pthread_mutex_unlock(&l->lock);
+			log_error("%s: the primary cannot be reached: %s", l->fs->options->from,
+				  trouble[0] != '\0' ? trouble : "no answer");
+			return -ETIMEDOUT;
+		}
+		show_progress(l, &shown);
+		if (is_told_to_stop()) {
+			log_error("%s: interrupted before the first sync was complete: mount again to go on", l->fs->store_path);
+			return -EINTR;
+		}
+		if (!more)
+			nanosleep(&pause, NULL);
+	}
+	if (shown != 0)
+		fprintf(stderr, "\r%40s\r", "");
+	return 0;
+}
+
+int remote_start(struct remote *l)
+{
+	const struct options *o = l->fs->options;
+	struct store *s = l->fs->store;
+	int r;
+
+	store_uuid(s, l->store);
+	r = l->leads ? lead(l) : check_follower(l);
+	if (r < 0)
+		return r;
+	r = store_random(s, &l->client, sizeof l->client);
+	if (r < 0)
+		return r;
+	r = feed_init(&l->feed, o->keep_bytes != 0 ? o->keep_bytes : FEED_SIZE, (uint64_t)o->keep_s * 1000000000u, store_seq(s) + 1);
+	if (r == 0) {
+		l->feeds = true;
+		remote_read_history(l);
+		r = feeder_init(l);
+	}
+	if (r == 0)
+		r = lockd_new(l, &l->lockd);
+	/* Others may hold locks that they were given before it was opened. */
+	if (r == 0 && l->leads)
+		lockd_lead(l->lockd, store_epoch(s), l->was_primary);
+	if (r == 0 && !l->leads)
+		r = follower_init(l);
+	if (r < 0) {
+		log_error("remote mounts: %s", strerror(-r));
+		return r;
+	}
+	r = start_net(l);
+	if (r == 0 && !l->leads)
+		r = wait_first_sync(l);
+	return r;
+}
+
+static void stale(void *ctx, uint64_t ino, uint64_t off)
+{
+	struct remote *l = ctx;
+
+	notify_data(l->notify, ino, off, 0);
+}
+
+/* A lock may wait for it. */
+static void told(void *ctx)
+{
+	session_wake(ctx);
+}
+
+int remote_attach(struct remote *l)
+{
+	int r = notify_start(l->fs->fd, &l->notify);
+
+	l->shared = (struct fs_shared){ .ctx = l, .stale = stale };
+	l->fs->shared = &l->shared;
+	if (r == 0)
+		notify_watch(l->notify, told, l->fs);
+	return r;
+}
+
+void remote_stop(struct remote *l)
+{
+	if (l == NULL)
+		return;
+	if (l->net != NULL) {
+		net_stop(l->net);
+		l->net = NULL;
+	}
+	follower_release(l);
+	lockd_free(l->lockd);
+	l->lockd = NULL;
+	feeder_release(l);
+	notify_stop(l->notify);
+	l->notify = NULL;
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * remote_int: the inside of struct remote, for remote.c, feeder.c and follower.c.
+ * Fields: [R] request thread; [N] net thread; [A] atomic; [L] under lock; [C] constant once started.
+ */
+#ifndef MSYNCFS_REMOTE_INT_H
+#define MSYNCFS_REMOTE_INT_H
+
+#include "core/replica/call.h"
+#include "core/replica/change.h"
+#include "core/replica/diff.h"
+#include "core/replica/feed.h"
+#include "core/replica/net.h"
+#include "core/replica/primary.h"
+#include "core/replica/replica.h"
+#include "core/keys/cluster.h"
+#include "fs/fs.h"
+#include "fs/lockd.h"
+#include "fs/remote.h"
+#include "fs/notify.h"
+#include "fs/session.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#define INBOX_BYTES   (16u << 20)       /* of frames from the primary, before its connection is paused */
+#define RUNS_MAX      4096u             /* calls of remote mounts that wait for the request thread */
+#define RUNS_BYTES    (32u << 20)
+#define STEP_ITEMS    64u               /* taken from the inbox between two requests */
+#define TICK_NET_MS   200u
+#define STATUS_MAX    8192u
+#define LEASE_MS      10000u          /* locks and holds of a remote mount that cannot be reached */
+
+enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED,
+	    NEWS_CLIENT_HERE, NEWS_CLIENT_LEFT, NEWS_CLIENT_EXPIRED };
+
+/* Something for the request thread. */
+struct item {
+	struct item *next;
+	enum news kind;
+	net_id id;
+	unsigned type;
+	struct primary_run run;         /* NEWS_RUN: its bytes are ours */
+	uint64_t number;                /* NEWS_MARK: inode; NEWS_FENCED: epoch; NEWS_CLIENT_*: client */
+	int64_t since_ms;
+	uint32_t len;
+	uint8_t bytes[];
+};
+
+struct queue {
+	struct item *first, **end;
+	size_t count, bytes;
+};
+
+struct feeder;                          /* a connection that we feed, see feeder.c */
+
+struct orphan {
+	uint64_t ino;
+	seq_t seq;                      /* the change that took its last name, at the latest */
+};
+
+struct remote {
+	struct fs *fs;                  /* [C] */
+	bool leads;                     /* [R] a primary; else a remote mount */
+	struct keyring *ring;           /* [C] or NULL */
+	struct net *net;                /* [C] */
+	struct notify *notify;          /* [C] once attached */
+	struct lockd *lockd;            /* [R] */
+	bool was_primary;               /* [R] when the store was opened */
+	struct fs_shared shared;        /* [C] */
+	struct feed feed;               /* [C] its fields look after themselves */
+	bool feeds;                     /* [R] the feed is there */
+	uint8_t store[16];              /* [C] */
+	uint64_t client;                /* [C] random */
+	atomic_bool parked;             /* [A] changes wait: the primary is being handed over */
+
+	pthread_mutex_t lock;
+	struct queue inbox, runs;       /* [L] */
+	bool paused;                    /* [L] the primary's connection, since the inbox was full */
+	bool runs_refused;              /* [L] the net thread wants to know when there is room */
+	struct history history;         /* [L] without .last */
+	struct diff_job *jobs;          /* [L] */
+	char peers[STATUS_MAX];         /* [L] lines for status */
+	char trouble[256];              /* [L] why there is no connection */
+
+	_Atomic uint64_t change_bytes;  /* [A] of all changes since the start */
+	atomic_bool pump_posted;        /* [A] */
+	_Atomic uint64_t want_checkpoint;       /* [A] seq + 1 that a checkpoint must have; 0: none */
+	_Atomic uint64_t peer_count;    /* [A] */
+	_Atomic uint64_t synced;        /* [A] fsyncs up to here are done on all disks asked for */
+
+	/* feeder.c */
+	struct primary *primary;        /* [N] */
+	struct feeder *feeders;         /* [N] */
+	net_id up_link;                 /* [N] the connection to our primary */
+	struct orphan *orphans;         /* [N] that are not marked yet */
+	size_t orphan_count, orphan_room;
+	uint8_t *record, *change;       /* [N] REC_MAX, CHANGE_MAX bytes */
+	struct net_buf *frame;          /* [N] the last change as a frame: all replicas get the same one */
+	seq_t frame_seq;
+
+	/* follower.c */
+	struct replica *replica;        /* [R] */
+	struct pending *pending;        /* [R] */
+	net_id dialer, link;            /* [R] as the follower knows it */
+	char address[300];              /* [R] that is dialed */
+	unsigned failures;              /* [R] connections lost in a row, none opened */
+	uint64_t cookie;                /* [R] */
+	struct diff_target *diff;       /* [R] or NULL */
+	bool diff_direct, diff_applied; /* [R] */
+	struct queue stuck;             /* [R] frames that could not be taken yet */
+	uint64_t promise_ticket, promise_epoch; /* [R] being made durable; 0: none */
+	uint64_t complete_ticket;       /* [R] `incomplete` being cleared */
+	uint64_t lead_ticket, lead_epoch;       /* [R] becoming the primary; 0: not */
+	uint64_t hand_ticket;           /* [R] giving that up; 0: not */
+	struct aside *aside;            /* [R] or NULL */
+	int64_t ticked_ms;              /* [R] */
+	seq_t told_durable, sync_asked; /* [R] */
+	bool reached;                   /* [R] the first time that changes streamed */
+	bool space_logged;              /* [R] */
+};
+
+static inline int64_t remote_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* remote.c */
+/* [any] */
+void remote_push(struct remote *l, struct item *item);
+struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len);
+void queue_init(struct queue *q);
+void queue_add(struct queue *q, struct item *item);
+struct item *queue_take(struct queue *q);
+void queue_clear(struct queue *q);
+/* Request thread: the epochs of the store, for whoever asks. */
+void remote_read_history(struct remote *l);
+/* [any] */
+void remote_history(struct remote *l, struct history *ret);
+
+/* feeder.c */
+int feeder_init(struct remote *l);
+/* For net_post(), once. */
+void feeder_tick(void *l);
+void feeder_release(struct remote *l);
+/* Request thread: be the primary of the epoch in force from now on. */
+void feeder_lead(struct remote *l);
+/* Request thread: the cluster is known. */
+void feeder_cluster(struct remote *l);
+/* Request thread: that this store is no primary any more is on disk. */
+void feeder_handed(struct remote *l);
+/* Request thread: be nobody's primary (who: the one who is, for those who ask). */
+void feeder_off(struct remote *l, const char *who);
+/* Request thread: hand over to the remote mount of that name, or to the one that has most; told in the log. */
+void feeder_switch(struct remote *l, const char *name);
+/* [any] There is something new to send. */
+void feeder_kick(struct remote *l);
+/* Request thread. */
+void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
+void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);
+/* Request thread: to a client, what became of its lock. */
+void feeder_lock(struct remote *l, const struct msg_lock *m);
+extern const struct net_owner feeder_owner;
+
+/* follower.c */
+int follower_init(struct remote *l);
+/* Where others can reach this mount, or at least a name of its machine. */
+void follower_name(const struct options *o, char *name, size_t size);
+/* Be a remote mount of that primary from now on. */
+int follower_follow(struct remote *l, const char *address);
+/* Become the primary. -EBUSY, with a text. */
+int follower_promote(struct remote *l);
+void follower_release(struct remote *l);
+/* 0; -EAGAIN: not now. */
+int follower_item(struct remote *l, struct item *item);
+/* What a call that was left over from following resulted in. */
+void follower_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
+/* True: there is more to do. */
+bool follower_step(struct remote *l);
+
+#endif
