@@ -202,6 +202,19 @@ void replica_local_result(struct replica *r, uint64_t client, uint64_t request, 
 
 /* Sending ---------------------------------------------------------------------------------------------------------- */
 
+/* Those that are gone, and have nothing more to be said of, are forgotten. */
+static void forget_gone(struct replica *r)
+{
+	unsigned i, n = 0;
+
+	for (i = 0; i < r->client_count; i++)
+		if (r->clients[i].gone)
+			free(r->clients[i].locks);
+		else
+			r->clients[n++] = r->clients[i];
+	r->client_count = n;
+}
+
 void rcall_unsend(struct replica *r)
 {
 	struct rcall *c;
@@ -213,16 +226,10 @@ void rcall_unsend(struct replica *r)
 			c->session = r->session;
 	}
 	r->answered = 0;
-	for (i = 0; i < r->client_count;) {
+	/* The end of the link has said of all of them that they are not reached by it. */
+	for (i = 0; i < r->client_count; i++)
 		r->clients[i].announced = r->clients[i].came_back = false;
-		if (r->clients[i].gone) {
-			/* The end of the link has said it. */
-			free(r->clients[i].locks);
-			r->clients[i] = r->clients[--r->client_count];
-		} else {
-			i++;
-		}
-	}
+	forget_gone(r);
 }
 
 uint64_t rcall_low(const struct replica *r)
@@ -541,20 +548,12 @@ static int announce(struct replica *r, struct rclient *c)
 int rclient_announce(struct replica *r)
 {
 	unsigned i;
-	int e;
+	int e = 0;
 
-	for (i = 0; i < r->client_count;) {
-		struct rclient *c = &r->clients[i];
-
-		if (!c->announced || c->gone) {
-			e = announce(r, c);
-			if (e < 0)
-				return e;
-		}
-		if (c->gone)
-			r->clients[i] = r->clients[--r->client_count];
-		else
-			i++;
-	}
-	return 0;
+	for (i = 0; i < r->client_count && e == 0; i++)
+		if (!r->clients[i].announced || r->clients[i].gone)
+			e = announce(r, &r->clients[i]);
+	if (e == 0)
+		forget_gone(r);
+	return e;
 }

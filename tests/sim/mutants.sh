@@ -193,7 +193,7 @@ change $PP '	if (c->peer && (c->peer != peer || c->session != session)) {' '	if 
 run
 
 begin erofs-for-sent R7 'who is given up hears EROFS although it may have been run'
-change $RC '	if (c->ever_sent || (c->flags & CALL_SYNC)' '	if ((c->flags & CALL_SYNC)'
+change $RC '	if (c->ever_sent || (c->flags & REPLICA_CALL_SYNC)' '	if ((c->flags & REPLICA_CALL_SYNC)'
 run
 
 begin no-patience R7 'a call waits as long as the link is down'
