@@ -8,6 +8,7 @@
 #include "fs/control.h"
 #include "fs/remote.h"
 #include "fs/log.h"
+#include "fs/repeat.h"
 
 #include <errno.h>
 #include <string.h>
@@ -257,6 +258,24 @@ static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn
 		fuse_reply_err(req, -r);
 }
 
+/* A change elsewhere may concern a file that has its name from here. */
+static void name_seen(struct fs *fs, const struct call *c, const struct call_result *res)
+{
+	struct keys_attr attr;
+
+	switch (c->op) {
+	case CALL_MAKE: case CALL_SYMLINK: case CALL_LINK:
+		repeat_named(fs->repeat, c->dir, c->name.s, c->name.len, res->attr.ino);
+		break;
+	case CALL_RENAME:
+		if (keys_lookup(fs->keys, c->to_dir, c->to_name.s, c->to_name.len, &attr) == 0)
+			repeat_named(fs->repeat, c->to_dir, c->to_name.s, c->to_name.len, attr.ino);
+		break;
+	default:
+		break;
+	}
+}
+
 void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 {
 	bool names = call_changes_names(c);
@@ -286,6 +305,8 @@ void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 	}
 	if (res.orphan != 0)
 		ops_orphaned(fs, res.orphan);
+	if (fs->repeat != NULL && names)
+		name_seen(fs, c, &res);
 	if ((c->flags & CALL_DURABLE) != 0 && ops_hold_durable(fs) != 0)
 		fuse_reply_err(req, EIO);
 	else
@@ -452,6 +473,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		ops_error(fs, req, r);
 	else
 		reply_entry(fs, req, &attr);
+	if (r == 0 && !S_ISDIR(attr.mode) && strcmp(name, ".") != 0)
+		repeat_named(fs->repeat, dir, name, strlen(name), attr.ino);
 }
 
 static void reply_none(fuse_req_t req)

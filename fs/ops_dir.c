@@ -6,6 +6,7 @@
 #include "fs/control.h"
 #include "fs/log.h"
 #include "fs/ops.h"
+#include "fs/repeat.h"
 
 #include <errno.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 struct listing {
 	struct fs *fs;
 	fuse_req_t req;
+	uint64_t dir;
 	bool plus;              /* with attributes; each entry then counts as a lookup */
 	size_t size, used;
 	int error;
@@ -58,6 +60,8 @@ static int list_cb(void *ctx, const struct keys_dirent *d)
 	if (l->plus && !is_dots(name, d->len) && keys_getattr(l->fs->keys, d->ino, &attr) == 0 &&
 	    inodes_ref(&l->fs->inodes, d->ino) == 0)
 		ops_fill_entry(&attr, &entry);
+	if (!S_ISDIR(d->type) && !is_dots(name, d->len))
+		repeat_named(l->fs->repeat, l->dir, name, d->len, d->ino);
 	if (add(l, name, &entry, d->cookie))
 		return 0;
 	if (entry.ino != 0 && inodes_forget(&l->fs->inodes, d->ino, 1))
@@ -93,7 +97,7 @@ static void unlist(struct listing *l)
 static void list(fuse_req_t req, uint64_t ino, size_t size, off_t off, bool plus)
 {
 	struct fs *fs = ops_fs(req);
-	struct listing l = { .fs = fs, .req = req, .plus = plus };
+	struct listing l = { .fs = fs, .req = req, .dir = ino, .plus = plus };
 	int r = 0;
 
 	l.size = size < FS_DIRBUF_MAX ? size : FS_DIRBUF_MAX;

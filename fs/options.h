@@ -33,6 +33,7 @@ struct options {
 	unsigned keep_s;                        /* and how long; 0 = for ever */
 	enum replica_policy on_disconnect;
 	unsigned wait_s;                        /* of on-disconnect=wait:SECONDS */
+	bool noinotify;                         /* changes made elsewhere are not told to inotify */
 	bool replace;                           /* what is in the store may be given up to become a replica */
 	char *kernel; /* words for the kernel that we only pass on, or NULL */
 };

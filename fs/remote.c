@@ -8,6 +8,7 @@
 #include "fs/control.h"
 #include "fs/log.h"
 #include "fs/ops.h"
+#include "fs/repeat.h"
 
 #include "core/keys/item.h"
 
@@ -136,7 +137,11 @@ static bool known(struct remote *l, uint64_t ino)
 static void look_at(struct remote *l, const struct change_event *e, bool own)
 {
 	switch (e->kind) {
-	case EVENT_NAME: case EVENT_NO_NAME:
+	case EVENT_NAME:
+		if (own && !S_ISDIR(e->type))
+			repeat_named(l->fs->repeat, e->dir, e->name, e->len, e->ino);
+		/* fall through */
+	case EVENT_NO_NAME:
 		if (!own && e->len > 0 && known(l, e->dir))
 			notify_name(l->notify, e->dir, e->name, e->len);
 		break;
@@ -185,6 +190,8 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
 	    change_events_of_record(&events, rec, len) == 0)
 		while (change_event(&events, &e) == 1)
 			look_at(l, &e, own);
+	if (!own)
+		repeat_record(fs->repeat, rec, len);
 	if (l->leads)
 		feeder_kick(l);
 }
@@ -451,6 +458,7 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 		if (n > 0 && (size_t)n < size - len)
 			len += (size_t)n;
 	}
+	len += repeat_status(l->fs->repeat, buf + len, size - len);
 	notify_lag(l->notify, &waiting, &lag_ns);
 	n = snprintf(buf + len, size - len, "peers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
 		     (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
@@ -693,6 +701,8 @@ int remote_attach(struct remote *l)
 
 	l->shared = (struct fs_shared){ .ctx = l, .stale = stale };
 	l->fs->shared = &l->shared;
+	if (r == 0 && !l->fs->options->noinotify)
+		r = repeat_start(l->fs, &l->fs->repeat);
 	return r;
 }
 
@@ -706,6 +716,13 @@ void remote_stop(struct remote *l)
 	}
 	follower_release(l);
 	feeder_release(l);
+	/* They may wait for a lock that a program holds whose request nobody has answered. */
+	notify_end(l->notify);
+	repeat_end(l->fs->repeat);
+	while (!notify_ended(l->notify) || !repeat_ended(l->fs->repeat))
+		session_refuse(l->fs);
 	notify_stop(l->notify);
+	repeat_stop(l->fs->repeat);
 	l->notify = NULL;
+	l->fs->repeat = NULL;
 }
