@@ -312,7 +312,7 @@ int repeat_start(struct fs *fs, struct repeat **ret)
 		return -ENOMEM;
 	r->fs = fs;
 	r->end = &r->first;
-	r->root = r->table = r->dirs[0].fd = r->dirs[1].fd = -1;
+	r->tree = r->root = r->table = r->dirs[0].fd = r->dirs[1].fd = -1;
 	pthread_mutex_init(&r->lock, NULL);
 	r->names = calloc((size_t)NAME_SETS * NAME_WAYS, sizeof *r->names);
 	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

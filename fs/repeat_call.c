@@ -61,9 +61,11 @@ static void leave(struct repeat *r)
 	/* Perhaps the last that held the mount: its end is answered by the request thread. */
 	if (r->root >= 0)
 		close(r->root);
+	if (r->tree >= 0)
+		close(r->tree);
 	if (r->table >= 0)
 		close(r->table);
-	r->root = r->table = -1;
+	r->root = r->tree = r->table = -1;
 }
 
 /* Is the mount in the table of this name space? */
@@ -114,7 +116,11 @@ static int arrive(struct repeat *r)
 	r->table = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	if (r->table < 0)
 		return errno;
-	r->root = open_tree(AT_FDCWD, r->fs->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	r->tree = open_tree(AT_FDCWD, r->fs->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (r->tree < 0)
+		return errno;
+	/* open_by_handle_at() takes no O_PATH descriptor. */
+	r->root = openat(r->tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (r->root < 0 || fstat(r->root, &st) < 0)
 		return errno;
 	r->dev = st.st_dev;

@@ -71,7 +71,7 @@ struct repeat {
 	uint64_t dropped;               /* [R] */
 
 	/* repeat_call.c */
-	int root, table;                /* [T] the clone's root; the kernel's mount table; -1: not open */
+	int tree, root, table;          /* [T] the clone, and its root; the kernel's mount table; -1: not open */
 	dev_t dev;                      /* [T] */
 	struct { uint64_t ino; int fd; } dirs[2];       /* [T] */
 	struct closing closes[CLOSES_MAX];              /* [T] */
