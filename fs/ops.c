@@ -473,7 +473,11 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		ops_error(fs, req, r);
 	else
 		reply_entry(fs, req, &attr);
-	if (r == 0 && !S_ISDIR(attr.mode) && strcmp(name, ".") != 0)
+	if (fs->repeat == NULL || r != 0)
+		return;
+	if (S_ISDIR(attr.mode))
+		repeat_dir_seen(fs->repeat, attr.ino);
+	else if (strcmp(name, ".") != 0)
 		repeat_named(fs->repeat, dir, name, strlen(name), attr.ino);
 }
 

@@ -60,7 +60,9 @@ static int list_cb(void *ctx, const struct keys_dirent *d)
 	if (l->plus && !is_dots(name, d->len) && keys_getattr(l->fs->keys, d->ino, &attr) == 0 &&
 	    inodes_ref(&l->fs->inodes, d->ino) == 0)
 		ops_fill_entry(&attr, &entry);
-	if (!S_ISDIR(d->type) && !is_dots(name, d->len))
+	if (S_ISDIR(d->type) && entry.ino != 0)
+		repeat_dir_seen(l->fs->repeat, d->ino);
+	else if (!S_ISDIR(d->type))
 		repeat_named(l->fs->repeat, l->dir, name, d->len, d->ino);
 	if (add(l, name, &entry, d->cookie))
 		return 0;

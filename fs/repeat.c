@@ -19,6 +19,11 @@
 
 #define EVENTS_MAX 16u          /* of one record that are looked at: names come first in each that has them */
 
+static bool held(struct repeat *r, uint64_t ino)
+{
+	return ino == KEYS_ROOT_INO || inodes_known(&r->fs->inodes, ino);
+}
+
 /* ---- The last names ---- */
 
 static struct last_name *name_set(struct repeat *r, uint64_t ino)
@@ -46,6 +51,61 @@ void repeat_named(struct repeat *r, uint64_t dir, const char *name, size_t len, 
 	n->used = ++r->clock;
 	n->len = (uint16_t)len;
 	memcpy(n->name, name, len);
+}
+
+void repeat_dir_seen(struct repeat *r, uint64_t ino)
+{
+	struct seen_dir *d;
+
+	if (r == NULL)
+		return;
+	/* A walk looks the same directory up again and again. */
+	for (unsigned i = 1; i <= 4; i++)
+		if (r->dirs_seen[(r->next_seen - i) & (DIRS_SEEN - 1)].ino == ino)
+			return;
+	d = &r->dirs_seen[r->next_seen++ & (DIRS_SEEN - 1)];
+	r->to_list += d->ino == 0;
+	*d = (struct seen_dir){ .ino = ino };
+}
+
+struct scan {
+	struct repeat *r;
+	struct seen_dir *dir;
+	unsigned left;
+};
+
+static int scan_cb(void *ctx, const struct keys_dirent *e)
+{
+	struct scan *s = ctx;
+
+	if (s->left == 0)
+		return 1;
+	s->left--;
+	s->dir->cookie = e->cookie;
+	if (!S_ISDIR(e->type))
+		repeat_named(s->r, s->dir->ino, e->name, e->len, e->ino);
+	return 0;
+}
+
+/* A file's inode does not say where it is. Somewhere in a directory that the kernel holds, or it is nobody's business: list
+ * those that were not, the newest first, each once and a bounded part at a time. */
+static void list_some(struct repeat *r)
+{
+	struct scan s = { .r = r, .left = SCAN_ENTRIES };
+	struct keys_attr attr;
+
+	for (unsigned i = 1; i <= DIRS_SEEN && r->to_list > 0 && s.left > 0; i++) {
+		s.dir = &r->dirs_seen[(r->next_seen - i) & (DIRS_SEEN - 1)];
+		if (s.dir->ino == 0)
+			continue;
+		if (held(r, s.dir->ino) && keys_getattr(r->fs->keys, s.dir->ino, &attr) == 0 && S_ISDIR(attr.mode) &&
+		    attr.size <= DIR_LIST_MAX)
+			(void)keys_readdir(r->fs->keys, s.dir->ino, s.dir->cookie, scan_cb, &s);
+		if (s.left > 0) {
+			s.dir->ino = 0;
+			r->to_list--;
+		}
+	}
 }
 
 /* A name of ino in a directory that the kernel holds. False: none is known. */
@@ -135,11 +195,6 @@ static void add(struct repeat *r, const struct step *s)
 
 /* ---- From a record to steps ---- */
 
-static bool held(struct repeat *r, uint64_t ino)
-{
-	return ino == KEYS_ROOT_INO || inodes_known(&r->fs->inodes, ino);
-}
-
 static void set_name(char *to, uint16_t *len, const struct change_event *e)
 {
 	*len = (uint16_t)e->len;
@@ -221,7 +276,14 @@ static void add_file(struct repeat *r, enum step_kind kind, uint64_t ino)
 		}
 		return;
 	}
-	if (find_name(r, ino, &s) && held(r, s.dir))
+	if (!find_name(r, ino, &s)) {
+		list_some(r);
+		if (!find_name(r, ino, &s)) {
+			r->unnamed++;
+			return;
+		}
+	}
+	if (held(r, s.dir))
 		add(r, &s);
 }
 
@@ -296,9 +358,9 @@ size_t repeat_status(struct repeat *r, char *buf, size_t size)
 		done = r->done;
 		failed = r->failed;
 		pthread_mutex_unlock(&r->lock);
-		n = snprintf(buf, size, "inotify=%s\ninotify_waiting=%zu\ninotify_repeated=%llu\ninotify_failed=%llu\ninotify_dropped=%llu\n",
+		n = snprintf(buf, size, "inotify=%s\ninotify_waiting=%zu\ninotify_repeated=%llu\ninotify_failed=%llu\ninotify_dropped=%llu\ninotify_unnamed=%llu\n",
 			     states[atomic_load(&r->state)], waiting, (unsigned long long)done, (unsigned long long)failed,
-			     (unsigned long long)r->dropped);
+			     (unsigned long long)r->dropped, (unsigned long long)r->unnamed);
 	}
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }
@@ -314,6 +376,7 @@ int repeat_start(struct fs *fs, struct repeat **ret)
 	r->end = &r->first;
 	r->tree = r->root = r->table = r->dirs[0].fd = r->dirs[1].fd = -1;
 	pthread_mutex_init(&r->lock, NULL);
+	repeat_dir_seen(r, KEYS_ROOT_INO);
 	r->names = calloc((size_t)NAME_SETS * NAME_WAYS, sizeof *r->names);
 	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->names == NULL || r->wake_fd < 0 || getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)

@@ -44,6 +44,8 @@ void repeat_stop(struct repeat *r);
 void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len);
 /* Request thread: this name leads to ino. What is told of an inode alone is repeated under the last name that it was seen with. */
 void repeat_named(struct repeat *r, uint64_t dir, const char *name, size_t len, uint64_t ino);
+/* Request thread: the kernel got to know this directory: where to look for names that were not seen yet. */
+void repeat_dir_seen(struct repeat *r, uint64_t ino);
 /* Request thread: is it a request of our thread that is to be answered here? True: it was. */
 bool repeat_answer(struct repeat *r, const struct fuse_in_header *in);
 /* Request thread: lines for status. */

@@ -86,12 +86,17 @@ static bool is_mounted(const struct repeat *r)
 	return found;
 }
 
-/* The kernel says by POLLPRI that the table has changed. */
+/* The kernel says once, by POLLPRI, that the table has changed. */
 static bool still_mounted(struct repeat *r)
 {
 	struct pollfd p = { .fd = r->table, .events = POLLPRI };
 
-	return poll(&p, 1, 0) <= 0 || (p.revents & (POLLPRI | POLLERR)) == 0 || is_mounted(r);
+	if (poll(&p, 1, 0) > 0)
+		r->table_moved = true;
+	if (!r->table_moved)
+		return true;
+	r->table_moved = false;
+	return is_mounted(r);
 }
 
 static int dir_by_handle(const struct repeat *r, uint64_t ino)
@@ -395,7 +400,8 @@ static void wait_news(struct repeat *r, int ms)
 	pthread_mutex_unlock(&r->lock);
 	if (atomic_load(&r->stop))
 		ms = 0;
-	(void)poll(p, 2, ms < 0 || ms > IDLE_MS ? IDLE_MS : ms);
+	if (poll(p, 2, ms < 0 || ms > IDLE_MS ? IDLE_MS : ms) > 0 && p[1].revents != 0)
+		r->table_moved = true;
 	atomic_store(&r->asleep, false);
 	/* Nothing to be read is fine, too. */
 	if (read(r->wake_fd, &n, sizeof n) < 0)

@@ -14,6 +14,9 @@
 #define NAME_BYTES    255u
 #define NAME_SETS     4096u     /* a power of two */
 #define NAME_WAYS     4u
+#define DIRS_SEEN     1024u     /* a power of two */
+#define DIR_LIST_MAX  8192u     /* entries; of a larger directory no names are looked for */
+#define SCAN_ENTRIES  1024u     /* listed for one file whose name is not known */
 #define TOLD_SLOTS    1024u     /* a power of two; at most as many summaries wait beyond REPEAT_MAX */
 #define CLOSES_MAX    64u
 #define NONCE_BYTES   32u
@@ -37,6 +40,12 @@ struct last_name {
 	uint32_t used;
 	uint16_t len;
 	char name[NAME_BYTES];
+};
+
+/* A directory that the kernel got to know, whose names we may not have. */
+struct seen_dir {
+	uint64_t ino;                   /* 0: unused, or listed */
+	uint64_t cookie;
 };
 
 struct closing {
@@ -66,12 +75,15 @@ struct repeat {
 	/* repeat.c */
 	struct last_name *names;        /* [R] NAME_SETS * NAME_WAYS */
 	uint32_t clock;                 /* [R] */
+	struct seen_dir dirs_seen[DIRS_SEEN];   /* [R] */
+	unsigned next_seen, to_list;    /* [R] */
 	uint64_t told[TOLD_SLOTS];      /* [R] inodes that a summary waits of, since the queue was full */
 	bool full;                      /* [R] */
-	uint64_t dropped;               /* [R] */
+	uint64_t dropped, unnamed;      /* [R] */
 
 	/* repeat_call.c */
 	int tree, root, table;          /* [T] the clone, and its root; the kernel's mount table; -1: not open */
+	bool table_moved;               /* [T] it is to be looked at */
 	dev_t dev;                      /* [T] */
 	struct { uint64_t ino; int fd; } dirs[2];       /* [T] */
 	struct closing closes[CLOSES_MAX];              /* [T] */
