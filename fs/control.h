@@ -2,7 +2,7 @@
  *
  * control: the files in MOUNTPOINT/.msyncfs/, which exist only here: `status` (name=value lines),
  * `version`, `checkpoint` (a write returns when a checkpoint is on disk), and for mounts that others
- * follow `promote` and `demote` (a write begins it). The directory is
+ * follow `promote` and `demote` (a write begins it) and `watch/SEQ` (the changes from SEQ on, see watch.h). The directory is
  * found by its name but not listed, so that cp -r, tar and rm -rf do not meet it. Their inode
  * numbers begin at CONTROL_FIRST, far above those of keys.
  *
@@ -19,6 +19,8 @@
 #define CONTROL_FIRST (1ull << 48)
 #define CONTROL_NAME  ".msyncfs"
 #define CONTROL_TEXTS 64u
+#define CONTROL_WATCHES 16u
+#define CONTROL_WATCH_TEXT (1ull << 40)         /* numbers from here on are texts of changes */
 
 struct fs;
 

@@ -477,7 +477,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		return;
 	if (S_ISDIR(attr.mode))
 		repeat_dir_seen(fs->repeat, attr.ino);
-	else if (strcmp(name, ".") != 0)
+	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
 		repeat_named(fs->repeat, dir, name, strlen(name), attr.ino);
 }
 

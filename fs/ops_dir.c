@@ -62,7 +62,7 @@ static int list_cb(void *ctx, const struct keys_dirent *d)
 		ops_fill_entry(&attr, &entry);
 	if (S_ISDIR(d->type) && entry.ino != 0)
 		repeat_dir_seen(l->fs->repeat, d->ino);
-	else if (!S_ISDIR(d->type))
+	if (!is_dots(name, d->len))
 		repeat_named(l->fs->repeat, l->dir, name, d->len, d->ino);
 	if (add(l, name, &entry, d->cookie))
 		return 0;
@@ -78,7 +78,8 @@ static void list_control(struct listing *l, uint64_t from)
 	for (unsigned n = from < UINT32_MAX ? (unsigned)from : UINT32_MAX;; n++) {
 		struct fuse_entry_param entry = { 0 };
 
-		if (!control_entry(n, &name, &entry.attr) || !add(l, name, &entry, (uint64_t)n + 1))
+		/* In a directory there is nothing but what is asked for. */
+		if ((n >= 2 && l->dir != CONTROL_FIRST) || !control_entry(n, &name, &entry.attr) || !add(l, name, &entry, (uint64_t)n + 1))
 			return;
 	}
 }

@@ -138,7 +138,7 @@ static void look_at(struct remote *l, const struct change_event *e, bool own)
 {
 	switch (e->kind) {
 	case EVENT_NAME:
-		if (own && !S_ISDIR(e->type))
+		if (own)
 			repeat_named(l->fs->repeat, e->dir, e->name, e->len, e->ino);
 		/* fall through */
 	case EVENT_NO_NAME:
@@ -380,6 +380,11 @@ int remote_demote(struct remote *l, const char *name)
 		return -EINVAL;
 	feeder_switch(l, name);
 	return 0;
+}
+
+const struct feed *remote_feed(const struct remote *l)
+{
+	return l != NULL && l->feeds ? &l->feed : NULL;
 }
 
 bool remote_leads(const struct remote *l)
@@ -701,8 +706,8 @@ int remote_attach(struct remote *l)
 
 	l->shared = (struct fs_shared){ .ctx = l, .stale = stale };
 	l->fs->shared = &l->shared;
-	if (r == 0 && !l->fs->options->noinotify)
-		r = repeat_start(l->fs, &l->fs->repeat);
+	if (r == 0)
+		r = repeat_start(l->fs, !l->fs->options->noinotify, &l->fs->repeat);
 	return r;
 }
 

@@ -42,6 +42,9 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len);
 void remote_progress(struct remote *l);
 /* The kernel knows nothing (any more) of this inode, which has no name: what is to become of it is known elsewhere. */
 void remote_orphan(struct remote *l, uint64_t ino);
+/* Request thread: the last changes; NULL: none are kept. */
+struct feed;
+const struct feed *remote_feed(const struct remote *l);
 bool remote_leads(const struct remote *l);
 /* Changes wait a moment: the primary is being handed over. */
 bool remote_parks(const struct remote *l);

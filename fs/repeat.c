@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define DEPTH_MAX  64u          /* of a path; a damaged store may hold a circle */
 #define EVENTS_MAX 16u          /* of one record that are looked at: names come first in each that has them */
 
 static bool held(struct repeat *r, uint64_t ino)
@@ -78,12 +79,13 @@ static int scan_cb(void *ctx, const struct keys_dirent *e)
 {
 	struct scan *s = ctx;
 
+	if (e->name[0] == '.' && (e->len == 1 || (e->len == 2 && e->name[1] == '.')))
+		return 0;
 	if (s->left == 0)
 		return 1;
 	s->left--;
 	s->dir->cookie = e->cookie;
-	if (!S_ISDIR(e->type))
-		repeat_named(s->r, s->dir->ino, e->name, e->len, e->ino);
+	repeat_named(s->r, s->dir->ino, e->name, e->len, e->ino);
 	return 0;
 }
 
@@ -116,8 +118,13 @@ static bool find_name(struct repeat *r, uint64_t ino, struct step *ret)
 
 	while (n < end && n->ino != ino)
 		n++;
-	if (n == end || keys_lookup(r->fs->keys, n->dir, n->name, n->len, &attr) < 0 || attr.ino != ino)
+	if (n == end)
 		return false;
+	if (keys_lookup(r->fs->keys, n->dir, n->name, n->len, &attr) < 0 || attr.ino != ino) {
+		/* It may have another one beside it. */
+		repeat_dir_seen(r, n->dir);
+		return false;
+	}
 	n->used = ++r->clock;
 	ret->ino = ino;
 	ret->type = attr.mode & S_IFMT;
@@ -125,6 +132,59 @@ static bool find_name(struct repeat *r, uint64_t ino, struct step *ret)
 	ret->name_len = n->len;
 	memcpy(ret->name, n->name, n->len);
 	return true;
+}
+
+/* The name of ino: where it is, and in *ret its name. False: not known. */
+static bool name_of(struct repeat *r, uint64_t ino, unsigned *scan, struct step *ret)
+{
+	struct seen_dir dir = { 0 };
+	struct scan s = { .r = r, .dir = &dir, .left = *scan };
+	struct keys_attr attr;
+
+	if (find_name(r, ino, ret))
+		return true;
+	/* Only a directory knows where it is. */
+	if (*scan == 0 || keys_getattr(r->fs->keys, ino, &attr) < 0)
+		return false;
+	if (!S_ISDIR(attr.mode)) {
+		*scan -= *scan < SCAN_ENTRIES ? *scan : SCAN_ENTRIES;
+		list_some(r);
+	} else {
+		dir.ino = attr.aux;
+		(void)keys_readdir(r->fs->keys, dir.ino, 0, scan_cb, &s);
+		*scan = s.left;
+	}
+	return find_name(r, ino, ret);
+}
+
+size_t repeat_path(struct repeat *r, uint64_t ino, unsigned *scan, char *buf, size_t size)
+{
+	char number[24];
+	size_t at = size - 1;
+	struct step s;
+
+	/* From the end to the beginning. */
+	buf[at] = '\0';
+	for (unsigned depth = 0; ino != KEYS_ROOT_INO; depth++) {
+		bool known = r != NULL && depth < DEPTH_MAX && name_of(r, ino, scan, &s);
+		const char *name = known ? s.name : number;
+		size_t len = known ? s.name_len : (size_t)snprintf(number, sizeof number, "#%llu", (unsigned long long)ino);
+
+		if (at < len + (at != size - 1)) {
+			at = size - 1;          /* too long to be told */
+			buf[at] = '\0';
+			return 0;
+		}
+		if (at != size - 1)
+			buf[--at] = '/';
+		at -= len;
+		memcpy(buf + at, name, len);
+		if (!known)
+			break;
+		ino = s.dir;
+	}
+	memmove(buf, buf + at, size - at);
+	return size - 1 - at;
 }
 
 /* ---- The queue ---- */
@@ -250,16 +310,11 @@ static void add_rename(struct repeat *r, const struct change_event *from, const 
 {
 	struct step s = { .kind = STEP_RENAME, .type = to->type, .ino = to->ino, .dir = from->dir, .to_dir = to->dir };
 
-	/* Out of sight, or into it: what a watcher sees of it is its own side. */
-	if (!held(r, from->dir)) {
-		add_create(r, to, false);
+	/* The kernel gets to know the other directory by it. */
+	if (!held(r, from->dir) && !held(r, to->dir))
 		return;
-	}
 	set_name(s.name, &s.name_len, from);
-	if (!held(r, to->dir))
-		s.kind = STEP_DELETE;
-	else
-		set_name(s.to_name, &s.to_len, to);
+	set_name(s.to_name, &s.to_len, to);
 	add(r, &s);
 }
 
@@ -287,36 +342,25 @@ static void add_file(struct repeat *r, enum step_kind kind, uint64_t ino)
 		add(r, &s);
 }
 
-void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len)
+static void add_steps(struct repeat *r, enum change_type type, const struct change_event *e, unsigned count, const struct found *f)
 {
-	enum change_type type = get_le16(rec + REC_TYPE);
-	struct change_event e[EVENTS_MAX];
-	struct change_events events;
-	unsigned count = 0;
-	struct found f;
-
-	if (r == NULL || atomic_load(&r->state) == REPEAT_OFF || change_events_of_record(&events, rec, len) < 0)
-		return;
-	while (count < EVENTS_MAX && change_event(&events, &e[count]) == 1)
-		count++;
-	sort_events(e, count, &f);
 	switch (type) {
 	case CHANGE_CREATE: case CHANGE_MKDIR: case CHANGE_SYMLINK: case CHANGE_MKNOD: case CHANGE_LINK:
-		if (f.names > 0)
-			add_create(r, f.name[0], type != CHANGE_LINK);
+		if (f->names > 0)
+			add_create(r, f->name[0], type != CHANGE_LINK);
 		break;
 	case CHANGE_UNLINK: case CHANGE_RMDIR:
-		if (f.gones > 0)
-			add_delete(r, &f, type == CHANGE_RMDIR);
+		if (f->gones > 0)
+			add_delete(r, f, type == CHANGE_RMDIR);
 		break;
 	case CHANGE_RENAME:
-		if (f.names > 0 && f.gones > 0)
-			add_rename(r, f.gone[0], f.name[0]);
+		if (f->names > 0 && f->gones > 0)
+			add_rename(r, f->gone[0], f->name[0]);
 		break;
 	case CHANGE_EXCHANGE:
-		if (f.names == 2) {
-			add_rename(r, f.name[1], f.name[0]);
-			add_rename(r, f.name[0], f.name[1]);
+		if (f->names == 2) {
+			add_rename(r, f->name[1], f->name[0]);
+			add_rename(r, f->name[0], f->name[1]);
 		}
 		break;
 	case CHANGE_WRITE: case CHANGE_TRUNCATE: case CHANGE_FALLOCATE: case CHANGE_PUNCH: case CHANGE_COPY:
@@ -336,9 +380,25 @@ void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len)
 	default:
 		break;
 	}
+}
+
+void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len)
+{
+	enum change_type type = get_le16(rec + REC_TYPE);
+	struct change_event e[EVENTS_MAX];
+	struct change_events events;
+	unsigned count = 0;
+	struct found f;
+
+	if (r == NULL || change_events_of_record(&events, rec, len) < 0)
+		return;
+	while (count < EVENTS_MAX && change_event(&events, &e[count]) == 1)
+		count++;
+	sort_events(e, count, &f);
+	if (atomic_load(&r->state) != REPEAT_OFF)
+		add_steps(r, type, e, count, &f);
 	for (unsigned i = 0; i < f.names; i++)
-		if (!S_ISDIR(f.name[i]->type))
-			repeat_named(r, f.name[i]->dir, f.name[i]->name, f.name[i]->len, f.name[i]->ino);
+		repeat_named(r, f.name[i]->dir, f.name[i]->name, f.name[i]->len, f.name[i]->ino);
 }
 
 /* ---- Status, start and end ---- */
@@ -365,7 +425,7 @@ size_t repeat_status(struct repeat *r, char *buf, size_t size)
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }
 
-int repeat_start(struct fs *fs, struct repeat **ret)
+int repeat_start(struct fs *fs, bool repeats, struct repeat **ret)
 {
 	struct repeat *r = calloc(1, sizeof *r);
 	uint64_t random[2];
@@ -382,7 +442,11 @@ int repeat_start(struct fs *fs, struct repeat **ret)
 	if (r->names == NULL || r->wake_fd < 0 || getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
 		goto failed;
 	snprintf(r->nonce, sizeof r->nonce, "%016llx%016llx", (unsigned long long)random[0], (unsigned long long)random[1]);
-	if (pthread_create(&r->thread, NULL, repeat_main, r) != 0)
+	atomic_store(&r->state, repeats ? REPEAT_STARTS : REPEAT_OFF);
+	r->threaded = repeats;
+	if (!repeats)
+		atomic_store(&r->ended, true);
+	else if (pthread_create(&r->thread, NULL, repeat_main, r) != 0)
 		goto failed;
 	*ret = r;
 	return 0;
@@ -418,7 +482,8 @@ void repeat_stop(struct repeat *r)
 
 	if (r == NULL)
 		return;
-	pthread_join(r->thread, NULL);
+	if (r->threaded)
+		pthread_join(r->thread, NULL);
 	while ((s = r->first) != NULL) {
 		r->first = s->next;
 		free(s);

@@ -33,8 +33,8 @@ struct repeat;
 /* Inodes that only our thread is shown, in place of what is gone already. */
 #define REPEAT_FIRST (1ull << 62)
 
-/* The device must stay open until repeat_stop() has returned. */
-int repeat_start(struct fs *fs, struct repeat **ret);
+/* The device must stay open until repeat_stop() has returned. repeats: else only names are kept, for repeat_path(). */
+int repeat_start(struct fs *fs, bool repeats, struct repeat **ret);
 /* Ask it to end; somebody has to answer requests until repeat_ended(). NULL is fine for all three. */
 void repeat_end(struct repeat *r);
 bool repeat_ended(struct repeat *r);
@@ -44,6 +44,9 @@ void repeat_stop(struct repeat *r);
 void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len);
 /* Request thread: this name leads to ino. What is told of an inode alone is repeated under the last name that it was seen with. */
 void repeat_named(struct repeat *r, uint64_t dir, const char *name, size_t len, uint64_t ino);
+/* Request thread: a path of ino from the root on, without a slash before it, as it is now; if a part of it is not known, it begins
+ * with #NUMBER of the inode that is the last known. *scan: how many entries of directories may be listed for it. Returns its length, at most size - 1, always terminated. */
+size_t repeat_path(struct repeat *r, uint64_t ino, unsigned *scan, char *buf, size_t size);
 /* Request thread: the kernel got to know this directory: where to look for names that were not seen yet. */
 void repeat_dir_seen(struct repeat *r, uint64_t ino);
 /* Request thread: is it a request of our thread that is to be answered here? True: it was. */

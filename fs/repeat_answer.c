@@ -99,8 +99,8 @@ static bool answer_lookup(struct repeat *r, const struct fuse_in_header *in, con
 	size_t len;
 	const char *name = name_at(in, 0, &len);
 
-	/* The kernel let go of the directory: nobody watches it. */
-	if (name != NULL && strcmp(name, ".") == 0 && in->nodeid != KEYS_ROOT_INO && !inodes_known(&r->fs->inodes, in->nodeid)) {
+	/* The kernel let go of the directory: nobody watches it. Something may be moved there all the same. */
+	if (!(busy && s->kind == STEP_RENAME) && name != NULL && strcmp(name, ".") == 0 && in->nodeid != KEYS_ROOT_INO && !inodes_known(&r->fs->inodes, in->nodeid)) {
 		reply(r, in, ESTALE, NULL, 0);
 		return true;
 	}

@@ -28,7 +28,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUIET_MS      50        /* nothing written for so long: it was closed, most likely */
+/* That a file was closed is in no change. Nothing written for so long: it was, most likely. A new one that is empty may
+ * still be about to be written. */
+#define QUIET_MS      100
+#define EMPTY_MS      500
 #define IDLE_MS       250       /* look after the mount table at least so often */
 #define TABLE_STEPS   64u       /* and after so many calls */
 #define TRIES         3u        /* of a name that somebody looks up again and again */
@@ -337,7 +340,7 @@ static void close_later(struct repeat *r, const struct step *s)
 	if (c->ino != 0 && c->ino != s->ino)
 		run_close(r, c);
 	c->ino = s->ino;
-	c->due_ms = now_ms() + QUIET_MS;
+	c->due_ms = now_ms() + (s->kind == STEP_CREATE ? EMPTY_MS : QUIET_MS);
 	c->step = *s;
 	c->step.kind = STEP_CLOSE;
 }
@@ -379,7 +382,7 @@ static struct step *take(struct repeat *r)
 static void run_step(struct repeat *r, const struct step *s)
 {
 	/* In the order in which a program does it. */
-	if (s->kind == STEP_RENAME || s->kind == STEP_DELETE)
+	if (s->kind == STEP_RENAME || s->kind == STEP_DELETE || s->kind == STEP_ATTRIB)
 		close_now(r, s->ino);
 	run(r, s);
 	if (s->kind == STEP_MODIFY || s->closes)

@@ -59,6 +59,7 @@ enum repeat_state { REPEAT_STARTS, REPEAT_ON, REPEAT_OFF };
 struct repeat {
 	struct fs *fs;                  /* [C] */
 	pthread_t thread;
+	bool threaded;                  /* [C] there is one */
 	int wake_fd;                    /* [C] eventfd */
 	char nonce[NONCE_BYTES + 1];    /* [C] the name by which our thread makes itself known */
 	atomic_uint pid;                /* [A] of our thread, as the kernel tells it; 0: not known yet */
