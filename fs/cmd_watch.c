@@ -28,7 +28,7 @@
 struct watch {
 	const char *mountpoint;
 	char *below;                    /* path from the mount point, escaped as in the texts; "": all */
-	int dir;                        /* the mount point */
+	dev_t dev;                      /* the mount, which is not held: it can be unmounted */
 	uint64_t next, restarts;
 	bool begun, json, once;
 	unsigned stale;
@@ -46,6 +46,7 @@ static const char *explain(int error)
 	switch (error) {
 	case ENOENT: case ENOTDIR:
 		return "not an msyncfs mount: give the directory that a store is mounted on";
+	case ESHUTDOWN: return "it was unmounted";
 	case ENOTCONN:  return "its daemon has died: mount it again";
 	case EOPNOTSUPP: return "it keeps no changes: mount it with --listen or --from";
 	case EACCES:    return "only who mounted it may";
@@ -59,12 +60,22 @@ static int fetch(struct watch *w)
 	char name[sizeof CONTROL_NAME + 40];
 	size_t len = 0;
 	ssize_t n = 0;
-	int fd, error = 0;
+	int dir = open(w->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error = 0;
+	struct stat st;
 
+	if (dir < 0 || fstat(dir, &st) < 0) {
+		error = errno;
+		if (dir >= 0)
+			close(dir);
+		return error;
+	}
 	snprintf(name, sizeof name, CONTROL_NAME "/watch/%" PRIu64, w->next);
-	fd = openat(w->dir, name, O_RDONLY | O_CLOEXEC);
+	fd = w->dev != 0 && st.st_dev != w->dev ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC);
+	error = w->dev != 0 && st.st_dev != w->dev ? ESHUTDOWN : fd < 0 ? errno : 0;
+	w->dev = st.st_dev;
+	close(dir);
 	if (fd < 0)
-		return errno;
+		return error;
 	while (error == 0 && (n = read(fd, w->text + len, WATCH_TEXT - len)) != 0) {
 		if (n < 0 && errno != EINTR)
 			error = errno;
@@ -349,20 +360,10 @@ int cmd_watch(int argc, char **argv)
 	}
 	if (status == 0 && w->mountpoint == NULL)
 		status = usage("watch", "MOUNTPOINT is missing");
-	w->dir = -1;
-	if (status == 0) {
-		w->dir = open(w->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (w->dir < 0) {
-			log_error("%s: %s", w->mountpoint, errno == ENOENT ? "no such directory" : explain(errno));
-			status = EXIT_FAILED;
-		}
-	}
 	if (status == 0)
 		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : EXIT_FAILED;
 	if (status == 0)
 		status = run(w);
-	if (w->dir >= 0)
-		close(w->dir);
 	free(w->below);
 	free(w);
 	return status;

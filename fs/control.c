@@ -21,6 +21,7 @@ enum {
 	CONTROL_CHECKPOINT,
 	CONTROL_DEMOTE,
 	CONTROL_PROMOTE,
+	CONTROL_SYNC,
 	CONTROL_VERSION,
 	CONTROL_WATCH,          /* a directory */
 	CONTROL_STATUS,         /* in listings; the texts themselves begin at CONTROL_TEXT */
@@ -63,6 +64,7 @@ static const struct {
 	{ "demote", CONTROL_DEMOTE, S_IFREG | 0200 },
 	{ "promote", CONTROL_PROMOTE, S_IFREG | 0200 },
 	{ "status", CONTROL_STATUS, S_IFREG | 0444 },
+	{ "sync", CONTROL_SYNC, S_IFREG | 0200 },
 	{ "version", CONTROL_VERSION, S_IFREG | 0444 },
 	{ "watch", CONTROL_WATCH, S_IFDIR | 0500 },
 };
@@ -250,6 +252,11 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 	*ret_text = text + off;
 	*ret_size = size < len - off ? size : len - off;
 	return 0;
+}
+
+bool control_is_sync(uint64_t ino)
+{
+	return ino == CONTROL_FIRST + CONTROL_SYNC;
 }
 
 int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size)

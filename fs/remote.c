@@ -208,8 +208,13 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 		res->error = -EIO;
 		return;
 	}
-	res->sync = c.op == CALL_FSYNC || (c.flags & CALL_DURABLE) != 0;
-	if (c.op == CALL_FSYNC) {
+	res->sync = c.op == CALL_FSYNC || c.op == CALL_SYNC || (c.flags & CALL_DURABLE) != 0;
+	if (c.op == CALL_SYNC) {
+		res->counted = true;
+		res->replicas = c.how;
+		res->wait_ms = (uint32_t)min_u64(c.len, UINT32_MAX);
+	}
+	if (c.op == CALL_FSYNC || c.op == CALL_SYNC) {
 		store_sync_request(l->fs->store);
 		return;
 	}
@@ -255,6 +260,9 @@ static bool run_next(struct remote *l)
 	if (r != 0)
 		res.seq = store_seq(l->fs->store);
 	item = take(l, &l->runs);
+	/* Of one that was left over from following nobody counts. */
+	if (res.counted && item->id == 0)
+		res.error = -EIO;
 	if (item->id != 0)
 		feeder_result(l, &item->run, &res);
 	else
@@ -380,6 +388,14 @@ int remote_demote(struct remote *l, const char *name)
 		return -EINVAL;
 	feeder_switch(l, name);
 	return 0;
+}
+
+int remote_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms)
+{
+	if (l == NULL || !l->feeds || !l->leads)
+		return -EINVAL;
+	store_sync_request(l->fs->store);
+	return feeder_wait(l, unique, size, replicas, wait_ms);
 }
 
 const struct feed *remote_feed(const struct remote *l)

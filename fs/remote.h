@@ -42,6 +42,9 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len);
 void remote_progress(struct remote *l);
 /* The kernel knows nothing (any more) of this inode, which has no name: what is to become of it is known elsewhere. */
 void remote_orphan(struct remote *l, uint64_t ino);
+/* Request thread of a primary: answer the write request `unique` of so many bytes when all that was done so far is on disk here and
+ * on `replicas` other machines, or with ETIMEDOUT. 0: it will be answered. */
+int remote_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms);
 /* Request thread: the last changes; NULL: none are kept. */
 struct feed;
 const struct feed *remote_feed(const struct remote *l);

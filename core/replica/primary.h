@@ -36,6 +36,7 @@ typedef uint64_t link_t;        /* a connection; never used twice; 0: none */
 
 #define PRIMARY_PEERS_MAX   128u        /* connected, or gone for less than a lease */
 #define PRIMARY_CLIENTS_MAX 4096u
+#define PRIMARY_WAITS_MAX   64u
 #define PRIMARY_BATCH       64u         /* changes to one peer in one pump */
 #define PRIMARY_SYNC_ALL    UINT32_MAX
 
@@ -55,7 +56,9 @@ struct primary_run {
 
 struct primary_result {
 	int32_t error;
-	bool sync;                      /* answer it when disks have it */
+	bool sync;                      /* answer it when disks have it: those that sync_replicas says, or */
+	bool counted;                   /* ours and those of `replicas` others */
+	uint32_t replicas, wait_ms;     /* counted: -ETIMEDOUT after wait_ms */
 	seq_t seq;
 	uint64_t number;
 };
@@ -95,6 +98,8 @@ struct primary_ops {
 	void (*handed)(void *ctx, const uint8_t store[16], const char *name);
 	/* An fsync up to here is done. */
 	void (*synced)(void *ctx, seq_t seq);
+	/* The end of primary_wait(): 0, -ETIMEDOUT, or -ECANCELED: not the primary any more. */
+	void (*waited)(void *ctx, uint64_t cookie, int error);
 	/* One line for the log. link 0: about no peer. */
 	void (*note)(void *ctx, link_t link, const char *text);
 };
@@ -150,6 +155,8 @@ void primary_set_stale(struct primary *p, uint32_t stale_ms);
 /* A run has ended. Late and unknown ones are ignored. */
 void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64_t token, const struct primary_result *res,
 		    uint64_t now);
+/* Say when seq is on our disk and on those of `replicas` others (ops->waited, perhaps at once). -EBUSY: too many wait. */
+int primary_wait(struct primary *p, uint64_t cookie, seq_t seq, uint32_t replicas, uint32_t wait_ms, uint64_t now);
 /* The diff of a peer ended badly on our side. */
 void primary_diff_failed(struct primary *p, link_t link, const char *reason);
 
