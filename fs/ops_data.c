@@ -101,6 +101,8 @@ static void write_sync(fuse_req_t req, const char *data, size_t size)
 	} else if (fs->pending != NULL) {
 		c.how = replicas;
 		c.len = ms;
+		/* At the same time as the others. */
+		store_sync_request(fs->store);
 		ops_fill_caller(req, &c);
 		ops_call(fs, req, &c, reply_synced);
 	} else {

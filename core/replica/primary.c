@@ -256,6 +256,11 @@ void primary_committed(struct primary *p, seq_t last, uint64_t bytes, uint64_t n
 
 void primary_durable(struct primary *p, seq_t seq)
 {
+	struct primary_peer *peer;
+
+	/* Replicas make durable what is durable here: somebody waits for it. */
+	for (peer = p->peers; peer && seq > p->durable && p->wait_count + p->sync_waits > 0; peer = peer->next)
+		peer->position_due = true;
 	p->durable = max_u64(p->durable, seq);
 	primary_update_synced(p);
 }
@@ -547,6 +552,7 @@ void primary_tick(struct primary *p, uint64_t now)
 		if (elapsed(now, peer->position_at) >= p->o.keep_ms || now < peer->position_at)
 			peer->position_due = true;
 	primary_expire(p);
+	look_at_own_waits(p);
 	if (primary_leads(p))
 		look_at_waits(p);
 	primary_check_switch(p);

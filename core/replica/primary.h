@@ -56,11 +56,11 @@ struct primary_run {
 
 struct primary_result {
 	int32_t error;
-	bool sync;                      /* answer it when disks have it: those that sync_replicas says, or */
-	bool counted;                   /* ours and those of `replicas` others */
-	uint32_t replicas, wait_ms;     /* counted: -ETIMEDOUT after wait_ms */
+	bool sync;                      /* answer it when disks have it: those that sync_replicas says, or, if `counted`, */
 	seq_t seq;
 	uint64_t number;
+	bool counted;                   /* ours and those of `replicas` others; -ETIMEDOUT after wait_ms */
+	uint32_t replicas, wait_ms;
 };
 
 struct primary_ops {
@@ -98,10 +98,10 @@ struct primary_ops {
 	void (*handed)(void *ctx, const uint8_t store[16], const char *name);
 	/* An fsync up to here is done. */
 	void (*synced)(void *ctx, seq_t seq);
-	/* The end of primary_wait(): 0, -ETIMEDOUT, or -ECANCELED: not the primary any more. */
-	void (*waited)(void *ctx, uint64_t cookie, int error);
 	/* One line for the log. link 0: about no peer. */
 	void (*note)(void *ctx, link_t link, const char *text);
+	/* The end of primary_wait(): 0, -ETIMEDOUT, or -ECANCELED: not the primary any more. */
+	void (*waited)(void *ctx, uint64_t cookie, int error);
 };
 
 struct primary_options {
