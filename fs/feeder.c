@@ -465,11 +465,19 @@ static const struct primary_ops engine_ops = {
 
 /* ---- The net thread at work ---- */
 
+/* A change is in the journal a moment before it is in the feed: what is not there yet must not be asked for, or it would
+ * count as gone. */
+static seq_t fed(const struct remote *l)
+{
+	seq_t first, last;
+
+	(void)feed_range(&l->feed, &first, &last);
+	return last;
+}
+
 static void pump(struct remote *l)
 {
-	seq_t last = store_seq(l->fs->store);
-
-	primary_committed(l->primary, last, atomic_load(&l->change_bytes), now_ms());
+	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
 	primary_durable(l->primary, store_durable_seq(l->fs->store));
 	while (primary_pump(l->primary, now_ms()))
 		;
@@ -898,7 +906,7 @@ static void result_posted(void *ctx)
 {
 	struct result *r = ctx;
 
-	primary_committed(r->l->primary, store_seq(r->l->fs->store), atomic_load(&r->l->change_bytes), now_ms());
+	primary_committed(r->l->primary, fed(r->l), atomic_load(&r->l->change_bytes), now_ms());
 	primary_result(r->l->primary, r->client, r->request, r->token, &r->res, now_ms());
 	pump(r->l);
 	free(r);
