@@ -29,7 +29,7 @@ struct fs;
 struct fuse_in_header;
 struct repeat;
 
-#define REPEAT_MAX   4096u
+#define REPEAT_MAX   8192u
 /* Inodes that only our thread is shown, in place of what is gone already. */
 #define REPEAT_FIRST (1ull << 62)
 
