@@ -29,7 +29,7 @@ agree() {
 }
 
 "$MSYNCFS" keygen "$T/key" >/dev/null
-for try in 1 2 3 4 5; do
+for _ in 1 2 3 4 5; do
 	port=$((20000 + RANDOM % 30000))
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" >"$T/out" && break
 done
@@ -119,15 +119,17 @@ kill "$watcher"
 # ---- A flood, with a watcher and programs that use the same directory
 count=$(scaled 2500)   # twice as many changes
 watch two "$two/d" "$two/e"
-seq "$count" | (cd "$one/d" && while read -r i; do
-	case $((i % 5)) in
-	0) echo "$i" >"f$i";;
-	1) mkdir "k$i";;
-	2) echo x >>old;;
-	3) echo t >tmp; mv tmp "m$((i % 50))";;
-	4) rmdir "k$((i - 3))" 2>/dev/null; ln -s x "l$i"; rm "l$i";;
-	esac
-done) &
+(cd "$one/d" && perl -e '
+	my $count = shift;
+	sub spew { open(my $f, ">", $_[0]) or die "$_[0]: $!"; print $f $_[1]; close $f or die }
+	for my $i (1 .. $count) {
+		my $k = $i % 5;
+		if ($k == 0) { spew("f$i", $i) }
+		elsif ($k == 1) { mkdir("k$i") or die }
+		elsif ($k == 2) { open(my $f, ">>", "old") or die; print $f "x"; close $f }
+		elsif ($k == 3) { spew("tmp", $i); rename("tmp", "m" . $i % 50) or die }
+		else { rmdir("k" . ($i - 3)) or die; symlink("x", "l$i") or die; unlink("l$i") or die }
+	}' "$count") &
 flood=$!
 while kill -0 $flood 2>/dev/null; do
 	ls -l "$two/d" >/dev/null 2>&1
@@ -140,6 +142,9 @@ ok 'and tells the watchers to the end' wait_for -t 60 quiet two
 diag "repeated $(value two inotify_repeated), failed $(value two inotify_failed), dropped $(value two inotify_dropped)"
 ok 'the watcher saw much of it' test "$(wc -l <"$T/ev.two")" -gt $((2 * count))
 agree 'after the flood'
+# Names that are gone, too: a listing does not ask for them.
+exist() { (cd "$T/$1/d" && for n in tmp $(seq -f 'k%.0f' "$count") $(seq -f 'l%.0f' "$count"); do [ ! -e "$n" ] && [ ! -L "$n" ] || echo "$n"; done) }
+is 'and no name that is gone' "$(exist two)" "$(exist one)"
 kill "$watcher"
 
 # ---- Off, and the end

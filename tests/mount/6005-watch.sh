@@ -20,7 +20,7 @@ caught_up() { [ "$(value two link_state)" = stream ] && [ "$(value two seq)" = "
 watch() { "$MSYNCFS" watch "$@"; }
 
 "$MSYNCFS" keygen "$T/key" >/dev/null
-for try in 1 2 3 4 5; do
+for _ in 1 2 3 4 5; do
 	port=$((20000 + RANDOM % 30000))
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" -o journal-keep=1M,noatime >"$T/out" && break
 done
