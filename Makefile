@@ -28,7 +28,7 @@ MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev libssl-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace inotify-tools
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace btrfs-progs inotify-tools
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
@@ -95,6 +95,7 @@ CRASH_SRC := $(wildcard tests/crash/*.c)
 SIM_SRC  := $(wildcard tests/sim/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c tests/remote/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
+KILL_SRC := $(filter-out tests/kill/points.c,$(wildcard tests/kill/*.c))
 FAULT_TESTS := $(sort $(wildcard tests/fault/[0-9]*.sh))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/[0-9]*.sh))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
@@ -112,6 +113,8 @@ CRASH_PROGRAM   := $(B)/tests/crash/crash
 SIM_PROGRAM     := $(B)/tests/sim/sim
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 LOOP_PROGRAM    := $(B)/tests/mount/loop/msyncfs
+KILL_PROGRAM    := $(B)/tests/kill/kill
+KILL_SO         := $(B)/tests/kill/points.so
 HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SRC))))
 
 .DEFAULT_GOAL := all
@@ -120,7 +123,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants kill kill-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -192,6 +195,8 @@ $(PROGRAM): $(call obj,$(FS_SRC)) $(LIB)
 WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 fallocate64 ftruncate64 pwrite64 \
 	getrandom pthread_create
 $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
+# Those at which test_race lets another process come in between.
+$(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 # Allocations that test_replica makes to fail.
@@ -266,6 +271,17 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS) -ldl
 
+# The kill machine knows the daemon from outside only; its library is loaded into it. Neither is sanitized.
+$(KILL_PROGRAM): $(KILL_SRC) $(wildcard tests/kill/*.h) $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(KILL_SRC) $(OUR_LDFLAGS) $(LDFLAGS)
+
+$(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
@@ -296,7 +312,7 @@ TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
-	$(LOOP_PROGRAM)
+	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO)
 
 UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS)
 unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, simulated clusters, the fuzz corpus (no root, no packages fetched)
@@ -315,6 +331,7 @@ test-run: test-programs
 
 # Each call refused in turn with each error, the device, disks that fill and fail, files cut short, little memory.
 FAULT_PROGRAMS := $(foreach t,fault lost map,$(B)/tests/unit/test_$(t))
+fault: TEST_TIMEOUT = 3600
 fault:  ## every fault of section "faults", with each error it can give (about ten minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) test-programs
@@ -355,6 +372,17 @@ crash-disk: test-programs $(CRASH_DISK)  ## the store on ext4 and XFS images tha
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(TEST_ENV) $(PROVE) tests/crash/disk.sh
 
+# The daemon is killed under load, thousands of times. DURATION= seconds (180 if not told), SEED= and what else a failure
+# prints reach the machine through the environment. What a failure leaves stays in the directory that is named.
+kill: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## kill -9 the daemon under load for DURATION= seconds (180); SEED= LIFE= replay what a failure prints
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@dir=$$(mktemp -d $${TMPDIR:-/tmp}/msyncfs-kill.XXXXXX) && echo "# in $$dir" && \
+	PROGRAM='$(abspath $(PROGRAM))' $(if $(filter release,$(MODE)),POINTS='$(abspath $(KILL_SO))') SCRIPTS=tests/kill \
+		DURATION='$(if $(filter command% env%,$(origin DURATION)),$(DURATION),180)' $(KILL_PROGRAM) "$$dir" && rm -rf "$$dir"
+
+kill-mutants: $(PROGRAM) $(KILL_PROGRAM) $(KILL_SO)  ## break what a kill must not harm on purpose; `make kill` must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/kill/mutants.sh $(MUTANTS)
+
 sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) MODE=asan test-run TEST_TIMEOUT=900
@@ -362,8 +390,9 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) $(B)/tests/unit/test_salvage
+	@$(MAKE) $(B)/tests/unit/test_salvage $(B)/tests/unit/test_salvage_lead
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
+	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage_lead
 
 compat-cross:  ## build for big-endian and 32-bit machines, open the same stores there (qemu-user; minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST) $(DEPS_CROSS)'

@@ -87,6 +87,21 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* The two halves of the product, each mixed with the other. */
+static inline uint64_t mul_fold64(uint64_t a, uint64_t b)
+{
+#ifdef __SIZEOF_INT128__
+	unsigned __int128 m = (unsigned __int128)a * b;
+
+	return (uint64_t)m ^ (uint64_t)(m >> 64);
+#else
+	uint64_t al = (uint32_t)a, ah = a >> 32, bl = (uint32_t)b, bh = b >> 32;
+	uint64_t low = al * bl, mid = ah * bl + (low >> 32), mid2 = al * bh + (uint32_t)mid;
+
+	return ((uint32_t)low | mid2 << 32) ^ (ah * bh + (mid >> 32) + (mid2 >> 32));
+#endif
+}
+
 static inline uint64_t div_up(uint64_t a, uint64_t b)
 {
 	return a / b + (a % b != 0);

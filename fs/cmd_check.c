@@ -10,6 +10,7 @@
 #include "core/check/check.h"
 #include "core/keys/keys.h"
 #include "core/salvage/salvage.h"
+#include "core/store/map.h"
 #include "core/store/store.h"
 #include "fs/log.h"
 #include "fs/progress.h"
@@ -236,7 +237,8 @@ static int open_failed(const struct check_cmd *cmd, int error)
 		log_error("check: %s", text);
 	else
 		log_error("check: %s: %s", cmd->store, text);
-	return error == -EUCLEAN ? EXIT_DAMAGED : EXIT_UNCHECKED;
+	/* -ENODATA: it was a store, and all of it is gone. */
+	return error == -EUCLEAN || error == -ENODATA ? EXIT_DAMAGED : EXIT_UNCHECKED;
 }
 
 static int verdict(const struct check_cmd *cmd, const struct check_report *rep)
@@ -306,6 +308,9 @@ static void unreadable_page(int sig, siginfo_t *info, void *context)
 	uintptr_t at = (uintptr_t)info->si_addr & ~((uintptr_t)source.page - 1);
 
 	(void)context;
+	/* One of the new store: the copying is left. */
+	if (at - source.base >= source.bytes)
+		map_fault(info->si_addr);
 	if (at - source.base >= source.bytes ||
 	    mmap((void *)at, (size_t)source.page, PROT_READ | PROT_WRITE,
 		 MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
@@ -314,7 +319,7 @@ static void unreadable_page(int sig, siginfo_t *info, void *context)
 
 static void source_mapped(void *ctx, void *base, uint64_t bytes)
 {
-	struct sigaction act = { .sa_sigaction = unreadable_page, .sa_flags = SA_SIGINFO };
+	struct sigaction act = { .sa_sigaction = unreadable_page, .sa_flags = SA_SIGINFO | SA_NODEFER };
 
 	(void)ctx;
 	source.base = (uintptr_t)base;

@@ -6,6 +6,7 @@
 #include "fs/cmd.h"
 #include "fs/options.h"
 #include "fs/log.h"
+#include "fs/lost.h"
 #include "fs/progress.h"
 
 #include "core/base.h"
@@ -131,6 +132,7 @@ static int load(const struct load_args *a, int fd)
 	size_t n = strlen(a->store);
 	int r;
 
+	lost_catch();
 	progress_start(&progress, &watch, "load", a->quiet, 0);
 	r = stream_load(&target, fd, &watch, &counts);
 	progress_end(&progress, r == 0 ? &counts : NULL);

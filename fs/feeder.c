@@ -5,6 +5,7 @@
  */
 #include "fs/remote_int.h"
 
+#include "core/store/map.h"
 #include "fs/device.h"
 #include "fs/log.h"
 
@@ -22,6 +23,7 @@ struct diff_job {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
+	struct diff_source *source;     /* the thread's */
 	struct queue in;                /* lock */
 	bool stop, writable;            /* lock */
 	int error;                      /* how it ended; 0: as it should */
@@ -123,8 +125,12 @@ static int diff_open(struct diff_job *job, struct keys **ret)
 	return keys_open(&so, ret);
 }
 
-static int diff_serve(struct diff_job *job, struct diff_source *source)
+/* What is read is a mapping of a file that somebody may cut: within map_guard(). */
+static int diff_serve(void *ctx)
 {
+	struct diff_job *job = ctx;
+	struct diff_source *source = job->source;
+
 	for (;;) {
 		int r = diff_source_step(source);
 		struct item *m;
@@ -154,7 +160,6 @@ static int diff_serve(struct diff_job *job, struct diff_source *source)
 static void *diff_main(void *arg)
 {
 	struct diff_job *job = arg;
-	struct diff_source *source = NULL;
 	struct keys *k = NULL;
 	uint64_t seed;
 	int r;
@@ -164,15 +169,15 @@ static void *diff_main(void *arg)
 	if (r == 0)
 		r = store_random(keys_store(k), &seed, sizeof seed);
 	if (r == 0)
-		r = diff_source_new(k, seed, diff_send, job, &source);
+		r = diff_source_new(k, seed, diff_send, job, &job->source);
 	if (r == 0)
-		r = diff_serve(job, source);
+		r = map_guard(diff_serve, job);
 	if (r < 0) {
 		job->error = r;
 		snprintf(job->reason, sizeof job->reason, "the comparison ended: %s",
 			 *err_last() != '\0' ? err_last() : strerror(-r));
 	}
-	diff_source_free(source);
+	diff_source_free(job->source);
 	if (k != NULL)
 		(void)keys_close(k);
 	/* When the net thread has ended, feeder_release() waits for this one. */

@@ -235,6 +235,8 @@ static void diff_done(struct remote *l)
 	if (l->feeds)
 		feed_restart(&l->feed, store_seq(l->fs->store) + 1);
 	remote_read_history(l);
+	/* Orphans that are marked, and not quite gone on the primary. */
+	reaper_start(l->fs);
 	l->told_durable = store_durable_seq(l->fs->store);
 	replica_diff_done(l->replica, p.epoch, p.seq, now_ms());
 }

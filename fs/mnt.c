@@ -4,16 +4,23 @@
  * the mount point, and behind a field "-" the type and the source; odd characters are written as
  * octal escapes.
  */
+#include "core/base.h"
 #include "fs/mnt.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LOCK_NAP_NS 5000000u
 
 extern char **environ;
 
@@ -102,4 +109,32 @@ int mnt_detach(const char *path)
 		if (errno != EINTR)
 			return -errno;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+}
+
+/* The lock is the name of a socket in the abstract name space that nobody talks through. A lock on the mount point itself
+ * cannot be had while a dead mount lies on it, one on the directory above would make neighbours wait for each other, and a
+ * file would be left behind. The name is a hash of the path: two paths of one hash wait for each other, that is all. */
+int mnt_lock(const char *path, unsigned wait_s, int *ret_fd)
+{
+	const struct timespec nap = { .tv_nsec = LOCK_NAP_NS };
+	unsigned tries = wait_s * (1000000000u / LOCK_NAP_NS);
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), len;
+
+	if (fd < 0)
+		return -errno;
+	len = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "msyncfs mounts %016" PRIx64,
+		       hash64(path, strlen(path), 0));
+	while (bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)) < 0) {
+		int error = errno;
+
+		if (error == EADDRINUSE && tries-- > 0) {
+			nanosleep(&nap, NULL);
+			continue;
+		}
+		close(fd);
+		return error == EADDRINUSE ? -EBUSY : -error;
+	}
+	*ret_fd = fd;
+	return 0;
 }

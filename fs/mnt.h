@@ -18,4 +18,8 @@ bool mnt_is_ours(const struct mnt_info *info);
 /* Take it out of the name space, also if it is busy or its daemon is dead (as `umount -l`). */
 int mnt_detach(const char *path);
 
+/* While one mounts at this absolute path, others who want to wait, at most wait_s seconds. The lock is the descriptor:
+ * closed in each process that has it, or with their end, it is gone. -EBUSY: somebody has it all the time. */
+int mnt_lock(const char *path, unsigned wait_s, int *ret_fd);
+
 #endif

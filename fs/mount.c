@@ -35,6 +35,7 @@
 #define STORE_WAIT_S  30        /* for a daemon that is closing the store */
 
 static int ready_fd = -1;
+static int mount_lock = -1;     /* on the mount point: from before we look at it until we are mounted */
 
 /* ---- What libfuse says ---- */
 
@@ -92,8 +93,28 @@ static int fail(const char *where, const char *what, const char *hint)
 	return EXIT_FAILED;
 }
 
+/* Two that looked at the same time would both find nothing and mount, one on top of the other; or one would take the mount of
+ * the other away, having found a dead one there before. */
+static int lock_mountpoint(const char *path)
+{
+	int r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
+
+	if (r == -EBUSY)
+		return fail(path, "another msyncfs is mounting there", "see what it waits for, or try again");
+	if (r < 0)
+		return fail(path, strerror(-r), "the mount point cannot be locked");
+	return 0;
+}
+
+static void unlock_mountpoint(void)
+{
+	if (mount_lock >= 0)
+		close(mount_lock);
+	mount_lock = -1;
+}
+
 /* A directory that is not one of our mounts already. Dead mounts of ours, whose daemon was killed,
- * are taken away. */
+ * are taken away. The mount point is locked. */
 static int check_mountpoint(const char *path)
 {
 	struct mnt_info info;
@@ -109,6 +130,9 @@ static int check_mountpoint(const char *path)
 		error = 0;
 		if ((mounted && statfs(path, &fs_figures) < 0) || stat(path, &st) < 0)
 			error = errno;
+		/* A daemon that is being killed leaves those who wait for it this error, once. */
+		if (error == ECONNABORTED && mounted)
+			continue;
 		if (error != ENOTCONN || !mounted)
 			break;
 		if (!mnt_is_ours(&info))
@@ -145,6 +169,8 @@ static int find_paths(struct fs *fs, const struct options *o)
 			    errno == ENOENT ? "its directory does not exist" : strerror(errno),
 			    "give the path of a file");
 	fs->store_path = store;
+	if (lock_mountpoint(mountpoint) != 0)
+		return EXIT_FAILED;
 	return check_mountpoint(mountpoint);
 }
 
@@ -169,11 +195,13 @@ static const char *open_hint(int error)
 	case EMEDIUMTYPE:       return "give another name, this file is left as it is";
 	case EPROTONOSUPPORT:   return "use a newer msyncfs";
 	case EUCLEAN:           return "run msyncfs check on it";
+	case ENODATA:           return "bring it back from a copy, or remove it to begin anew";
 	case EISDIR:            return "give the name of a file";
 	case EACCES: case EPERM: return "check its owner and mode";
 	case EROFS:             return "mount with -o ro";
 	case ENOSPC: case EDQUOT: return "make room on its disk";
 	case EINPROGRESS:       return "mount it with --from to go on";
+	case EEXIST:            return "try again";
 	case ENOENT:            return "check the name, or mount without -o ro to make it";
 	default:                return "the store was not mounted";
 	}
@@ -182,10 +210,12 @@ static const char *open_hint(int error)
 static int open_store(struct fs *fs)
 {
 	const struct options *o = fs->options;
+	/* A remote mount for reading only follows its primary all the same. */
+	bool read_only = o->read_only && o->from == NULL;
 	struct store_options so = {
 		.path = fs->store_path,
-		.create = !o->read_only,
-		.read_only = o->read_only,
+		.create = !read_only,
+		.read_only = read_only,
 		.threads = true,
 		.max_bytes = o->size_bytes,
 		.sync_interval_s = o->sync_interval_s,
@@ -266,6 +296,8 @@ static int mount_fuse(struct fs *fs)
 		goto out;
 	}
 	fuse_log_keep = false;
+	/* In the mount table: who looks now, sees it. */
+	unlock_mountpoint();
 	r = session_attach(fs) < 0 ? EXIT_FAILED : 0;
 out:
 	fuse_opt_free_args(&args);
@@ -452,6 +484,7 @@ out:
 		free(fs->mountpoint);
 		free(fs);
 	}
+	unlock_mountpoint();
 	options_release(&options);
 	return r;
 }

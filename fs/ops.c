@@ -60,8 +60,9 @@ int ops_hold_durable(struct fs *fs)
 	 * that lost a part holds nothing of what was promised. */
 	if (store_lost(fs->store, &byte))
 		return EIO;
+	/* No sync follows that would find out whether the file is still whole: so look, for one fstat. */
 	if (store_durable_seq(fs->store) >= seq)
-		return 0;
+		return store_failed(fs->store) == 0 && store_check_file(fs->store) < 0 ? EIO : 0;
 	if (store_failed(fs->store) != 0)
 		return EIO;
 	fs->hold = &fs->durable;
@@ -276,6 +277,14 @@ static void name_seen(struct fs *fs, const struct call *c, const struct call_res
 	}
 }
 
+/* A file that is to be made is there, by another machine, and the kernel had not heard of it. We cannot tell whether it was
+ * asked for exclusively: nothing is opened here, open(O_CREAT) and mknod() look the same. With ESTALE the kernel looks the
+ * name up again and decides itself (path_openat() and do_mknodat() in fs/namei.c begin once more, with LOOKUP_REVAL). */
+static int made_elsewhere(const struct fs *fs, const struct call *c, int error)
+{
+	return error == -EEXIST && fs->shared != NULL && c->op == CALL_MAKE && S_ISREG(c->mode) ? -ESTALE : error;
+}
+
 void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 {
 	bool names = call_changes_names(c);
@@ -300,7 +309,7 @@ void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 	if (res.stale)
 		forget_attr(fs, c->ino);
 	if (res.error < 0) {
-		ops_error(fs, req, res.error);
+		ops_error(fs, req, made_elsewhere(fs, c, res.error));
 		return;
 	}
 	if (res.orphan != 0)
@@ -349,6 +358,7 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 	/* The bytes are somewhere else than the kernel believes, but where? */
 	if (c->op == CALL_APPEND && (p->unsure & PENDING_UNSURE_END) != 0)
 		mine.off = 0;
+	mine.error = made_elsewhere(fs, c, mine.error);
 	if (mine.error < 0)
 		fuse_reply_err(p->req, -mine.error);
 	else

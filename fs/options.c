@@ -445,7 +445,7 @@ static int check_remote(const struct options *o)
 		return usage("replace", "needs from");
 	if ((o->listen != NULL || o->from != NULL) && o->writeback)
 		return usage("writeback", "not with listen or from: the kernel would not see changes made elsewhere");
-	if (o->listen != NULL && o->from == NULL && o->read_only)
+	if (o->listen != NULL && o->read_only)
 		return usage("listen", "not with ro: a primary writes");
 	return 0;
 }

@@ -15,7 +15,7 @@
 
 void reaper_start(struct fs *fs)
 {
-	fs->reaper = (struct reaper){ .scanning = true, .off = fs->options->read_only };
+	fs->reaper = (struct reaper){ .scanning = true, .off = fs->options->read_only && fs->options->from == NULL };
 }
 
 void reaper_add(struct fs *fs, uint64_t ino)

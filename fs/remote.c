@@ -13,6 +13,7 @@
 #include "core/keys/item.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -637,6 +638,15 @@ static void show_progress(struct remote *l, int64_t *shown_ms)
 		(unsigned long long)p.total_bytes >> 20);
 }
 
+/* The signals that end a mount are blocked while it starts. */
+static bool is_told_to_stop(void)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && (sigismember(&set, SIGINT) == 1 || sigismember(&set, SIGTERM) == 1 ||
+					 sigismember(&set, SIGHUP) == 1);
+}
+
 /* Until the store is a state of the primary. A store that was one already is mounted at once, whether or not its primary
  * can be reached. */
 static int wait_first_sync(struct remote *l)
@@ -670,6 +680,10 @@ static int wait_first_sync(struct remote *l)
 			return -ETIMEDOUT;
 		}
 		show_progress(l, &shown);
+		if (is_told_to_stop()) {
+			log_error("%s: interrupted before the first sync was complete: mount again to go on", l->fs->store_path);
+			return -EINTR;
+		}
 		if (!more)
 			nanosleep(&pause, NULL);
 	}

@@ -664,7 +664,7 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 
 static int punch(struct keys *k, uint64_t ino, uint64_t off, uint64_t len, unsigned kill, int (*commit)(struct keys *k))
 {
-	struct keys_attr a;
+	struct keys_attr a = { 0 };
 	struct xattr_place caps = { 0 };
 	int r = change_reserve(k, 8, 2, true);
 

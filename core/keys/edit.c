@@ -37,7 +37,8 @@ int edit_check(struct key key, const uint8_t *value, uint32_t len)
 	case ITEM_DIRENT:
 		return dirent_decode(value, len, key, &d);
 	default:
-		return len > 0 && len <= XATTR_HEADER + XATTR_CHUNK ? 0 :
+		/* The last part of an attribute may be empty. */
+		return len <= XATTR_HEADER + XATTR_CHUNK ? 0 :
 		       err_corrupt("inode %llu: part of an attribute, %u bytes", (unsigned long long)ino, len);
 	}
 }

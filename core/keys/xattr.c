@@ -266,9 +266,9 @@ static int set_acl(struct keys_attr *a, const char *name, const void *value, siz
 	if (r != 0)
 		return r;
 	if (!access) {
+		*ret_store = size > 4;
 		if (!S_ISDIR(a->mode))
 			return size > 4 ? -EACCES : 0;
-		*ret_store = size > 4;
 		a->flags = size > 4 ? a->flags | KEYS_ATTR_DEFAULT_ACL : a->flags & ~KEYS_ATTR_DEFAULT_ACL;
 		return 0;
 	}

@@ -191,7 +191,7 @@ static int admit_put(struct apply *a, const struct mutation *m)
 		return admit_put_own(a, key, v, len);
 	switch (key.hi & 0xff) {
 	case ITEM_INODE:
-		return admit_new_inode(a, key, v, len);
+		return 0;               /* admit_made() has it */
 	case ITEM_XATTR:
 		return len > 0 && len <= XATTR_HEADER + XATTR_CHUNK ? admit_owner(a, key.hi >> 8) :
 		       unfit(a, "an extended attribute that cannot be");
@@ -294,6 +294,27 @@ static int admit_client(struct apply *a, const struct mutation *m)
 	return r == -ENOENT ? 0 : r;
 }
 
+/* What it makes comes first: attributes that something new inherits may stand before it. */
+static int admit_made(struct apply *a)
+{
+	struct change_reader c = a->change;
+	struct mutation m;
+	struct key key;
+	int r;
+
+	while ((r = change_next(&c, &m)) > 0) {
+		if (m.kind != MUT_PUT || m.len < 16 || m.len - 16 > ITEM_MAX)
+			continue;
+		key = (struct key){ get_le64(m.data), get_le64(m.data + 8) };
+		if (key.hi >> 8 == 0 || (key.hi & 0xff) != ITEM_INODE)
+			continue;
+		r = admit_new_inode(a, key, m.data + 16, m.len - 16);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
 static int admit_one(struct apply *a, const struct mutation *m)
 {
 	switch (m->kind) {
@@ -320,9 +341,9 @@ static int admit(struct apply *a)
 	struct change_reader c = a->change;
 	uint64_t epoch = store_epoch(a->k->store);
 	struct mutation m;
-	int r;
+	int r = admit_made(a);
 
-	while ((r = change_next(&c, &m)) > 0) {
+	while (r == 0 && (r = change_next(&c, &m)) > 0) {
 		r = admit_one(a, &m);
 		if (r < 0)
 			return r;
@@ -482,7 +503,7 @@ static int take_pieces(struct apply *a, const struct change_map *map, struct pie
 	while (r == 0 && at < end) {
 		struct target *t;
 		struct keys_attr attr;
-		uint64_t next, got = 0;
+		uint64_t next = 0, got = 0;
 		bool there = false;
 
 		if (a->target_count == PIECES_MAX) {
@@ -517,7 +538,7 @@ static int take_pieces(struct apply *a, const struct change_map *map, struct pie
 static int build_unwritten(struct apply *a)
 {
 	struct change_reader c = a->change;
-	struct piece_list p;
+	struct piece_list p = { { 0 } };
 	struct mutation m;
 	unsigned i;
 	int r;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * idset: a set of 64-bit numbers other than 0 (inodes that a kernel holds), of bounded size. Belongs to one thread; frees nothing but by idset_release().
+ * idset: a set of 64-bit numbers other than 0 (inodes that a kernel holds), of bounded size. Belongs to one thread.
  */
 #ifndef MSYNCFS_IDSET_H
 #define MSYNCFS_IDSET_H

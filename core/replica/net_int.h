@@ -82,6 +82,7 @@ struct link {
 	/* Socket and TLS. readable: a read may give something. writable: a write may take something. */
 	bool readable, writable;
 	bool eof, broken;               /* broken: epoll told of an error */
+	bool ending;                    /* epoll told that the peer sends no more than what is there */
 	int io_error;                   /* of the socket, met inside TLS */
 	size_t budget;                  /* left in this turn */
 	SSL *ssl;

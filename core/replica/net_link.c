@@ -738,7 +738,10 @@ static int see_tls(struct link *c)
 		return 0;
 	}
 	/* The end and errors are met again, and told, by the handshake's own read. */
-	c->tls_seen = n == 0 || n == 2 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+	if (n < 0)
+		c->tls_seen = errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR;
+	else
+		c->tls_seen = n != 1 || c->ending;
 	if (!c->tls_seen)
 		c->readable = false;    /* the next byte is a new edge */
 	return c->tls_seen;
@@ -777,6 +780,7 @@ void link_event(struct link *c, uint32_t events)
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		c->writable = true;
 	c->broken = c->broken || events & EPOLLERR;
+	c->ending = c->ending || events & (EPOLLRDHUP | EPOLLHUP);
 	net_make_ready(c);
 }
 

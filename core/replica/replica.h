@@ -54,7 +54,8 @@ struct replica_ops {
 	void (*close)(void *ctx, link_t link, const char *reason);
 	/* Our history and last position. */
 	void (*history)(void *ctx, struct history *ret);
-	/* Apply the next change. May call replica_hold(). -EAGAIN: no space now; the frame comes again. Else negative: the link is closed. */
+	/* Apply the next change. May call replica_hold(). -EAGAIN: no space now; the frame comes again. Else negative: the link is
+	 * closed. */
 	int (*apply)(void *ctx, const struct msg_change *c);
 	/* Make durable: no message below epoch is obeyed. Then replica_promised(). */
 	void (*promise)(void *ctx, uint64_t epoch);
@@ -139,8 +140,8 @@ struct replica_call {
 	const uint8_t *bytes;           /* copied */
 	uint32_t len;
 };
-/* 0: ops->answer will come, later. Negative: this is the answer (EROFS or EIO by the policy, EIO by R6, ENOMEM). -EAGAIN: too many; again
- * when some were answered. */
+/* 0: ops->answer will come, later. Negative: this is the answer (EROFS or EIO by the policy, EIO by R6, ENOMEM). -EAGAIN: too
+ * many; again when some were answered. */
 int replica_call(struct replica *r, const struct replica_call *c, uint64_t now);
 /* Nobody waits any more (an interrupt): ops->answer comes with -EINTR, in this call. False: it has its answer. */
 bool replica_cancel(struct replica *r, uint64_t cookie);

@@ -182,7 +182,7 @@ static int write_super(struct store *s, struct super *sb)
 	/* O6, O7: torn or not there: D. Whole: F, which is complete. */
 	r = put_super(s, sb, super_place(slot));
 	/* O7a: whatever state a crash leaves the copy in, the first place is whole. Nothing of D is released before both
-	 * are on disk: with one of them damaged later there is still another way in. */
+	 * are on disk: with any one of the four damaged there is still another way in. */
 	return r < 0 ? r : put_super(s, sb, super_place(SUPERS + slot));
 }
 

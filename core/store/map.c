@@ -101,6 +101,7 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 	atomic_init(&m->blocks, bytes >> BLOCK_SHIFT);
 	atomic_init(&m->failed, 0);
 	atomic_init(&m->lost, 0);
+	atomic_init(&m->cuts, 0);
 	(void)pthread_mutex_init(&m->sync_lock, NULL);
 	register_map(m);
 	return 0;
@@ -159,10 +160,11 @@ int map_guard(int (*fn)(void *arg), void *arg)
 	return r;
 }
 
-/* Caller holds sync_lock: no growth is published meanwhile. A cut of ours is published before the file is cut, so the
- * lesser of two looks at the size is one that the file had at least when we asked. */
-static int check_size(struct map *m)
+/* The file grows before its growth is published, so at any time it has what is published, unless it is being cut. If that
+ * is by us, there is no verdict: whoever does it does not cut what is in use. */
+int map_check_size(struct map *m)
 {
+	unsigned cuts = atomic_load(&m->cuts);
 	uint64_t blocks = map_blocks(m), size;
 	int r;
 
@@ -173,20 +175,10 @@ static int check_size(struct map *m)
 		int well = 0;
 
 		(void)atomic_compare_exchange_strong(&m->failed, &well, r);
-	} else if (size >> BLOCK_SHIFT < min_u64(blocks, map_blocks(m))) {
+	} else if (size >> BLOCK_SHIFT < blocks && cuts % 2 == 0 && atomic_load(&m->cuts) == cuts) {
 		mark_lost(m, size);
 	}
 	return map_failed(m);
-}
-
-int map_check_size(struct map *m)
-{
-	int r;
-
-	(void)pthread_mutex_lock(&m->sync_lock);
-	r = check_size(m);
-	(void)pthread_mutex_unlock(&m->sync_lock);
-	return r;
 }
 
 /* One msync; the first error is final. That of a file which somebody has cut short succeeds, although what was behind its
@@ -202,7 +194,7 @@ static int sync_piece(struct map *m, block_t first, uint64_t count)
 		if (r < 0)
 			atomic_store_explicit(&m->failed, r, memory_order_release);
 		else
-			r = check_size(m);
+			r = map_check_size(m);
 	}
 	(void)pthread_mutex_unlock(&m->sync_lock);
 	return r;
@@ -253,16 +245,23 @@ int map_shrink(struct map *m, uint64_t blocks)
 	r = m->sys->unmap(m->sys->ctx, m->base + size, old - size);
 	if (r < 0)
 		return r;
+	atomic_fetch_add(&m->cuts, 1);
 	atomic_store_explicit(&m->blocks, blocks, memory_order_release);
-	return m->private_copy ? 0 : m->sys->truncate(m->sys->ctx, m->fd, size);
+	if (!m->private_copy)
+		r = m->sys->truncate(m->sys->ctx, m->fd, size);
+	atomic_fetch_add(&m->cuts, 1);
+	return r;
 }
 
 int map_sync(struct map *m, block_t first, uint64_t count)
 {
+	uint64_t blocks = map_blocks(m);
 	int r = 0;
 
-	if (m->private_copy)
+	/* Contents that waited for a sync, were removed, and lay behind where the file was cut since: nothing is there. */
+	if (m->private_copy || first >= blocks)
 		return 0;
+	count = min_u64(count, blocks - first);
 	while (count > 0 && r == 0) {
 		uint64_t n = min_u64(count, SYNC_PIECE);
 

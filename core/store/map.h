@@ -31,6 +31,7 @@ struct map {
 	pthread_mutex_t sync_lock;      /* one msync at a time: an error has one owner */
 	_Atomic int failed;             /* first error of a sync or a fault, negative; final */
 	_Atomic uint64_t lost;          /* byte behind the first that could not be had; 0 = none */
+	_Atomic unsigned cuts;          /* of our own, begun and ended: odd while the file is being cut */
 };
 
 /* Reserve addresses and map the whole of fd (its size rounded down to blocks). With private_copy changes stay in
@@ -60,7 +61,7 @@ static inline bool map_lost(const struct map *m, uint64_t *ret_byte)
 		*ret_byte = lost - 1;
 	return lost > 0;
 }
-/* Is the file still as long as the mapping? If not, the mapping has failed. Not on the request thread. */
+/* Is the file still as long as the mapping? If not, the mapping has failed. One fstat, no lock. Any thread. */
 int map_check_size(struct map *m);
 /* Run fn(arg) and return what it does. If this thread meets a page meanwhile that cannot be had, fn is left where it is,
  * and the result is -EIO: so it holds no lock while it touches a mapping, and what it was changing is half changed. What

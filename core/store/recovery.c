@@ -341,8 +341,6 @@ static int claim_all(struct store *s, unsigned *ret_chain)
 
 	if (r == 0)
 		r = walk_journal(s, &w);
-	for (i = 0; i < w.journal.used && r == 0; i++)
-		dirty_again(s, w.journal.segs[i], journal_seg_blocks(&w.journal));
 	/* The third walk follows the chain in the segments found here. What the first two read may have been there. */
 	if (r == 0)
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);

@@ -197,7 +197,7 @@ static int make_super(struct salvage *g)
 	sb->root = root;
 	sb->seg_shift = SEG_SHIFT_SMALL;
 	g->v->no_super = true;
-	salvage_say(g->v, true, "no superblock is left: what is saved is of generation %llu, the newest that is whole, without "
+	salvage_say(g->v, true, "no superblock is left: what is saved is of generation %llu, the newest that is found, without "
 		    "what the journal holds since", (unsigned long long)root.gen);
 	return 0;
 }
@@ -236,7 +236,7 @@ static int build_level(struct store *s, struct salvage_leaf *v, size_t *n, unsig
 	while (i < *n) {
 		unsigned fill = 0;
 		uint8_t *page;
-		block_t block;
+		block_t block = 0;
 		int r = salvage_room(s);
 
 		if (r == 0)
@@ -312,28 +312,50 @@ static int judge_holes(struct salvage *g)
 	return r;
 }
 
-static int find_tree(struct salvage *g)
+/* Nothing says that the page we begin at is the root, so there may be more: the first hole is everything. */
+static int doubt_root(struct salvage *g)
 {
 	struct salvage_hole all = { .high = { UINT64_MAX, UINT64_MAX }, .gen = g->s->super.gen, .level = TREE_LEVELS };
-	uint64_t i;
-	int r;
+	int r = scan_grow((void **)&g->holes, &g->hole_room, g->hole_count + 1, sizeof *g->holes);
 
-	if (g->v->no_super) {
-		/* Which root was the newest is not sure; which leaves are in use the bitmaps say. */
-		r = scan_grow((void **)&g->holes, &g->hole_room, 1, sizeof *g->holes);
-		if (r < 0)
-			return r;
-		g->holes[g->hole_count++] = all;
-	} else {
-		r = scan_tree(g);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
+	memmove(g->holes + 1, g->holes, g->hole_count * sizeof *g->holes);
+	g->holes[0] = all;
+	g->hole_count++;
+	return 0;
+}
+
+/* All below that page is whole, and no leaf in use is elsewhere: it was the root. */
+static bool root_is_proven(const struct salvage *g)
+{
+	size_t i;
+
+	for (i = 0; i < g->leaf_count; i++)
+		if (g->leaves[i].searched)
+			return false;
+	for (i = 0; i < g->groups; i++)
+		if (!g->group_known[i] && g->group_gen[i])
+			return false;
+	return g->hole_count == 1;
+}
+
+static int find_tree(struct salvage *g)
+{
+	uint64_t i;
+	int r = scan_tree(g);
+
+	if (r == 0 && g->v->no_super)
+		r = doubt_root(g);
+	if (r < 0)
+		return r;
 	for (i = 0; i < g->groups; i++)
 		load_group(g, i);
 	if (g->hole_count == 0)
 		return open_room(g);
 	r = scan_holes(g);
+	if (r == 0 && g->v->no_super && root_is_proven(g))
+		g->hole_count = 0;
 	if (r == 0)
 		r = judge_holes(g);
 	if (r == 0)

@@ -49,7 +49,8 @@ bool scan_is_page(const struct salvage *g, block_t block);
 int scan_tree(struct salvage *g);
 /* Look at every block for the leaves that the holes lost. */
 int scan_holes(struct salvage *g);
-/* No superblock is left: the newest root below which all is whole, or else the newest. *ret_id: the store's. -ENOENT. */
+/* No superblock is left: the newest page that can be the root and has nearly all below it; or else the newest root below
+ * which all is whole; or else the newest page. *ret_id: the store's. -ENOENT. */
 int scan_root(struct salvage *g, struct tree_root *ret_root, uint64_t *ret_id);
 
 static inline bool map_bit(const uint64_t *map, uint64_t i)

@@ -10,7 +10,8 @@
 
 #include <stdlib.h>
 
-#define ROOT_TRIES 64u
+#define ROOT_TRIES  64u
+#define MISSING_FEW 16u                 /* pages below a root that is taken all the same */
 
 int scan_grow(void **array, size_t *room, size_t count, size_t item)
 {
@@ -293,23 +294,27 @@ static int by_age(const void *pa, const void *pb)
 	return a->level > b->level ? -1 : a->level < b->level;
 }
 
-/* Is everything below this page whole? */
-static bool is_complete(const struct salvage *g, block_t block, gen_t gen, unsigned level)
+/* How many pages below this one, itself among them, cannot be read; it is not counted further than `limit`. */
+static unsigned count_missing(const struct salvage *g, block_t block, gen_t gen, unsigned level, unsigned limit)
 {
 	const uint8_t *p = map_block(&g->s->map, block < g->blocks ? block : 0);
-	unsigned i;
+	unsigned i, missing = 0;
 
 	if (page_check(g, block, gen, level) < 0)
-		return false;
-	for (i = 0; level > 0 && i < page_count(p); i++) {
+		return 1;
+	for (i = 0; level > 0 && i < page_count(p) && missing <= limit; i++) {
 		block_t child;
 		gen_t child_gen;
 
 		inner_child(p, i, &child, &child_gen);
-		if (!is_complete(g, child, child_gen, level - 1))
-			return false;
+		missing += count_missing(g, child, child_gen, level - 1, limit);        /* at most TREE_LEVELS deep */
 	}
-	return true;
+	return missing;
+}
+
+static unsigned missing_below(const struct salvage *g, const struct candidate *c, unsigned limit)
+{
+	return count_missing(g, c->block, c->gen, c->level, limit);
 }
 
 /* The id that most pages have: only theirs are left. */
@@ -356,11 +361,28 @@ static int collect(struct salvage *g, struct candidate **ret, size_t *ret_n)
 	return r;
 }
 
+/* The newest of the highest pages below which all is whole; 0, the newest page, if there is none. */
+static size_t newest_whole(const struct salvage *g, const struct candidate *v, size_t n)
+{
+	size_t i, tries = 0;
+	unsigned top = 0;
+
+	for (i = 0; i < n; i++)
+		top = v[i].level > top ? v[i].level : top;
+	for (i = 0; i < n && tries < ROOT_TRIES; i++) {
+		if (v[i].level != top)
+			continue;
+		tries++;
+		if (missing_below(g, &v[i], 0) == 0)
+			return i;
+	}
+	return 0;
+}
+
 int scan_root(struct salvage *g, struct tree_root *ret_root, uint64_t *ret_id)
 {
 	struct candidate *v;
-	size_t n, i, tries = 0;
-	unsigned top = 0;
+	size_t n, best;
 	int r = collect(g, &v, &n);
 
 	if (r == 0 && n == 0)
@@ -372,18 +394,12 @@ int scan_root(struct salvage *g, struct tree_root *ret_root, uint64_t *ret_id)
 	n = keep_most_common(v, n);
 	g->s->store_id = *ret_id = v[0].id;
 	qsort(v, n, sizeof *v, by_age);
-	for (i = 0; i < n; i++)
-		top = v[i].level > top ? v[i].level : top;
-	*ret_root = (struct tree_root){ v[0].block, v[0].gen, v[0].level };
-	for (i = 0; i < n && tries < ROOT_TRIES; i++) {
-		if (v[i].level != top)
-			continue;
-		tries++;
-		if (is_complete(g, v[i].block, v[i].gen, v[i].level)) {
-			*ret_root = (struct tree_root){ v[i].block, v[i].gen, v[i].level };
-			break;
-		}
-	}
+	best = newest_whole(g, v, n);
+	/* The highest page of the newest generation is its root, unless that did not get to the disk, or is damaged. Then an
+	 * older root is higher. A few pages that are missing below it are damage; many are a checkpoint that was cut off. */
+	if (best > 0 && v[best].level <= v[0].level && missing_below(g, &v[0], MISSING_FEW) <= MISSING_FEW)
+		best = 0;
+	*ret_root = (struct tree_root){ v[best].block, v[best].gen, v[best].level };
 	free(v);
 	return 0;
 }

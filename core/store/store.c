@@ -15,6 +15,17 @@ int store_failed(const struct store *s)
 	return r ? r : map_failed(&s->map);
 }
 
+int store_check_file(struct store *s)
+{
+	int r = store_failed(s);
+
+	if (r == 0)
+		r = map_check_size(&s->map);
+	if (r < 0)
+		store_fail(s, r);
+	return r;
+}
+
 bool store_lost(const struct store *s, uint64_t *ret_byte)
 {
 	return map_lost(&s->map, ret_byte);
@@ -652,13 +663,10 @@ bool store_is_writing(const struct store *s)
 void store_status(const struct store *cs, struct store_status *ret)
 {
 	struct store *s = (struct store *)(uintptr_t)cs;        /* atomics are loaded from a non-const object */
-	const uint8_t *u = s->super.uuid;
 	jpos_t tail = atomic_load(&s->journal.pub_tail);
 
 	memset(ret, 0, sizeof *ret);
-	(void)snprintf(ret->uuid, sizeof ret->uuid,
-		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
-		       u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	super_uuid_text(&s->super, ret->uuid);
 	ret->seq = store_seq(s);
 	ret->durable_seq = store_durable_seq(s);
 	ret->checkpoint_seq = store_checkpoint_seq(s);
@@ -788,6 +796,8 @@ int store_open(const struct store_options *o, const struct store_client *client,
 			goto fail;
 		}
 	}
+	if (!s->read_only && !s->memory)
+		file_mark(s->fd, &s->super);
 	s->live = true;
 	*ret_store = s;
 	return 0;
@@ -810,8 +820,8 @@ static int finish(void *arg)
 	if (r == 0 && !s->read_only)
 		r = checkpoint_finish(s);
 	if (r == 0 && !s->read_only) {
-		/* O9: the last checkpoint says that nothing follows it. The sync first: if the checkpoint cannot be
-		 * made, all changes are in the journal on disk. */
+		/* O9: the last checkpoint says that nothing follows it. The sync first: if none can be cut (not one block
+		 * to be had, as when a reader holds all that are free), all changes are in the journal on disk. */
 		r = store_sync(s);
 		if (r == 0)
 			r = checkpoint_drop_spares(s);

@@ -45,14 +45,16 @@ struct store_options {
 };
 
 /* Errors that an opener sees, beside errno: see err_last() for the text.
- * -EBUSY in use, -EMEDIUMTYPE not a store, -EPROTONOSUPPORT newer format, -EUCLEAN damaged, -EISDIR, -EROFS,
- * -EINPROGRESS incomplete replica... */
+ * -EBUSY in use, -EMEDIUMTYPE not a store, -ENODATA empty, but was a store, -EPROTONOSUPPORT newer format, -EUCLEAN damaged,
+ * -EISDIR, -EROFS, -EINPROGRESS incomplete replica... */
 
 /* [any] Sequence number of the last committed change / of the last one known to be on disk. */
 uint64_t store_seq(const struct store *s);
 uint64_t store_durable_seq(const struct store *s);
 /* [any] 0, or the negative errno that made the store fail for good. */
 int store_failed(const struct store *s);
+/* [any] Is the file still as long as it should be? 0, or the error that made the store fail, now or before. One fstat. */
+int store_check_file(struct store *s);
 /* [any] The byte of its file at which the store was found cut short by somebody else, or unreadable; false: it was not. */
 bool store_lost(const struct store *s, uint64_t *ret_byte);
 /* Request thread: map_guard() has left a call into the store half-way. It has failed, whoever waits is told; what can still

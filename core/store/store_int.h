@@ -177,6 +177,9 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 int file_publish(const struct store_options *o, int fd, bool unnamed);
 /* A new file did not become a store. If we made it, and it has its name already, it goes. */
 void file_discard(const struct store_options *o, int fd, bool made);
+/* Note beside the contents that this file is a store, so that one which is cut to nothing is not taken for a new file. After
+ * the store is on disk: a crash leaves a marked file only with a store in it. Best effort. */
+void file_mark(int fd, const struct super *sb);
 /* Pin the checkpoint in force for a reader beside the daemon; *ret_sb is its superblock. */
 int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 /* Does a reader hold a pin? */

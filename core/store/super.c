@@ -4,8 +4,17 @@
  */
 #include "core/store/super.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+void super_uuid_text(const struct super *sb, char text[UUID_TEXT])
+{
+	const uint8_t *u = sb->uuid;
+
+	(void)snprintf(text, UUID_TEXT, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
+		       u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+}
 
 static int check_features(const struct super *sb, uint32_t version, uint32_t block_shift)
 {

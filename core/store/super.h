@@ -36,6 +36,10 @@ static inline uint64_t super_store_id(const struct super *sb)
 	return get_le64(sb->uuid);
 }
 
+#define UUID_TEXT 37u
+/* The uuid as people write it. */
+void super_uuid_text(const struct super *sb, char text[UUID_TEXT]);
+
 /* page is 4096 bytes. 0; -EMEDIUMTYPE: no superblock of ours; -EPROTONOSUPPORT: a format or feature that this build does
  * not know; -EROFS: may only be read; -EUCLEAN: damaged. *ret is filled for 0 and -EROFS. */
 int super_decode(const uint8_t *page, block_t block, struct super *ret);

@@ -6,6 +6,9 @@
 #include "core/store/sys.h"
 
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -44,16 +47,52 @@ static int write_zeros(int fd, uint64_t off, uint64_t len)
 	return 0;
 }
 
+#define EXTENTS_ASKED 64u
+#define NO_PLACE      (FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_SHARED)
+
+/* Does all of the range have blocks that are the file's own? False also if that cannot be found out. */
+static bool is_allocated(int fd, uint64_t off, uint64_t len)
+{
+	uint64_t room[(sizeof(struct fiemap) + EXTENTS_ASKED * sizeof(struct fiemap_extent)) / 8];
+	struct fiemap *map = (struct fiemap *)room;
+	uint64_t end = off + len;
+	uint32_t i;
+
+	while (off < end) {
+		memset(room, 0, sizeof room);
+		map->fm_start = off;
+		map->fm_length = end - off;
+		map->fm_flags = FIEMAP_FLAG_SYNC;
+		map->fm_extent_count = EXTENTS_ASKED;
+		if (ioctl(fd, FS_IOC_FIEMAP, map) < 0 || map->fm_mapped_extents == 0)
+			return false;
+		for (i = 0; i < map->fm_mapped_extents && off < end; i++) {
+			const struct fiemap_extent *e = &map->fm_extents[i];
+
+			if (e->fe_logical > off || e->fe_logical + e->fe_length <= off || e->fe_flags & NO_PLACE)
+				return false;
+			off = e->fe_logical + e->fe_length;
+		}
+	}
+	return true;
+}
+
 static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 {
 	(void)ctx;
 	for (;;) {
+		int error;
+
 		if (fallocate(fd, 0, (off_t)off, (off_t)len) == 0)
 			return 0;
-		if (errno == EOPNOTSUPP)
+		error = errno;
+		if (error == EOPNOTSUPP)
 			return write_zeros(fd, off, len);
-		if (errno != EINTR)
-			return -errno;
+		/* A full XFS also refuses what would take no block at all. */
+		if (error == ENOSPC || error == EDQUOT)
+			return is_allocated(fd, off, len) ? 0 : -error;
+		if (error != EINTR)
+			return -error;
 	}
 }
 

@@ -47,9 +47,7 @@ void tree_release(struct tree *t)
 /* What the cache remembers of a page. */
 static uint64_t verified_tag(const struct tree *t, block_t block, gen_t gen)
 {
-	unsigned __int128 m = (unsigned __int128)(block ^ t->tag_seed) * (gen ^ (t->tag_seed << 32 | t->tag_seed >> 32));
-
-	return ((uint64_t)m ^ (uint64_t)(m >> 64)) | 1;
+	return mul_fold64(block ^ t->tag_seed, gen ^ (t->tag_seed << 32 | t->tag_seed >> 32)) | 1;
 }
 
 static uint64_t *verified_slot(const struct tree *t, block_t block)
@@ -102,8 +100,13 @@ void tree_forget(struct tree *t, block_t block, uint64_t count)
 	for (i = 0; i < TREE_FINGERS; i++)
 		if (t->finger[i].leaf >= first && t->finger[i].leaf < end)
 			t->finger[i].leaf = NULL;
-	for (; count > 0; block++, count--)
-		*verified_slot(t, block) = 0;
+	for (; count > 0; block++, count--) {
+		uint64_t *v = verified_slot(t, block);
+
+		/* Most are 0, and stay pages that nobody has touched. */
+		if (*v != 0)
+			*v = 0;
+	}
 }
 
 /* Pages ----------------------------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include "core/stream/stream_int.h"
 
 #include "core/keys/restore.h"
+#include "core/store/map.h"
 #include "core/store/store.h"
 #include "core/stream/outfile.h"
 
@@ -302,15 +303,26 @@ static int load_keys(struct loader *l)
 	return r == 0 ? finish(l, store_counts(keys_store(l->from))->next_ino) : r;
 }
 
+static int fill(void *arg)
+{
+	struct loader *l = arg;
+
+	return l->from ? load_keys(l) : load_stream(l);
+}
+
 static int load_store(struct loader *l, const struct stream_target *target, const char *place)
 {
 	struct store_options o = { .path = place, .create = true, .max_bytes = target->max_bytes, .sys = target->sys };
+	uint64_t byte;
 	int closed, r = keys_open(&o, &l->k);
 
 	if (r < 0)
 		return r;
 	l->store = keys_store(l->k);
-	r = l->from ? load_keys(l) : load_stream(l);
+	r = map_guard(fill, l);
+	if (r < 0 && store_lost(l->store, &byte))
+		r = err_set(EIO, "byte %llu of the new file cannot be had: somebody cut it short, or its disk failed",
+			    (unsigned long long)byte);
 	if (r == -EAGAIN || r == -ENOSPC)
 		r = err_set(ENOSPC, "no room for inode %llu; make room on the disk, or allow a larger store",
 			    (unsigned long long)l->rules.a.ino);

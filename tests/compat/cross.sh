@@ -8,7 +8,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 packages='libzstd-dev libzstd1 libxxhash-dev libxxhash0 libssl-dev libssl3 libcmocka-dev libcmocka0'
 # What does not take minutes under qemu. test_map and test_fault count system calls that qemu makes differently.
-tests=${TESTS:-compat super page record tree journal space keys acl check stream wire key}
+tests=${TESTS:-compat super page record tree journal space keys acl check stream salvage_lead wire key}
 failed=0
 
 # name, GNU triplet, library folder, qemu's name

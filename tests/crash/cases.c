@@ -4,9 +4,11 @@
  */
 #include "tests/crash/crash.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 const char *const kind_names[WORK_PROFILES] = {
 	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs",
@@ -16,6 +18,8 @@ static struct {
 	unsigned sync, checkpoint, poll, pieces, crash, reopen, cut;
 } rate;
 static uint32_t round_now, calls_in_round;
+static int reader = -1;                 /* its descriptor */
+static bool crumbs;                     /* the store is full of files whose blocks alternate */
 
 /* Units ------------------------------------------------------------------------------------------------------------- */
 
@@ -75,14 +79,14 @@ static void trace(int r)
 	if (!getenv("TRACE"))
 		return;
 	(void)work_compare(&work, work.k, work_now(&work), text, sizeof text);
-	fprintf(stderr, "%u.%u: %s: %d, seq %llu%s%s\n", unit_now >> 8, unit_now & 0xff, work.text, r,
+	fprintf(stderr, "%u.%u: %s: %d, seq %llu%s%s\n", unit_now >> UNIT_SHIFT, unit_now & UNIT_CALL, work.text, r,
 		(unsigned long long)store_seq(store), text[0] ? ": " : "", text);
 }
 
 static void trace_round(const char *what)
 {
 	if (getenv("TRACE"))
-		fprintf(stderr, "%u: %s, seq %llu, durable %llu\n", unit_now >> 8, what, (unsigned long long)store_seq(store),
+		fprintf(stderr, "%u: %s, seq %llu, durable %llu\n", unit_now >> UNIT_SHIFT, what, (unsigned long long)store_seq(store),
 			(unsigned long long)store_durable_seq(store));
 }
 
@@ -99,7 +103,8 @@ static void sync_now(void)
 	trace_round("synced");
 }
 
-enum call { CALL_ANY, CALL_RETRY };
+enum call { CALL_ANY, CALL_RETRY, CALL_FLOOD, CALL_CRUMBS, CALL_BULK, CALL_DROP, CALL_REAP,
+	    CALL_BEHIND };
 
 /* One call, and what can be cut within. */
 static void step(enum call call, bool beside)
@@ -108,19 +113,30 @@ static void step(enum call call, bool beside)
 	bool waits = false;
 	int r = 0;
 
-	if (++calls_in_round > 0xff || !unit_enter(round_now << 8 | calls_in_round, &outer))
+	if (++calls_in_round > UNIT_CALL || !unit_enter(round_now << UNIT_SHIFT | calls_in_round, &outer))
 		return;
 	protect(&live);
 	call_from = work_now(&work);
 	capture_in = below(4) == 0 ? 4 + (int)below(40) : 0;
+	capture_record = call == CALL_RETRY || below(16) == 0;
 	in_call = true;
 	if (call == CALL_RETRY)
 		r = work_retry(&work);
+	else if (call == CALL_FLOOD)
+		r = work_flood(&work);
+	else if (call == CALL_CRUMBS)
+		r = work_free_crumbs(&work);
+	else if (call == CALL_BULK || call == CALL_DROP)
+		r = work_bulk(&work, call == CALL_DROP);
+	else if (call == CALL_BEHIND)
+		r = work_behind(&work);
+	else if (call == CALL_REAP)
+		r = work_orphan(&work) ? work_reap(&work, work_orphan(&work)) : 0;
 	else if (work.profile == WORK_PROGRAMS && below(100) < 90)
 		waits = programs_step(&work);
 	else
 		r = work_step(&work);
-	in_call = false;
+	in_call = capture_record = false;
 	capture_in = 0;
 	report->counts.calls++;
 	report->counts.full += r == -ENOSPC;
@@ -194,32 +210,12 @@ static void crash_live(void)
 	report->counts.adopted++;
 	trace_round("power was cut");
 	/* Who was not told that it is done does it again. */
-	if (below(2)) {
+	if (below(4) != 0) {
 		step(CALL_RETRY, false);
 		try_pending();
 		if (below(2))
 			sync_now();
 	}
-}
-
-static void reopen_live(void)
-{
-	char text[1024];
-
-	open_from = work_now(&work);
-	helper_runs = false;
-	expect(keys_close(work.k), "close");
-	live.engine = NULL;
-	protect(&live);
-	/* A close that succeeds is a sync. */
-	store = NULL;
-	add_image((enum how)below(HOW_COUNT), open_from, "closed");
-	try_pending();
-	open_live();
-	try_pending();
-	trace_round("closed and opened");
-	if (work_compare(&work, work.k, work_now(&work), text, sizeof text) < 0)
-		broken("closed and opened: %s", text);
 }
 
 static void cut_between_calls(void)
@@ -236,18 +232,27 @@ static void cut_between_calls(void)
 	try_pending();
 }
 
-/* Calls of the kind that fills the journal, on and on. */
+/* Calls that fill the journal, on and on: four of the floods are a segment. */
 static void burst(unsigned n)
 {
 	enum work_profile usual = work.profile;
+	unsigned floods = 30 + (unsigned)below(70);
 
 	work.profile = WORK_JOURNAL;
 	for (; n > 0; n--) {
-		step(CALL_ANY, false);
+		step(below(100) < floods ? CALL_FLOOD : CALL_ANY, false);
 		if (n % 16 == 1)
 			cut_between_calls();
 	}
 	work.profile = usual;
+}
+
+static void cut_behind(const char *where)
+{
+	protect(&live);
+	add_image(HOW_ALL, UINT32_MAX, where);
+	add_image((enum how)below(HOW_COUNT), UINT32_MAX, where);
+	try_pending();
 }
 
 /* A checkpoint in three parts, with calls between: sometimes enough of them to fill segments of the journal and the store,
@@ -255,20 +260,27 @@ static void burst(unsigned n)
 static void checkpoint_in_pieces(void)
 {
 	bool slow = (work.profile == WORK_JOURNAL || work.profile == WORK_FULL) && below(3) == 0;
-	unsigned n = (unsigned)below(below(4) == 0 ? 100 : 6);
-	int r = checkpoint_finish(store);
+	unsigned n = (unsigned)below(below(3) == 0 ? 150 : 6);
+	int r;
 
+	/* Much journal before it too, so that there are segments which it gives back. */
+	if (slow && below(2))
+		burst(20 + (unsigned)below(80));
+	protect(&live);
+	r = checkpoint_finish(store);
 	if (r == 0)
 		r = checkpoint_cut(store, false);
 	if (r == -ENOSPC)
 		return;
 	expect(r, "cut");
 	trace_round("cut");
+	/* Blocks that were freed before the cut are not free before it is on disk. Looking for room at the beginning, as compaction
+	 * does, comes upon those that are. */
+	if (below(2))
+		space_go_low(&store->space, 0);
 	if (slow) {
-		burst(50 + (unsigned)below(150));
-		protect(&live);
-		add_image(HOW_ALL, UINT32_MAX, "behind many calls beside a checkpoint");
-		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind many calls beside a checkpoint");
+		burst(10 + (unsigned)below(60));
+		cut_behind("behind many calls beside a checkpoint");
 	}
 	for (; n > 0; n--) {
 		step(CALL_ANY, false);
@@ -298,6 +310,7 @@ static void poll_now(void)
 	while (keys_compact_due(work.k) && below(8) != 0) {
 		protect(&live);
 		r = keys_compact(work.k);
+		report->counts.compacted++;
 		if (r != -EAGAIN)
 			expect(r, "compaction");
 	}
@@ -315,6 +328,24 @@ static void checkpoint_now(void)
 	trace_round("checkpoint");
 }
 
+/* A reader beside the daemon pins the checkpoint in force, or lets go of it (DESIGN.md section 9): what a pinned one uses is
+ * held back over the checkpoints that follow. */
+static void pin_or_not(void)
+{
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)1 << 62, .l_len = 1 };
+
+	if (reader >= 0) {
+		(void)close(reader);
+		reader = -1;
+		trace_round("a reader has left");
+		return;
+	}
+	reader = open(live.path, O_RDONLY | O_CLOEXEC);
+	check(reader >= 0 && fcntl(reader, F_OFD_SETLK, &lock) == 0);
+	report->counts.readers++;
+	trace_round("a reader has come");
+}
+
 /* Somebody removes other files of the disk that the store is on; then so much is written, with no msync but that of the
  * growth itself, that the journal goes on in segments that were not there before. */
 static void grow(void)
@@ -322,10 +353,89 @@ static void grow(void)
 	live.limit = max_u64(live.size, live.limit) + ((1 + below(3)) << 20) + below(2) * (BLOCK_SIZE * below(2048));
 	if (below(2))
 		return;
-	burst(40 + (unsigned)below(120));
+	burst(20 + (unsigned)below(60));
 	protect(&live);
 	add_image(HOW_SHORT, UINT32_MAX, "behind growth");
-	add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind growth");
+	cut_behind("behind growth");
+}
+
+/* A store whose free blocks stand alone, so that no journal segment can be had but those that it owns, and a journal that
+ * goes on until the store has to help itself: a crash there must leave recovery a segment to begin in (JOURNAL_KEPT). */
+static void cramp(void)
+{
+	unsigned n;
+
+	step(CALL_CRUMBS, false);
+	checkpoint_now();
+	checkpoint_now();
+	for (n = 10 + (unsigned)below(40); n > 0; n--) {
+		step(CALL_FLOOD, false);
+		protect(&live);
+		if (below(2))
+			add_image(below(2) ? HOW_ALL : (enum how)below(HOW_COUNT), UINT32_MAX, "in a cramped store");
+		try_pending();
+	}
+}
+
+/* A large file, others behind it, and then it is gone: what is far back is moved to the front, and the end is given back. */
+static void fall_empty(void)
+{
+	unsigned n;
+
+	for (n = 0; n < 7; n++) {
+		step(CALL_BULK, false);
+		poll_now();
+	}
+	for (n = 6 + (unsigned)below(12); n > 0; n--)
+		step(below(3) ? CALL_BEHIND : CALL_ANY, false);
+	step(CALL_DROP, false);
+	for (n = 0; n < 6; n++)
+		step(CALL_REAP, false);
+	/* The end is given back only when the last growth is long ago. */
+	work.mono_ns += 60ull * 1000000000u;
+	for (n = 4 + (unsigned)below(4); n > 0; n--) {
+		checkpoint_now();
+		if (below(2))
+			step(CALL_ANY, false);
+		poll_now();
+		cut_between_calls();
+	}
+}
+
+/* (O9) Not one block can be had, as if a reader held all that are free: then the close cannot cut a checkpoint, and it is
+ * the journal that has to be on disk. With a checkpoint before, so that the pages which a cut must change are older. */
+static void take_all_blocks(void)
+{
+	unsigned n;
+
+	checkpoint_now();
+	for (n = 1 + (unsigned)below(4); n > 0; n--)
+		step(CALL_ANY, false);
+	protect(&live);
+	expect(space_keep(&store->space, 0, store->space.total), "hold");
+	space_go_low(&store->space, 0);
+}
+
+static void reopen_live(void)
+{
+	char text[1024];
+
+	helper_runs = false;
+	if (below(3) == 0)
+		take_all_blocks();
+	open_from = work_now(&work);
+	expect(keys_close(work.k), "close");
+	live.engine = NULL;
+	protect(&live);
+	/* A close that succeeds is a sync. */
+	store = NULL;
+	add_image((enum how)below(HOW_COUNT), open_from, "closed");
+	try_pending();
+	open_live();
+	try_pending();
+	trace_round("closed and opened");
+	if (work_compare(&work, work.k, work_now(&work), text, sizeof text) < 0)
+		broken("closed and opened: %s", text);
 }
 
 static void one_round(void)
@@ -334,6 +444,12 @@ static void one_round(void)
 
 	if (work.profile == WORK_GROW && below(16) == 0 && live.limit < 40u << 20)
 		grow();
+	if (crumbs && below(50) == 0)
+		cramp();
+	if (below(reader < 0 ? 60 : 6) == 0)
+		pin_or_not();
+	if (work.profile == WORK_TAIL && below(40) == 0)
+		fall_empty();
 	if (what < rate.sync)
 		sync_now();
 	else if ((what -= rate.sync) < rate.checkpoint)
@@ -371,8 +487,9 @@ static void make_store(uint64_t max)
 	drop_pending();
 	open_live();
 	work_attach(&work, work.k);
+	crumbs = work.profile == WORK_FULL && below(2);
 	if (work.profile == WORK_FULL || work.profile == WORK_GROW)
-		work_fill(&work);
+		work_fill(&work, crumbs);
 	try_pending();
 }
 
@@ -384,7 +501,7 @@ static void set_rates(void)
 	rate.checkpoint = (unsigned)below(tail ? 200 : 40);
 	rate.pieces = (unsigned)below(journal ? 100 : 50);
 	rate.poll = (unsigned)below(200);
-	rate.crash = 15;
+	rate.crash = 30;
 	rate.reopen = 5;
 	rate.cut = 300;
 	/* What matters is growth that nothing but its own msync has made durable. */
@@ -432,7 +549,7 @@ void case_run(void)
 	make_store(max);
 	for (round_now = 1; round_now <= orders->rounds; round_now++) {
 		calls_in_round = 0;
-		if (!unit_enter(round_now << 8, &outer))
+		if (!unit_enter(round_now << UNIT_SHIFT, &outer))
 			continue;
 		one_round();
 		unit_leave(&outer);
@@ -445,6 +562,8 @@ void case_run(void)
 	live.engine = NULL;
 	protect(&live);
 	try_pending();
+	if (reader >= 0)
+		(void)close(reader);
 	work_release(&work);
 	machine_release(&live);
 	machine_release(&again[0]);

@@ -9,6 +9,7 @@
  *   JOBS=n                          side by side (default: one for each CPU)
  *   UNITS=list IMAGE=unit:n[/m] SECTORS=list      what a failure prints: replays just that
  *   KEEP=file                       of a replay: keep the image
+ *   REDUCE=s                        seconds for making a failure short (120)
  *   TRACE=1                         every call
  *
  * A failure is replayed with fewer and fewer calls, then with fewer and fewer sectors, as long as it fails; the shortest is
@@ -16,6 +17,7 @@
  */
 #include "tests/crash/crash.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,6 +61,20 @@ void broken(const char *format, ...)
 	va_end(ap);
 	report->failed = true;
 	_exit(1);
+}
+
+static const char *word(const char *name)
+{
+	const char *s = getenv(name);
+
+	return s && *s ? s : NULL;
+}
+
+static uint64_t number(const char *name, uint64_t otherwise)
+{
+	const char *s = word(name);
+
+	return s ? strtoull(s, NULL, 10) : otherwise;
 }
 
 /* One case in a process --------------------------------------------------------------------------------------------- */
@@ -168,9 +184,9 @@ static void print_replay(const struct orders *o, const struct report *r)
 {
 	printf("  make crash SEED=%llu KIND=%s", (unsigned long long)o->seed, kind_names[o->kind]);
 	if (o->use_units)
-		print_list("UNITS", &o->units, 8);
+		print_list("UNITS", &o->units, UNIT_SHIFT);
 	if (r->image > 0)
-		printf(" IMAGE=%u.%u:%u", r->unit >> 8, r->unit & 0xff, r->image);
+		printf(" IMAGE=%u.%u:%u", r->unit >> UNIT_SHIFT, r->unit & UNIT_CALL, r->image);
 	if (r->second > 0)
 		printf("/%u", r->second);
 	if (o->use_sectors)
@@ -193,7 +209,7 @@ static void make_short(struct job *j)
 	struct orders *o = j->orders;
 	unsigned calls = j->report->units.count, i;
 
-	reduce_until = seconds_now() + REDUCE_S;
+	reduce_until = seconds_now() + (double)number("REDUCE", REDUCE_S);
 	o->use_units = true;
 	o->units = j->report->units;
 	good = *o;
@@ -239,7 +255,7 @@ static void tell_failure(struct job *j, const char *mark)
 	printf("%sfailed: %s\n", mark, j->report->text);
 	print_replay(j->orders, j->report);
 	fflush(stdout);
-	if (!j->orders->use_units)
+	if (!j->orders->use_units && number("REDUCE", REDUCE_S) > 0)
 		make_short(j);
 	fflush(stdout);
 }
@@ -294,11 +310,14 @@ static void tell_counts(double took)
 	const struct counts *c = &total;
 
 	printf("# %llu calls, %llu msyncs; %llu images at msyncs, %llu sets of sectors tried in all %llu ways; %llu power cuts went on "
-	       "from, %llu writes made again, %llu calls beside a msync, %llu met a full store; %llu images checked, %llu opened twice\n",
+	       "from, %llu writes made again, %llu calls beside a msync, %llu met a full store; %llu images checked, %llu opened twice, %llu "
+	       "with a superblock damaged besides; the file grew %llu times, was cut %llu times, %llu steps of compaction, %llu readers\n",
 	       (unsigned long long)c->calls, (unsigned long long)c->syncs, (unsigned long long)c->at_sync,
 	       (unsigned long long)c->exhaustive, (unsigned long long)c->exhausted, (unsigned long long)c->adopted,
 	       (unsigned long long)c->retried, (unsigned long long)c->beside, (unsigned long long)c->full,
-	       (unsigned long long)c->checked, (unsigned long long)c->reopened);
+	       (unsigned long long)c->checked, (unsigned long long)c->reopened, (unsigned long long)c->damaged,
+	       (unsigned long long)c->grown, (unsigned long long)c->shortened, (unsigned long long)c->compacted,
+	       (unsigned long long)c->readers);
 	printf("crash: %llu images (%llu of them within a recovery), %llu kills (%llu with a power cut behind), in %.0f s (%.0f a second): "
 	       "zero lost\n", (unsigned long long)c->images, (unsigned long long)c->recoveries, (unsigned long long)c->kills,
 	       (unsigned long long)c->kills_cut, took, (double)c->images / took);
@@ -405,23 +424,9 @@ static int run_small(const struct plan *p)
 
 /* Words ------------------------------------------------------------------------------------------------------------- */
 
-static const char *word(const char *name)
-{
-	const char *s = getenv(name);
-
-	return s && *s ? s : NULL;
-}
-
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-	const char *s = word(name);
-
-	return s ? strtoull(s, NULL, 10) : otherwise;
-}
-
 _Noreturn static void usage(const char *what)
 {
-	fprintf(stderr, "crash: %s; words are SEED= KIND= CASES= IMAGES= DURATION= JOBS= UNITS= IMAGE= SECTORS= ROUNDS=\n", what);
+	fprintf(stderr, "crash: %s; words are SEED= KIND= CASES= IMAGES= DURATION= JOBS= UNITS= IMAGE= SECTORS= ROUNDS= REDUCE=\n", what);
 	exit(2);
 }
 
@@ -450,7 +455,7 @@ static void read_image(struct orders *o)
 		return;
 	if (sscanf(s, "%u.%u:%u/%u", &a, &b, &o->image, &o->second) < 3)
 		usage("IMAGE");
-	o->unit = a << 8 | b;
+	o->unit = a << UNIT_SHIFT | b;
 	o->try = TRY_ONE;
 }
 
@@ -473,7 +478,7 @@ static void read_plan(struct plan *p)
 	if (p->count == 0)
 		usage("JOBS");
 	p->orders.rounds = (unsigned)number("ROUNDS", ROUNDS);
-	read_list("UNITS", &p->orders.units, 8, &p->orders.use_units);
+	read_list("UNITS", &p->orders.units, UNIT_SHIFT, &p->orders.use_units);
 	read_list("SECTORS", &p->orders.sectors, 3, &p->orders.use_sectors);
 	read_image(&p->orders);
 	/* A seed and a kind alone are one case. */
@@ -493,6 +498,8 @@ int main(int argc, char **argv)
 	(void)sigaction(SIGINT, &sa, NULL);
 	(void)sigaction(SIGTERM, &sa, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* Each opening asks for large tables of zeros and uses little of them: fresh pages cost less than clearing used ones. */
+	(void)mallopt(M_MMAP_THRESHOLD, 64 * 1024);
 	read_plan(&plan);
 	if (!plan.images && plan.duration <= 0 && !plan.cases)
 		return run_small(&plan);

@@ -49,7 +49,10 @@ static inline bool is_super(uint64_t page)
 
 enum try { TRY_ALL, TRY_NONE, TRY_UNIT, TRY_ONE };
 
-/* A unit is round << 8 | call within (0 = the round itself). */
+/* A unit is round << UNIT_SHIFT | call within (0 = the round itself). */
+#define UNIT_SHIFT  10u
+#define UNIT_CALL   ((1u << UNIT_SHIFT) - 1)
+
 struct orders {
 	uint64_t seed;
 	enum work_profile kind;
@@ -63,7 +66,7 @@ struct orders {
 
 struct counts {
 	uint64_t calls, syncs, images, kills, kills_cut, at_sync, recoveries, checked, reopened, adopted, beside, full,
-		 exhaustive, exhausted, retried;
+		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers;
 };
 
 struct report {
@@ -115,6 +118,8 @@ struct machine {
 	unsigned size_count;
 	struct patches base;            /* not live: what is on disk */
 	const struct patches *cache;    /* not live: what the page cache has beyond it, NULL = nothing */
+	bool lost;                      /* the kernel holds that for clean: it failed to write it, and told the one who died */
+	uint8_t *clean;                 /* by page: 1 = so, until something is stored there */
 	int32_t *patch_of;              /* not live: by page, -1 = none */
 	uint64_t random;
 	struct page *page;              /* live */
@@ -128,6 +133,7 @@ extern struct store *store;             /* of the live machine, NULL while it op
 extern uint64_t rng;
 extern bool helper_runs, in_call;
 extern int capture_in;                  /* take a kill image at this page fault of the call */
+extern bool capture_record;             /* take images when the call is about to store its record */
 
 uint64_t below(uint64_t n);
 uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes);
@@ -140,8 +146,10 @@ const uint8_t *on_disk(const struct machine *m, uint32_t n);
 const uint8_t *in_cache(const struct machine *m, uint32_t n);
 void machine_init(struct machine *m, bool is_live);
 void machine_release(struct machine *m);
-/* m becomes a file that holds p; unsynced: p is in the page cache only. */
-void machine_load(struct machine *m, const struct patches *p, bool unsynced);
+/* m becomes a file that holds p; unsynced: p is in the page cache only; lost: and the kernel believes that it is not. */
+void machine_load(struct machine *m, const struct patches *p, bool unsynced, bool lost);
+/* What was in the page cache only is there no more. */
+void machine_forget(struct machine *m);
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret);
 /* The live file becomes p, all of it on disk. */
 void live_load(const struct patches *p);
@@ -161,15 +169,17 @@ void on_fault(int sig, siginfo_t *info, void *ctx);
 
 enum how {
 	HOW_NONE, HOW_ALL, HOW_RANDOM, HOW_FEW, HOW_MOST, HOW_ONE_PAGE, HOW_BUT_ONE_PAGE, HOW_SUPER, HOW_BUT_SUPER, HOW_JOURNAL,
-	HOW_BUT_JOURNAL, HOW_FRONT, HOW_BACK, HOW_OLD, HOW_FIRST, HOW_WORDS, HOW_ONE_SECTOR, HOW_JOURNAL_HOLE, HOW_SHORT,
-	HOW_COUNT, HOW_KILL, HOW_CHOSEN,
+	HOW_BUT_JOURNAL, HOW_FRONT, HOW_BACK, HOW_OLD, HOW_FIRST, HOW_WORDS, HOW_ONE_SECTOR, HOW_JOURNAL_HOLE, HOW_EXTENT_HOLE,
+	HOW_NEXT_HOLE, HOW_SHORT, HOW_COUNT, HOW_KILL, HOW_CHOSEN,
 };
 
 struct image {
 	struct patches p;
 	enum how how;
 	unsigned from;                  /* oldest state allowed */
+	unsigned damaged;               /* 1 + the superblock place that is damaged besides; 0: none */
 	bool unsynced;                  /* a kill: the page cache has it, but on disk is what the live disk has */
+	bool lost;                      /* and no writeback brings it there, unless it is stored again (G6) */
 	unsigned durable;               /* then the oldest state that a power cut may still lead back to */
 	const char *where;
 	uint64_t op;
@@ -181,6 +191,9 @@ extern unsigned open_from;              /* oldest state allowed while the live s
 extern unsigned call_from;              /* the state before the call that is being made */
 
 extern uint32_t unit_now, unit_images;  /* images are numbered within the unit */
+
+/* Is this page in one of the live store's journal segments? */
+bool is_journal(uint32_t page);
 
 /* An image of the live machine now. UINT32_MAX: from what is durable. It is tried by try_pending(): when the call that is
  * being made has returned. */

@@ -18,8 +18,9 @@
 static const char *const how_names[] = {
 	"nothing", "all", "random half", "few sectors", "most sectors", "one page", "all but one page", "only superblocks",
 	"all but superblocks", "only journal", "all but journal", "the front", "the back", "older values", "first values",
-	"mixed words", "one sector", "all but one sector of the journal", "all, but not what the file grew by", "", "kill",
-	"chosen",
+	"mixed words", "one sector", "all but one sector of the journal", "all but one page of an extent",
+	"all but the end of a segment",
+	"all, but not what the file grew by", "", "kill", "chosen",
 };
 _Static_assert(ARRAY_LEN(how_names) == HOW_CHOSEN + 1, "a name for each");
 
@@ -37,6 +38,7 @@ static bool image_new(struct image *im)
 	im->unit = unit_now;
 	im->number = unit_images;
 	im->second = 0;
+	im->damaged = 0;
 	im->rng = hash64(words, sizeof words, 1);
 	im->op = work.ops;
 	return orders->try == TRY_ALL || (orders->try != TRY_NONE && unit_now == orders->unit &&
@@ -51,7 +53,7 @@ static bool is_ordered(const struct image *im)
 
 /* Building ---------------------------------------------------------------------------------------------------------- */
 
-static bool is_journal(uint32_t page)
+bool is_journal(uint32_t page)
 {
 	unsigned i;
 
@@ -79,7 +81,7 @@ static unsigned page_share(enum how how, uint32_t page, uint32_t chosen)
 		return page == chosen ? 100 : 0;
 	case HOW_ONE_SECTOR:
 		return page == chosen ? 20 : 0;
-	case HOW_BUT_ONE_PAGE:
+	case HOW_BUT_ONE_PAGE: case HOW_EXTENT_HOLE: case HOW_NEXT_HOLE:
 		return page == chosen ? 0 : 100;
 	case HOW_JOURNAL_HOLE:
 		return page == chosen ? 88 : 100;
@@ -111,7 +113,16 @@ static void mix_words(uint8_t *to, const uint8_t *from)
 			memcpy(to + i * 8, from + i * 8, 8);
 }
 
-static void put_page(const struct machine *m, uint32_t n, enum how how, uint32_t chosen, uint8_t *to)
+/* Which percentage of the sectors that reach the disk do so with a value that they had before? Mostly none: a journal that
+ * is old in many places ends early, and then little is to be seen of what comes behind. */
+static unsigned choose_old(enum how how)
+{
+	if (how == HOW_ALL || how == HOW_KILL || how == HOW_SHORT || how == HOW_EXTENT_HOLE || how == HOW_NEXT_HOLE)
+		return 0;
+	return how == HOW_OLD ? 80 : below(3) == 0 ? 25 : 0;
+}
+
+static void put_page(const struct machine *m, uint32_t n, enum how how, uint32_t chosen, unsigned old, uint8_t *to)
 {
 	const struct page *p = m->is_live ? &m->page[n] : NULL;
 	unsigned share = page_share(how, n, chosen), s;
@@ -124,8 +135,7 @@ static void put_page(const struct machine *m, uint32_t n, enum how how, uint32_t
 		/* Any value that it had. */
 		if (how == HOW_FIRST && p && p->count > 0)
 			from = p->old[0];
-		else if (how != HOW_ALL && how != HOW_KILL && how != HOW_SHORT && p && p->count > 0 &&
-			 below(100) < (how == HOW_OLD ? 80 : 25))
+		else if (old > 0 && p && p->count > 0 && below(100) < old)
 			from = p->old[below(p->count)];
 		if (how == HOW_WORDS && below(4) == 0)
 			mix_words(to + s, from + s);
@@ -166,11 +176,46 @@ static uint64_t choose_size(const struct machine *m, enum how how)
 	return size & ~(uint64_t)(BLOCK_SIZE - 1);
 }
 
+/* A page of contents that a record names and that nothing has synced. */
+static bool choose_extent(uint32_t *ret_page)
+{
+	const struct store_range *e;
+
+	if (!store || store->ext_count == 0)
+		return false;
+	e = &store->ext[below(store->ext_count)];
+	*ret_page = (uint32_t)(e->block + below(e->count));
+	return true;
+}
+
+/* Where the journal goes on in another segment (O4): the last page that was written of one it has left. */
+static bool choose_next(const struct machine *m, uint32_t *ret_page)
+{
+	block_t first;
+	unsigned i;
+	bool any = false;
+
+	if (!store || store->journal.used < 2)
+		return false;
+	first = store->journal.segs[below(store->journal.used - 1)];
+	for (i = 0; i < m->dirty_count; i++) {
+		uint32_t n = m->dirty[i];
+
+		if (n >= first && n < first + journal_seg_blocks(&store->journal) && (!any || n > *ret_page)) {
+			*ret_page = n;
+			any = true;
+		}
+	}
+	return any;
+}
+
 static uint32_t choose_page(const struct machine *m, enum how how)
 {
 	unsigned tries;
 	uint32_t n = 0;
 
+	if (m->is_live && ((how == HOW_EXTENT_HOLE && choose_extent(&n)) || (how == HOW_NEXT_HOLE && choose_next(m, &n))))
+		return n;
 	for (tries = 0; m->dirty_count > 0 && tries < 20; tries++) {
 		n = m->dirty[below(m->dirty_count)];
 		if (how != HOW_JOURNAL_HOLE || is_journal(n))
@@ -208,8 +253,8 @@ static void put_base(struct patches *p, const struct machine *m)
 static void build(struct machine *m, enum how how, struct image *im)
 {
 	uint32_t chosen = choose_page(m, how);
+	unsigned old = choose_old(how), i;
 	uint8_t page[BLOCK_SIZE];
-	unsigned i;
 
 	im->how = how;
 	im->p.count = 0;
@@ -221,10 +266,34 @@ static void build(struct machine *m, enum how how, struct image *im)
 
 		memcpy(page, on_disk(m, n), BLOCK_SIZE);
 		if (((uint64_t)n + 1) * BLOCK_SIZE <= min_u64(im->p.size, m->size))
-			put_page(m, n, how, chosen, page);
+			put_page(m, n, how, chosen, old, page);
 		put_built(im, m, n, page);
 	}
 	put_base(&im->p, m);
+}
+
+/* (O7a) Besides the power cut one of the four superblocks is damaged: what the others lead to is complete too. */
+static void damage(struct image *im, bool often)
+{
+	unsigned place = (unsigned)below(SUPER_PLACES), i;
+	uint8_t *page;
+	uint32_t n;
+
+	/* Most is to be feared for the one in force. */
+	if (store && below(2))
+		place = (unsigned)(store->super.flip % SUPERS + SUPERS * below(2));
+	n = (uint32_t)super_place(place);
+	if (below(often ? 2 : 6) != 0 || (uint64_t)(n + 1) * BLOCK_SIZE > im->p.size)
+		return;
+	for (i = 0; i < im->p.count && im->p.page[i] != n; i++)
+		;
+	page = i < im->p.count ? im->p.bytes + (size_t)i * BLOCK_SIZE : patch_add(&im->p, n, on_disk(&live, n));
+	if (below(2))
+		memset(page, 0, BLOCK_SIZE);
+	else
+		page[below(BLOCK_SIZE)] ^= (uint8_t)(1 + below(255));
+	im->damaged = place + 1;
+	report->counts.damaged++;
 }
 
 unsigned durable_state(void)
@@ -232,12 +301,14 @@ unsigned durable_state(void)
 	return store ? work_state_of(&work, store_durable_seq(store)) : open_from;
 }
 
-static void build_with_own_luck(struct machine *m, enum how how, struct image *im)
+static void build_with_own_luck(struct machine *m, enum how how, struct image *im, bool may_damage)
 {
 	uint64_t saved = rng;
 
 	rng = im->rng;
 	build(m, how, im);
+	if (may_damage)
+		damage(im, false);
 	im->rng = rng;
 	rng = saved;
 }
@@ -252,9 +323,9 @@ void add_image(enum how how, unsigned from, const char *where)
 	if (pending_count == PENDING_MAX || !image_new(im))
 		return;
 	observe(&live);
-	build_with_own_luck(&live, how, im);
+	build_with_own_luck(&live, how, im, how != HOW_KILL);
 	im->from = from == UINT32_MAX ? durable_state() : from;
-	im->unsynced = false;
+	im->unsynced = im->lost = false;
 	im->where = where;
 	pending_count++;
 }
@@ -320,8 +391,9 @@ _Noreturn void bad_image(const struct image *im, const char *what, const char *t
 	report->unit = im->unit;
 	report->image = im->number;
 	report->second = im->second;
-	broken("%s of call %llu (%s, %s): %s: %s", im->second ? "image within the recovery of an image" : "image",
-	       (unsigned long long)im->op, im->where, how_names[im->how], what, text);
+	broken("%s of call %llu (%s, %s%s): %s: %s", im->second ? "image within the recovery of an image" : "image",
+	       (unsigned long long)im->op, im->where, how_names[im->how], im->damaged ? ", and a superblock damaged" : "",
+	       what, text);
 }
 
 static void check_store(struct keys *k, const struct image *im)
@@ -379,6 +451,7 @@ static void try_read_only(const struct image *im, int found)
 }
 
 static void try_image(const struct image *im);
+static bool at_super;                  /* the recovery is about to write a superblock */
 static const struct image *recovering;  /* of again[0], if its recovery is cut too */
 
 /* One image of the recovery of another. */
@@ -393,11 +466,14 @@ static void second_image(struct machine *m, const struct image *of, enum how how
 	im.p = p;
 	im.second = seconds;
 	im.where = where;
-	im.unsynced = false;
+	im.unsynced = im.lost = false;
 	if (of->unsynced)
 		im.from = of->durable;
 	rng = im.rng = hash64(words, sizeof words, 2);
 	builder(m, how, &im);
+	/* (G6) Of what a kill left in the page cache the superblock may be what the disk has not: look there. */
+	if (!im.damaged)
+		damage(&im, of->unsynced && at_super);
 	im.rng = rng;
 	rng = saved;
 	p = im.p;
@@ -419,13 +495,13 @@ static void cut_recovery(struct machine *m, const struct image *of, const char *
 /* Open the image: which state is it? */
 static void try_opened(struct machine *m, const struct image *im)
 {
-	bool first = im->second == 0, recut = first && (im->unsynced || below(14) == 0);
+	bool first = im->second == 0, recut = first && (im->unsynced || below(24) == 0);
 	char text[1024];
 	struct keys *k;
 	int found;
 
 	m->keeps = below(16) == 0;
-	machine_load(m, &im->p, im->unsynced);
+	machine_load(m, &im->p, im->unsynced, im->lost);
 	m->random = below(0);
 	recovering = recut ? im : NULL;
 	if (machine_open(m, false, 0, &k) < 0)
@@ -447,7 +523,7 @@ static void try_opened(struct machine *m, const struct image *im)
 	close_image(k, im);
 	if (m->keeps) {
 		/* Once recovered and closed it stays so: what was synced is all there is. */
-		m->cache = NULL;
+		machine_forget(m);
 		if (machine_open(m, false, 0, &k) < 0)
 			bad_image(im, "cannot be opened again", err_last());
 		if (work_compare(&work, k, (unsigned)found, text, sizeof text) != found)
@@ -508,8 +584,9 @@ void kill_and_cut(const char *where)
 	if (!image_new(&im))
 		return;
 	observe(&live);
-	build_with_own_luck(&live, HOW_KILL, &im);
+	build_with_own_luck(&live, HOW_KILL, &im, false);
 	im.unsynced = true;
+	im.lost = below(2);
 	im.durable = durable_state();
 	im.from = work_now(&work);
 	im.where = where;
@@ -520,12 +597,14 @@ void kill_and_cut(const char *where)
 unsigned cut_live(struct patches *p)
 {
 	static struct image im;
-	enum how how = below(3) == 0 ? HOW_KILL : (enum how)below(HOW_COUNT);
+	static const enum how often[] = { HOW_KILL, HOW_KILL, HOW_EXTENT_HOLE, HOW_EXTENT_HOLE, HOW_NEXT_HOLE };
+	enum how how = below(2) ? often[below(ARRAY_LEN(often))] : (enum how)below(HOW_COUNT);
 	bool wanted;
 
 	im = (struct image){ .p = im.p };
 	wanted = image_new(&im);
-	build_with_own_luck(&live, how, &im);
+	/* The work goes on with it: undamaged, or the images that follow would have more than one damage. */
+	build_with_own_luck(&live, how, &im, false);
 	im.from = open_from = how == HOW_KILL ? work_now(&work) : durable_state();
 	im.where = "the live store";
 	if (wanted)
@@ -610,8 +689,8 @@ static void put_picks(uint32_t n, uint8_t *page)
 static void build_picked(struct machine *m, enum how how, struct image *im)
 {
 	uint32_t chosen = choose_page(m, all.rest);
+	unsigned old = choose_old(all.rest), i;
 	uint8_t page[BLOCK_SIZE];
-	unsigned i;
 
 	im->how = how;
 	im->p.count = 0;
@@ -626,7 +705,7 @@ static void build_picked(struct machine *m, enum how how, struct image *im)
 		if (at >= all.off && at < all.off + all.len)
 			put_picks(n, page);
 		else if (at + BLOCK_SIZE <= m->size)
-			put_page(m, n, all.rest, chosen, page);
+			put_page(m, n, all.rest, chosen, old, page);
 		put_built(im, m, n, page);
 	}
 	put_base(&im->p, m);
@@ -672,6 +751,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 			continue;
 		rng = im.rng;
 		build_picked(&live, HOW_CHOSEN, &im);
+		damage(&im, false);
 		im.rng = rng;
 		rng = saved;
 		im.from = durable_state();
@@ -684,7 +764,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 
 static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t off, uint64_t len)
 {
-	if (all.busy || below(4) != 0)
+	if (all.busy || (below(6) != 0 && !(of->unsynced && at_super)))
 		return;
 	all.rest = below(2) ? HOW_NONE : HOW_ALL;
 	memset(all.pick, 0, sizeof all.pick);
@@ -706,9 +786,11 @@ void image_synced(struct machine *m, uint64_t off, uint64_t len)
 
 	if (m == &again[0] && of) {
 		recovering = NULL;
+		at_super = is_super(off / BLOCK_SIZE);
 		cut_recovery(m, of, "before a msync of recovery");
 		exhaust_recovery(m, of, off, len);
 		settle_again(m, off, len);
+		at_super = false;
 		cut_recovery(m, of, "behind a msync of recovery");
 		recovering = of;
 	} else if (m->keeps) {

@@ -16,6 +16,7 @@ struct store *store;
 uint64_t rng;
 bool helper_runs, in_call;
 int capture_in;
+bool capture_record;
 
 static const uint8_t zeros[BLOCK_SIZE];
 
@@ -119,6 +120,7 @@ static int m_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 	check(fd >= 0);
 	if (off + len > m->limit && off + len > m->size)
 		return -ENOSPC;
+	report->counts.grown += m->is_live && off + len > m->size;
 	return off + len > m->size ? set_size(m, off + len) : 0;
 }
 
@@ -130,6 +132,7 @@ static int m_truncate(void *ctx, int fd, uint64_t size)
 	check(fd >= 0);
 	for (p = size / BLOCK_SIZE; m->is_live && p < FILE_PAGES; p++)
 		m->page[p].touched = false;
+	report->counts.shortened += m->is_live;
 	return set_size(m, size);
 }
 
@@ -150,6 +153,22 @@ static void put_patches(const struct patches *p, uint8_t *addr, size_t len, uint
 	}
 }
 
+/* What the kernel holds for clean cannot be stored to unseen: that makes it dirty. */
+static int watch_clean(struct machine *m, uint8_t *addr, size_t len, uint64_t off)
+{
+	unsigned i;
+
+	for (i = 0; i < m->cache->count; i++) {
+		uint64_t at = (uint64_t)m->cache->page[i] * BLOCK_SIZE;
+
+		if (at < off || at >= off + len || !m->clean[m->cache->page[i]])
+			continue;
+		if (mprotect(addr + (at - off), BLOCK_SIZE, PROT_READ) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 /* A private mapping of the live machine's disk, and over it what differs. Behind the end of this file there is nothing,
  * whatever the live one has. */
 static int map_patched(struct machine *m, uint8_t *addr, size_t len, uint64_t off)
@@ -167,7 +186,7 @@ static int map_patched(struct machine *m, uint8_t *addr, size_t len, uint64_t of
 	put_patches(&m->base, addr, len, off);
 	if (m->cache)
 		put_patches(m->cache, addr, len, off);
-	return 0;
+	return m->lost ? watch_clean(m, addr, len, off) : 0;
 }
 
 static int m_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy)
@@ -239,7 +258,7 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	protect(m);
 	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "before a msync");
-	if (store && !in_call && (is_super(off / BLOCK_SIZE) || below(6) == 0))
+	if (store && !in_call && below(is_super(off / BLOCK_SIZE) ? 2 : 8) == 0)
 		kill_and_cut("before a msync");
 	if (store && !in_call)
 		try_exhaustively(off, len);
@@ -294,7 +313,8 @@ void machine_init(struct machine *m, bool is_live)
 	m->disk_fd = -1;
 	if (!is_live) {
 		m->patch_of = malloc(FILE_PAGES * sizeof *m->patch_of);
-		check(m->patch_of);
+		m->clean = calloc(FILE_PAGES, 1);
+		check(m->patch_of && m->clean);
 		memset(m->patch_of, 0xff, FILE_PAGES * sizeof *m->patch_of);
 		return;
 	}
@@ -336,13 +356,22 @@ void machine_release(struct machine *m)
 	(void)close(m->fd);
 	patches_release(&m->base);
 	free(m->patch_of);
+	free(m->clean);
 	free(m->page);
 	free(m->touched);
 	free(m->dirty);
 	memset(m, 0, sizeof *m);
 }
 
-void machine_load(struct machine *m, const struct patches *p, bool unsynced)
+void machine_forget(struct machine *m)
+{
+	m->cache = NULL;
+	if (m->lost)
+		memset(m->clean, 0, FILE_PAGES);
+	m->lost = false;
+}
+
+void machine_load(struct machine *m, const struct patches *p, bool unsynced, bool lost)
 {
 	const struct patches nothing = { .size = live.disk_size }, *base = unsynced ? &nothing : p;
 	unsigned i;
@@ -355,7 +384,11 @@ void machine_load(struct machine *m, const struct patches *p, bool unsynced)
 	m->engine = NULL;
 	m->mapped = 0;
 	check(ftruncate(m->fd, (off_t)p->size) == 0);
+	machine_forget(m);
 	m->cache = unsynced ? p : NULL;
+	m->lost = lost;
+	for (i = 0; lost && i < p->count; i++)
+		m->clean[p->page[i]] = 1;
 	/* A disk that was full is full. */
 	m->limit = live.limit;
 	m->size = p->size;
@@ -444,6 +477,20 @@ void protect(struct machine *m)
 		check(mprotect(m->engine, m->mapped, PROT_READ) == 0);
 }
 
+/* A page that the kernel held for clean is stored to. */
+static bool made_dirty(struct machine *m, uint8_t *at)
+{
+	uint32_t n;
+
+	if (!m->lost || !m->engine || at < m->engine || at >= m->engine + m->mapped)
+		return false;
+	n = (uint32_t)((at - m->engine) / BLOCK_SIZE);
+	if (!m->clean[n])
+		return false;
+	m->clean[n] = 0;
+	return mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE) == 0;
+}
+
 /* The store writes to a page for the first time since protect(). */
 void on_fault(int sig, siginfo_t *info, void *ctx)
 {
@@ -452,6 +499,8 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	uint32_t n;
 
 	(void)ctx;
+	if (made_dirty(&again[0], at))
+		return;
 	if (!m->watched || !m->engine || at < m->engine || at >= m->engine + m->mapped || m->page[(at - m->engine) / BLOCK_SIZE].touched)
 		broken("signal %d at %p", sig, (void *)at);
 	n = (uint32_t)((at - m->engine) / BLOCK_SIZE);
@@ -459,6 +508,12 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 		add_image(HOW_KILL, call_from, "within a call");
 	else if (capture_in == 3)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "within a call");
+	/* Contents that the record will name are in their blocks, and nothing names them yet. */
+	if (capture_record && is_journal(n)) {
+		capture_record = false;
+		add_image(HOW_KILL, call_from, "before its record");
+		add_image(below(2) ? HOW_ALL : (enum how)below(HOW_COUNT), UINT32_MAX, "before its record");
+	}
 	m->page[n].touched = true;
 	m->touched[m->touched_count++] = n;
 	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
@@ -466,7 +521,7 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 
 static void dirty_if_changed(struct machine *m, uint32_t n)
 {
-	if (memcmp(in_cache(m, n), on_disk(m, n), BLOCK_SIZE) != 0)
+	if (!m->clean[n] && memcmp(in_cache(m, n), on_disk(m, n), BLOCK_SIZE) != 0)
 		m->dirty[m->dirty_count++] = n;
 }
 
@@ -521,7 +576,7 @@ void settle_again(struct machine *m, uint64_t off, uint64_t len)
 	uint32_t n;
 
 	for (n = (uint32_t)(off / BLOCK_SIZE); n < (off + len) / BLOCK_SIZE; n++) {
-		if (memcmp(on_disk(m, n), in_cache(m, n), BLOCK_SIZE) == 0)
+		if (m->clean[n] || memcmp(on_disk(m, n), in_cache(m, n), BLOCK_SIZE) == 0)
 			continue;
 		if (m->patch_of[n] >= 0) {
 			memcpy(m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE, in_cache(m, n), BLOCK_SIZE);

@@ -50,7 +50,7 @@ static bool write_at(struct work *w, const struct program *p, const char *name, 
 	if (ino == 0)
 		return false;
 	work_bytes(w, data, len);
-	return work_write(w, ino, off == UINT64_MAX ? work_size(w, ino) : off, data, len, true) == 0;
+	return work_write(w, ino, off == UINT64_MAX ? work_size(w, ino) : off, data, len, KEYS_KILL_PRIV) == 0;
 }
 
 static bool move(struct work *w, const struct program *p, const char *from, const char *to)

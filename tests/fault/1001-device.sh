@@ -106,7 +106,13 @@ ok 'and no daemon is left' wait_for no_daemon
 nok 'nor a mount' is_mounted
 plan none
 
-# The connection is cut under load.
+# The connection is cut under load. What is mounted for it goes again.
+CONTROL=/sys/fs/fuse/connections
+control_mounted=
+if ! mountpoint -q $CONTROL && mount -i -t fusectl none $CONTROL 2>/dev/null; then
+	control_mounted=1
+	trap 'without umount -i $CONTROL' EXIT
+fi
 for how in abort force; do
 	fault_daemon
 	# Within the mount: outside it would go on in the directory below.
@@ -116,8 +122,7 @@ for how in abort force; do
 	wait_for "[ \"\$(tail -n 1 '$T/acked' | grep . || echo 0)\" -gt 100 ]"
 	if [ $how = abort ]; then
 		id=$(stat -c %d "$MNT")
-		mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections 2>/dev/null
-		if ! echo 1 >"/sys/fs/fuse/connections/$id/abort" 2>/dev/null; then
+		if ! echo 1 2>/dev/null >"$CONTROL/$id/abort"; then
 			skip_one 'the connection cannot be aborted here'
 			umount -i -l "$MNT"
 		fi
@@ -136,4 +141,8 @@ for how in abort force; do
 	stop_daemon
 	rm -f "$T/acked"
 done
+if [ -n "$control_mounted" ]; then
+	ok 'the control file system of FUSE is unmounted again' umount -i $CONTROL
+	trap cleanup EXIT
+fi
 finish

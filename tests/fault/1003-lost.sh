@@ -15,9 +15,13 @@ fill() {
 new_store() {
 	rm -f "$STORE"
 	: >"$T/log"
-	start_daemon || { fail 'mount'; diag "$(cat "$T/log")"; done_testing; }
+	start_daemon "$@" || { fail 'mount'; diag "$(cat "$T/log")"; done_testing; }
 	fill || fail 'fill'
 }
+
+# The file without a name that a process has open.
+unnamed() { find -L "/proc/$1/fd" -type f -links 0 -size +1000k 2>/dev/null | head -n 1; }
+has_unnamed() { [ -n "$(unnamed "$1")" ]; }
 
 # Each call is answered, and none with wrong bytes.
 probe() {
@@ -30,9 +34,10 @@ probe() {
 		esac
 	done
 	is "$1: reads are right or EIO" "$bad" ''
+	# Nobody may have touched what is gone: this one looks.
+	nok "$1: fsync is no success" op sync "$MNT/f1"
 	op touch "$MNT/new" 2>"$T/err"
 	ok "$1: a change is refused" grep -qE 'Input/output error|Read-only' "$T/err"
-	nok "$1: fsync is no success" sync "$MNT/f1"
 	is "$1: status says so" "$(op grep -E '^state=' "$MNT/.msyncfs/status")" state=failed
 	is "$1: the log says so, once" "$(grep -c 'STORE FAILED.*cannot be read' "$T/log")" 1
 }
@@ -54,7 +59,63 @@ for to in 0 12M ${LONG:+4K 1M 3M 5M 8M 20M}; do
 	size=$(stat -c %s "$STORE")
 	end "cut to $to"
 	is "cut to $to: the file was left as it was" "$(stat -c %s "$STORE")" "$size"
-	[ "$to" = 0 ] || nok "cut to $to: check says that it is damaged" "$MSYNCFS" check "$STORE"
+	"$MSYNCFS" check "$STORE" >/dev/null 2>"$T/err"
+	is "cut to $to: check says that it is damaged" $? 4
+done
+
+# What is left of a store that was cut to nothing is not taken for a new file, unless the file system cannot note that.
+: >"$STORE.new"
+if setfattr -n user.msyncfs.test -v 1 "$STORE.new" 2>/dev/null; then
+	new_store
+	uuid=$(status_of uuid)
+	stop_daemon
+	: >"$STORE"
+	for how in rw ro; do
+		timeout 60 "$MSYNCFS" mount -o $how "$STORE" "$MNT" </dev/null >"$T/out" 2>&1
+		is "cut to nothing: no new store is made of it ($how)" "$(($? != 0)) $(wc -l <"$T/out")" '1 1' || diag "$(cat "$T/out")"
+		ok "and the line says which one it was" grep -q "was a store (uuid $uuid).*remove it" "$T/out"
+		nok 'it is not mounted' is_mounted
+	done
+	is 'it is left as it was' "$(stat -c %s "$STORE")" 0
+	rm "$STORE"
+	touch "$STORE"
+	: >"$T/log"
+	ok 'a new empty file is a place for a store' start_daemon
+	stop_daemon
+	rm -f "$STORE"
+else
+	skip_one 'no extended attributes of users here'
+fi
+
+# All that it holds is on disk, and nothing is asked of it: an fsync looks all the same.
+new_store -- -o sync-interval=0
+wait_for "[ \"\$(status_of dirty_bytes)\" = 0 ]"
+op sync "$MNT/f1" || fail 'sync before'
+truncate -s -4096 "$STORE"
+nok 'all was durable: the first fsync after the cut is no success' op sync "$MNT/f1"
+probe 'all was durable'
+end 'all was durable'
+
+# The new store of a load, which has no name yet.
+new_store
+ok 'dump' "$MSYNCFS" dump "$STORE" "$T/stream"
+stop_daemon
+half=$(($(stat -c %s "$T/stream") / 2))
+mkfifo "$T/pipe"
+for to in 0 1M; do
+	"$MSYNCFS" load "$STORE.loaded" "$T/pipe" >"$T/out" 2>&1 &
+	load=$!
+	exec 9>"$T/pipe"
+	head -c $half "$T/stream" >&9
+	wait_for has_unnamed $load || fail 'load has no file'
+	truncate -s $to "$(unnamed $load)"
+	tail -c +$((half + 1)) "$T/stream" >&9
+	exec 9>&-
+	wait $load
+	is "load, its file is cut to $to: status 1 and one line" "$? $(wc -l <"$T/out")" '1 1' || diag "$(cat "$T/out")"
+	ok 'which says what happened' grep -q 'not made:.*cut.* short' "$T/out"
+	nok 'there is no store' test -e "$STORE.loaded"
+	faults=$((faults + 1))
 done
 
 # Only the very end, which nobody uses: a sync finds out.

@@ -46,6 +46,14 @@ stop_daemon() {
 	return 0
 }
 
+# For a trap: undo something with this command, then what is always done at the end.
+without() {
+	local status=$?
+	"$@"
+	(exit $status)
+	cleanup
+}
+
 # A daemon that has ended or ends by itself.
 daemon_ended() {
 	wait_for -t "${1:-20}" "! kill -0 $DAEMON 2>/dev/null"
@@ -57,6 +65,7 @@ loop_disk() {
 	case $4 in
 	ext4) mkfs.ext4 -q -F -m 0 -E lazy_itable_init=0,lazy_journal_init=0 "$1" || return 1;;
 	xfs) mkfs.xfs -q -f "$1" || return 1;;
+	btrfs) mkfs.btrfs -q -f "$1" >"$T/loop.err" 2>&1 || return 1;;
 	esac
 	mkdir -p "$3"
 	mount -i -o loop "$1" "$3" 2>"$T/loop.err" || { cat "$T/loop.err"; return 1; }

@@ -152,6 +152,13 @@ rm -r "$one/w"
 ok 'one that was away comes back' start two "${from[@]}"
 agree 'after it was away'
 
+# ---- Only to read
+stop three
+ok 'a remote mount for reading only' start three "${from[@]}" -o ro
+echo more >"$one/more"
+ok 'follows' wait_for "[ \"\$(cat '$three/more' 2>/dev/null)\" = more ]"
+errno 'and takes no changes' EROFS sysop open rw,creat "$three/mine"
+
 # ---- Left alone
 stop three
 mount_store -m "$three" -s "$three.msync" >"$T/out" 2>&1

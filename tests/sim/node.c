@@ -304,12 +304,20 @@ static int r_diff_start(void *ctx, link_t link, const struct msg_welcome *w)
 /* The store becomes what was staged, on disk, in one step. */
 static void rebase(struct node *n)
 {
+	const struct node *l = world_leader();
+	bool same_line;
 	unsigned i;
 
 	for (i = 0; i < n->st.n; i++)
 		must(n->st.list[i].op == 0 || (i < n->staged_n && n->staged[i].op == n->st.list[i].op) ||
 		     W->ops[n->st.list[i].op].reported, "node %u drops request %llu silently", n->id,
 		     (unsigned long long)n->st.list[i].op);
+	/* Nor does it go back to an earlier state of the line that stays. */
+	same_line = l && n->staged_n > 0 && n->staged_n <= l->st.n &&
+		    l->st.list[n->staged_n - 1].uid == n->staged[n->staged_n - 1].uid;
+	for (i = n->staged_n; same_line && i < n->st.n; i++)
+		must(i >= l->st.n || l->st.list[i].uid != n->st.list[i].uid, "node %u forgets change %u, which the primary has",
+		     n->id, i + 1);
 	memcpy(n->st.list, n->staged, n->staged_n * sizeof n->staged[0]);
 	n->st.n = n->st.durable = n->staged_n;
 	n->st.clean = false;
@@ -561,7 +569,7 @@ void node_disk(struct node *n)
 
 void node_sync(struct node *n)
 {
-	if (n->full)
+	if (n->full || (W->lazy && !W->calm && chance(85)))
 		return;
 	n->st.durable += (unsigned)rnd(n->st.n - n->st.durable + 1);
 	if (chance(60))

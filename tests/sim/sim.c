@@ -13,7 +13,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef MSYNCFS_DEBUG
+#define SEEDS_DEFAULT 1500u         /* sanitizers take their time */
+#else
 #define SEEDS_DEFAULT 20000u
+#endif
 #define STEPS_DEFAULT 600u
 #define JOBS_MAX 64u
 

@@ -184,6 +184,7 @@ struct world {
 	struct op ops[OPS_MAX];
 	uint64_t next_op, next_uid, next_client;
 	uint64_t parent_of[UID_MAX];
+	bool lazy;                      /* disks are written rarely: a power cut takes much */
 	bool crashed;                   /* a process or a machine */
 	bool skewed;                    /* a clock has jumped */
 	bool promoted;                  /* by hand: what is not on other disks may be put aside */
@@ -255,6 +256,8 @@ void op_answer(struct node *n, unsigned prog, int error, seq_t seq);
 void prog_start(struct node *n, unsigned prog);
 void prog_retry(struct node *n, unsigned prog);
 void progs_end(struct node *n);
+/* The primary of the highest epoch, or NULL. */
+struct node *world_leader(void);
 bool world_run(struct world *w);
 
 #endif

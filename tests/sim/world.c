@@ -287,7 +287,7 @@ static bool live(const struct node *n, const struct node *to, unsigned depth)
 	return node_now(n) > n->down_since + 4 * LEASE_MS && live(up, to, depth + 1);
 }
 
-static struct node *leader(void)
+struct node *world_leader(void)
 {
 	struct node *best = NULL;
 	unsigned i;
@@ -310,7 +310,7 @@ static bool lately(const struct node *n, const struct node *to)
 
 static void watch_live(void)
 {
-	struct node *l = leader();
+	struct node *l = world_leader();
 	unsigned i;
 
 	for (i = 0; l && i < W->nodes; i++) {
@@ -394,7 +394,7 @@ static void stop_clean(struct node *n)
 
 static void point(struct node *n)
 {
-	struct node *l = leader();
+	struct node *l = world_leader();
 
 	n->from = l && chance(50) ? l->id : (unsigned)rnd(W->nodes);
 }
@@ -418,7 +418,7 @@ static void demote(struct node *n)
 
 static void hand_over(void)
 {
-	struct node *n = leader();
+	struct node *n = world_leader();
 	uint8_t store[16] = { 0 };
 	unsigned i, k = (unsigned)rnd(W->nodes);
 
@@ -436,7 +436,7 @@ static void hand_over(void)
 static void do_chaos(void)
 {
 	enum chaos kind = chance(30) ? CHAOS_BREAK : (enum chaos)rnd(CHAOS_COUNT);
-	struct node *n = any_node();
+	struct node *l0 = world_leader(), *n = l0 && chance(30) ? l0 : any_node();
 	struct simlink *l;
 	unsigned k = (unsigned)rnd(LINKS_MAX), i;
 
@@ -476,7 +476,7 @@ static void do_chaos(void)
 		point(n);
 		break;
 	default:
-		if (node_leads(n) && leader() != n)
+		if (node_leads(n) && world_leader() != n)
 			demote(n);
 	}
 }
@@ -621,7 +621,7 @@ static void operate(void)
 		if (W->node[i].lead || W->node[i].hand || W->node[i].fence)
 			return;         /* let it get to the disk first */
 	}
-	l = leader();
+	l = world_leader();
 	if (l) {
 		W->no_leader = 0;
 	} else {
@@ -643,7 +643,7 @@ static void operate(void)
 
 static bool settled(void)
 {
-	struct node *l = leader();
+	struct node *l = world_leader();
 	unsigned i, k;
 
 	if (!l)
@@ -664,7 +664,7 @@ static bool settled(void)
 
 static void verdict(void)
 {
-	const struct node *l = leader();
+	const struct node *l = world_leader();
 	uint64_t id;
 	unsigned i;
 
@@ -717,7 +717,8 @@ static void set_up(void)
 
 	W->rng = W->seed * 0x2545f4914f6cdd1du;
 	W->next_op = W->next_uid = 1;
-	W->nodes = 2 + (unsigned)rnd(NODES_MAX - 1);
+	W->nodes = chance(40) ? 2 : 2 + (unsigned)rnd(NODES_MAX - 1);
+	W->lazy = chance(40);
 	W->sync_replicas = replicas[rnd(ARRAY_LEN(replicas))];
 	if (W->sync_replicas != PRIMARY_SYNC_ALL && W->sync_replicas >= W->nodes)
 		W->sync_replicas = W->nodes - 1;

@@ -18,7 +18,9 @@
 #define INLINE_ROOM 1024u
 #define CHUNK_BYTES (1u << 20)
 #define NAMES_MAX   40u
-#define XATTR_NAMES 6u
+#define XATTR_NAMES 9u                   /* of which three mean something: below */
+#define XATTR_ROOM  (XATTR_NAMES + 1u)
+#define ACL_ROOM    120u
 #define PER_REAP    200u
 
 /* One block of a file: data, or allocated and not written. */
@@ -35,7 +37,7 @@ struct model_name {
 };
 
 struct model_xattr {
-	char name[16];
+	char name[28];
 	const uint8_t *value;
 	uint32_t len;
 };
@@ -50,13 +52,15 @@ struct model_node {
 	unsigned block_count, block_room;
 	struct model_name *names;
 	unsigned name_count, name_room;
-	struct model_xattr xattr[XATTR_NAMES];
+	struct model_xattr xattr[XATTR_ROOM];
 	unsigned xattr_count;
 };
 
 static const uint8_t zero_block[BLOCK_SIZE];
+static const char acl_access[] = "system.posix_acl_access", acl_default[] = "system.posix_acl_default",
+		  capability[] = "security.capability";
 
-bool work_own_memory;
+volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n)
 {
@@ -458,6 +462,138 @@ static void name_remove(struct model_node *n, const char *name)
 	check(m);
 	*m = n->names[--n->name_count];
 	n->a.size--;
+}
+
+static unsigned xattr_index(const struct model_node *n, const char *name)
+{
+	unsigned i;
+
+	for (i = 0; i < n->xattr_count && strcmp(n->xattr[i].name, name) != 0; i++)
+		;
+	return i;
+}
+
+static const struct model_xattr *xattr_get(const struct model_node *n, const char *name)
+{
+	unsigned i = xattr_index(n, name);
+
+	return i < n->xattr_count ? &n->xattr[i] : NULL;
+}
+
+static void xattr_set(struct work *w, struct model_node *n, const char *name, const void *value, size_t size)
+{
+	unsigned i = xattr_index(n, name);
+	uint8_t *copy = keep(w, size + 1);
+
+	check(i < XATTR_ROOM);
+	if (size > 0)
+		memcpy(copy, value, size);
+	(void)snprintf(n->xattr[i].name, sizeof n->xattr[i].name, "%s", name);
+	n->xattr[i].value = copy;
+	n->xattr[i].len = (uint32_t)size;
+	n->xattr_count += i == n->xattr_count;
+	n->a.flags |= KEYS_ATTR_XATTR;
+	if (strcmp(name, acl_access) == 0)
+		n->a.flags |= KEYS_ATTR_ACL;
+	if (strcmp(name, acl_default) == 0)
+		n->a.flags |= KEYS_ATTR_DEFAULT_ACL;
+}
+
+static void xattr_drop(struct model_node *n, const char *name)
+{
+	unsigned i = xattr_index(n, name);
+
+	if (i < n->xattr_count)
+		n->xattr[i] = n->xattr[--n->xattr_count];
+	if (strcmp(name, acl_access) == 0)
+		n->a.flags &= ~KEYS_ATTR_ACL;
+	if (strcmp(name, acl_default) == 0)
+		n->a.flags &= ~KEYS_ATTR_DEFAULT_ACL;
+}
+
+/* What a write by somebody who is not root does to a program's privileges. */
+static void kill_privileges(struct model_node *n, bool sgid)
+{
+	n->a.mode &= ~(uint32_t)S_ISUID;
+	if (sgid || n->a.mode & S_IXGRP)
+		n->a.mode &= ~(uint32_t)S_ISGID;
+	xattr_drop(n, capability);
+}
+
+/* ACLs (acl(5)): where the permissions of a class stand, in an attribute's bytes. ------------------------------------ */
+
+enum { CLASS_USER = 1, CLASS_GROUP = 4, CLASS_MASK = 16, CLASS_OTHER = 32 };
+
+static uint8_t *acl_class(uint8_t *acl, size_t size, unsigned class)
+{
+	size_t at;
+
+	for (at = 4; at + 8 <= size; at += 8)
+		if (get_le16(acl + at) == class)
+			return acl + at + 2;
+	return NULL;
+}
+
+/* The group bits of a mode are the mask, where there is one. */
+static uint8_t *acl_group_bits(uint8_t *acl, size_t size)
+{
+	uint8_t *mask = acl_class(acl, size, CLASS_MASK);
+
+	return mask ? mask : acl_class(acl, size, CLASS_GROUP);
+}
+
+static uint32_t acl_to_mode(uint8_t *acl, size_t size)
+{
+	return (uint32_t)(get_le16(acl_class(acl, size, CLASS_USER)) << 6 | get_le16(acl_group_bits(acl, size)) << 3 |
+			  get_le16(acl_class(acl, size, CLASS_OTHER)));
+}
+
+/* Three entries say what a mode can say. */
+static bool acl_is_plain(size_t size)
+{
+	return size == 4 + 3 * 8;
+}
+
+/* The permissions of the classes become those of mode, or (limit) no more than those. */
+static void acl_from_mode(uint8_t *acl, size_t size, uint32_t mode, bool limit)
+{
+	uint8_t *bits[] = { acl_class(acl, size, CLASS_OTHER), acl_group_bits(acl, size), acl_class(acl, size, CLASS_USER) };
+	unsigned i;
+
+	for (i = 0; i < ARRAY_LEN(bits); i++)
+		put_le16(bits[i], (uint16_t)((mode >> 3 * i & 7) & (limit ? get_le16(bits[i]) : 7u)));
+}
+
+static void model_chmod(struct work *w, struct model_node *n, uint32_t mode)
+{
+	const struct model_xattr *x = xattr_get(n, acl_access);
+	uint8_t acl[ACL_ROOM];
+
+	n->a.mode = (n->a.mode & S_IFMT) | mode;
+	if (!x)
+		return;
+	memcpy(acl, x->value, x->len);
+	acl_from_mode(acl, x->len, mode, false);
+	xattr_set(w, n, acl_access, acl, x->len);
+}
+
+/* A new inode's permissions: by its directory's default ACL, or less the umask. */
+static void model_inherit(struct work *w, const struct model_node *dir, struct model_node *n, uint32_t umask)
+{
+	const struct model_xattr *x = xattr_get(dir, acl_default);
+	uint8_t acl[ACL_ROOM];
+
+	if (!x) {
+		n->a.mode &= ~umask;
+		return;
+	}
+	memcpy(acl, x->value, x->len);
+	if (S_ISDIR(n->a.mode))
+		xattr_set(w, n, acl_default, acl, x->len);
+	acl_from_mode(acl, x->len, n->a.mode, true);
+	n->a.mode = (n->a.mode & ~0777u) | acl_to_mode(acl, x->len);
+	if (!acl_is_plain(x->len))
+		xattr_set(w, n, acl_access, acl, x->len);
 }
 
 /* Where a sequence of data ends: blocks that follow each other. */
@@ -1025,9 +1161,10 @@ void work_bytes(struct work *w, uint8_t *p, size_t len)
 	}
 }
 
-static struct model_node *new_node(struct work *w, uint64_t dir, uint64_t ino, uint32_t mode)
+static struct model_node *new_node(struct work *w, uint64_t dir, uint64_t ino, uint32_t mode, bool whiteout)
 {
 	const struct model_node *d = node_get(w, dir);
+	struct model_node *n;
 	struct keys_attr a = { .ino = ino, .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1, .uid = cred.uid, .gid = cred.gid };
 
 	if (d->a.mode & S_ISGID) {
@@ -1035,15 +1172,16 @@ static struct model_node *new_node(struct work *w, uint64_t dir, uint64_t ino, u
 		if (S_ISDIR(mode))
 			a.mode |= S_ISGID;
 	}
-	if (!S_ISLNK(mode) && (mode & S_IFMT) != S_IFCHR)
-		a.mode &= ~cred.umask;
 	if (S_ISREG(mode) || S_ISLNK(mode))
 		a.flags = KEYS_ATTR_INLINE;
 	a.atime = a.mtime = a.ctime = a.btime = now(w);
 	if (ino <= w->highest_ino)
 		disagree(w, "an inode number was given out twice");
 	w->highest_ino = ino;
-	return node_add(w, &a);
+	n = node_add(w, &a);
+	if (!S_ISLNK(mode) && !whiteout)
+		model_inherit(w, d, n, cred.umask);
+	return n;
 }
 
 int work_make(struct work *w, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev)
@@ -1061,8 +1199,8 @@ int work_make(struct work *w, uint64_t dir, const char *name, uint32_t mode, uin
 		return r;
 	if (r == 0 && a.ino != ino)
 		disagree(w, "not the next inode number");
-	n = new_node(w, dir, ino, mode);
-	if (S_ISBLK(mode))
+	n = new_node(w, dir, ino, mode, false);
+	if (S_ISBLK(mode) || S_ISCHR(mode))
 		n->a.aux = rdev;
 	if (S_ISDIR(mode))
 		n->a.aux = dir;
@@ -1078,7 +1216,8 @@ int work_make(struct work *w, uint64_t dir, const char *name, uint32_t mode, uin
 
 static int op_make(struct work *w)
 {
-	static const uint32_t types[] = { S_IFREG, S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFBLK };
+	static const uint32_t types[] = { S_IFREG, S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFBLK,
+					  S_IFCHR };
 	uint32_t mode = types[work_random(w, ARRAY_LEN(types))] | (uint32_t)work_random(w, 01000);
 	uint64_t dir = pick_dir(w), rdev = makedev(work_random(w, 200), work_random(w, 200));
 	char name[24];
@@ -1104,7 +1243,7 @@ int work_symlink(struct work *w, uint64_t dir, const char *name, const uint8_t *
 		return r;
 	if (r == 0 && a.ino != ino)
 		disagree(w, "not the next inode number");
-	n = new_node(w, dir, ino, S_IFLNK | 0777);
+	n = new_node(w, dir, ino, S_IFLNK | 0777, false);
 	n->a.size = len;
 	node_write(w, n, 0, target, len);
 	n = node_edit(w, dir);
@@ -1254,7 +1393,7 @@ static void model_rename(struct work *w, uint64_t od, const struct model_name *e
 		touch(w, node_edit(w, over->ino), false);
 	} else {
 		if (flags & RENAME_WHITEOUT) {
-			(void)new_node(w, od, whiteout, S_IFCHR);
+			(void)new_node(w, od, whiteout, S_IFCHR, true);
 			name_set(w, node_edit(w, od), e->name, whiteout, S_IFCHR);
 		} else {
 			name_remove(node_edit(w, od), e->name);
@@ -1347,7 +1486,7 @@ static int op_setattr(struct work *w)
 	uint64_t ino = pick(w, S_IFREG, chance(w, 70));
 	const struct model_node *f = node_get(w, ino);
 	struct keys_setattr set = { .mask = (unsigned)work_random(w, 0) & (KEYS_SET_MODE | KEYS_SET_UID | KEYS_SET_GID |
-			KEYS_SET_ATIME | KEYS_SET_MTIME | KEYS_SET_ATIME_NOW | KEYS_SET_MTIME_NOW | KEYS_KILL_PRIV) };
+			KEYS_SET_ATIME | KEYS_SET_MTIME | KEYS_SET_ATIME_NOW | KEYS_SET_MTIME_NOW | KEYS_KILL_PRIV | KEYS_KILL_SGID) };
 	struct model_node *n;
 	struct keys_attr a;
 	int r;
@@ -1365,17 +1504,14 @@ static int op_setattr(struct work *w)
 	if (!was_committed(w, r))
 		return r;
 	n = node_edit(w, ino);
-	if (set.mask & KEYS_KILL_PRIV && !S_ISDIR(n->a.mode)) {
-		n->a.mode &= ~(uint32_t)S_ISUID;
-		if (n->a.mode & S_IXGRP)
-			n->a.mode &= ~(uint32_t)S_ISGID;
-	}
+	if (set.mask & KEYS_KILL_PRIV && !S_ISDIR(n->a.mode))
+		kill_privileges(n, set.mask & KEYS_KILL_SGID);
 	if (set.mask & KEYS_SET_UID)
 		n->a.uid = set.uid;
 	if (set.mask & KEYS_SET_GID)
 		n->a.gid = set.gid;
 	if (set.mask & KEYS_SET_MODE)
-		n->a.mode = (n->a.mode & S_IFMT) | set.mode;
+		model_chmod(w, n, set.mode);
 	if (set.mask & (KEYS_SET_ATIME | KEYS_SET_ATIME_NOW))
 		n->a.atime = set.mask & KEYS_SET_ATIME_NOW ? now(w) : set.atime;
 	if (set.mask & (KEYS_SET_MTIME | KEYS_SET_MTIME_NOW))
@@ -1418,16 +1554,13 @@ static int op_truncate(struct work *w)
 	return work_truncate(w, ino, chance(w, 20) ? 0 : chance(w, 20) ? f->a.size : some_offset(w, f));
 }
 
-static void model_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill)
+static void model_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
 {
 	struct model_node *n = node_edit(w, ino);
 
 	node_write(w, n, off, data, len);
-	if (kill) {
-		n->a.mode &= ~(uint32_t)S_ISUID;
-		if (n->a.mode & S_IXGRP)
-			n->a.mode &= ~(uint32_t)S_ISGID;
-	}
+	if (kill)
+		kill_privileges(n, kill & KEYS_KILL_SGID);
 	n->a.size = max_u64(n->a.size, off + len);
 	touch(w, n, true);
 	step_state(w);
@@ -1443,7 +1576,7 @@ static size_t some_length(struct work *w)
 	return 1 + (size_t)work_random(w, chance(w, 50) ? 100 : 4096);
 }
 
-int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill)
+int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
 {
 	const struct model_node *f = node_get(w, ino);
 	size_t done = 0;
@@ -1484,7 +1617,7 @@ int work_retry(struct work *w)
 	if (!first || !node_get(w, first->ino) || !S_ISREG(node_get(w, first->ino)->a.mode))
 		return 0;
 	work_begin(w);
-	return work_write(w, first->ino, first->off, first->data, first->len, false);
+	return work_write(w, first->ino, first->off, first->data, first->len, 0);
 }
 
 static int op_write(struct work *w)
@@ -1492,7 +1625,7 @@ static int op_write(struct work *w)
 	static uint8_t data[KEYS_WRITE_MAX];
 	uint64_t ino = pick_file(w), off;
 	const struct model_node *f = node_get(w, ino);
-	bool kill = chance(w, 20);
+	unsigned kill = chance(w, 20) ? KEYS_KILL_PRIV | (chance(w, 30) ? KEYS_KILL_SGID : 0u) : 0;
 	size_t len;
 
 	if (!f)
@@ -1507,29 +1640,55 @@ static int op_write(struct work *w)
 	return work_write(w, ino, off, data, len, kill);
 }
 
-void work_fill(struct work *w)
+/* Two files whose blocks alternate: what the second of them gives back stands alone. */
+static void fill_crumbs(struct work *w)
 {
-	static uint8_t data[300000];
-	size_t done;
+	static const char *const names[] = { "bread", "crumbs" };
+	static uint8_t data[2 * BLOCK_SIZE];
+	uint64_t ino[2];
+	unsigned i;
 	int r = 0;
 
+	for (i = 0; i < 2; i++) {
+		work_begin(w);
+		check(work_make(w, KEYS_ROOT_INO, names[i], S_IFREG | 0644, 0) == 0);
+		ino[i] = work_lookup(w, KEYS_ROOT_INO, names[i], S_IFREG);
+	}
+	for (i = 0; r == 0; i ^= 1) {
+		work_begin(w);
+		work_bytes(w, data, sizeof data);
+		r = work_write(w, ino[i], node_get(w, ino[i])->a.size, data, sizeof data, 0);
+	}
+}
+
+int work_free_crumbs(struct work *w)
+{
+	uint64_t ino = work_lookup(w, KEYS_ROOT_INO, "crumbs", S_IFREG), size = ino ? node_get(w, ino)->a.size : 0;
+	uint64_t part = (160 + work_random(w, 60)) * 2 * BLOCK_SIZE;
+
+	work_begin(w);
+	return size > part ? work_truncate(w, ino, size - part) : 0;
+}
+
+void work_fill(struct work *w, bool crumbs)
+{
+	static uint8_t data[300000];
+	int r = 0;
+
+	if (crumbs) {
+		fill_crumbs(w);
+		return;
+	}
 	while (r != -ENOSPC) {
 		uint64_t ino = pick_file(w);
 
-		w->ops++;
-		w->real_ns++;
+		work_begin(w);
 		if (ino == 0 || node_get(w, ino)->a.size > 1000000) {
 			r = op_make(w);
 			continue;
 		}
 		work_bytes(w, data, sizeof data);
-		say(w, "fill %llu", (unsigned long long)ino);
-		w->expected = 0;
-		r = keys_write(w->k, ino, node_get(w, ino)->a.size, data, sizeof data, false, &done);
-		if (getenv("TRACE"))
-			fprintf(stderr, "%s: %d\n", w->text, r);
-		if (was_committed(w, r))
-			model_write(w, ino, node_get(w, ino)->a.size, data, sizeof data, false);
+		r = work_write(w, ino, node_get(w, ino)->a.size, data, sizeof data, 0);
 	}
 }
 
@@ -1568,7 +1727,7 @@ static int op_copy(struct work *w)
 	if (r == 0 && done != len)
 		disagree(w, "a short copy");
 	if (was_committed(w, r))
-		model_write(w, dst, to, data, len, false);
+		model_write(w, dst, to, data, len, 0);
 	return r;
 }
 
@@ -1613,23 +1772,13 @@ static void model_preallocate(struct work *w, uint64_t ino, uint64_t off, uint64
 	step_state(w);
 }
 
-static int op_fallocate(struct work *w)
+int work_fallocate(struct work *w, uint64_t ino, int mode, uint64_t off, uint64_t len)
 {
-	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
-				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
-	int mode = modes[work_random(w, ARRAY_LEN(modes))], r;
-	uint64_t ino = pick_file(w), off, len;
 	const struct model_node *f = node_get(w, ino);
 	struct model_node *n;
 	unsigned left;
+	int r;
 
-	if (!f)
-		return 0;
-	off = work_random(w, 4) ? work_random(w, f->a.size < 1000000 ? f->a.size + 10000 : 300000) : work_random(w, 30) << BLOCK_SHIFT;
-	len = 1 + work_random(w, chance(w, 50) ? 5000 : w->profile == WORK_TAIL ? 16000000 : 120000);
-	if (chance(w, 30))
-		len = align_up(len, BLOCK_SIZE);
 	say(w, "fallocate %x, %llu bytes at %llu of %llu (size %llu, %llu blocks)", mode, (unsigned long long)len,
 	    (unsigned long long)off, (unsigned long long)ino, (unsigned long long)f->a.size, (unsigned long long)f->a.blocks);
 	w->expected = 0;
@@ -1649,68 +1798,181 @@ static int op_fallocate(struct work *w)
 	return r;
 }
 
+static int op_fallocate(struct work *w)
+{
+	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
+	int mode = modes[work_random(w, ARRAY_LEN(modes))];
+	uint64_t ino = pick_file(w), off, len;
+	const struct model_node *f = node_get(w, ino);
+
+	if (!f)
+		return 0;
+	off = work_random(w, 4) ? work_random(w, f->a.size < 1000000 ? f->a.size + 10000 : 300000) : work_random(w, 30) << BLOCK_SHIFT;
+	len = 1 + work_random(w, chance(w, 50) ? 5000 : w->profile == WORK_TAIL ? 16000000 : 120000);
+	if (chance(w, 30))
+		len = align_up(len, BLOCK_SIZE);
+	return work_fallocate(w, ino, mode, off, len);
+}
+
+/* A file that takes most of the store, step by step as that grows; then, with `drop`, it goes. */
+int work_bulk(struct work *w, bool drop)
+{
+	uint64_t ino = work_lookup(w, KEYS_ROOT_INO, "bulk", S_IFREG), size = ino ? node_get(w, ino)->a.size : 0;
+	struct keys_statfs fs;
+
+	work_begin(w);
+	if (ino == 0)
+		return drop ? 0 : work_make(w, KEYS_ROOT_INO, "bulk", S_IFREG | 0644, 0);
+	if (drop)
+		return work_unlink(w, KEYS_ROOT_INO, "bulk");
+	keys_statfs(w->k, &fs);
+	fs.bavail = fs.bavail / 8 * 7;
+	if (fs.bavail == 0 || size + fs.bavail * BLOCK_SIZE > 120000000)
+		return 0;
+	return work_fallocate(w, ino, 0, size, fs.bavail * BLOCK_SIZE);
+}
+
+int work_behind(struct work *w)
+{
+	static uint8_t data[60000];
+	size_t len = 5000 + (size_t)work_random(w, sizeof data - 5000);
+	char name[24];
+	uint64_t ino;
+
+	work_begin(w);
+	(void)snprintf(name, sizeof name, "behind%u", (unsigned)work_random(w, 3));
+	ino = work_lookup(w, KEYS_ROOT_INO, name, S_IFREG);
+	if (ino == 0)
+		return work_make(w, KEYS_ROOT_INO, name, S_IFREG | 0600, 0);
+	work_bytes(w, data, len);
+	return work_write(w, ino, work_random(w, 40) << BLOCK_SHIFT, data, len, 0);
+}
+
+static int work_setxattr(struct work *w, uint64_t ino, const char *name, const uint8_t *value, size_t size, int flags)
+{
+	const struct model_xattr *there = xattr_get(node_get(w, ino), name);
+	struct model_node *n;
+	int r;
+
+	say(w, "setxattr %s of %llu, %zu bytes, flags %d", name, (unsigned long long)ino, size, flags);
+	w->expected = flags == XATTR_CREATE && there ? -EEXIST : flags == XATTR_REPLACE && !there ? -ENODATA : 0;
+	r = keys_setxattr(w->k, ino, name, value, size, flags, false);
+	if (!was_committed(w, r))
+		return r;
+	n = node_edit(w, ino);
+	xattr_set(w, n, name, value, size);
+	touch(w, n, false);
+	step_state(w);
+	return r;
+}
+
 static int op_setxattr(struct work *w)
 {
+	static const char *const names[] = { "user.u", "user.v", "user.w", "user.x", "user.y", "trusted.z", capability };
 	uint64_t ino = pick(w, S_IFREG, true);
 	static uint8_t value[KEYS_XATTR_MAX];
 	/* The longest fill the journal fast: four records are a segment. */
 	unsigned big = w->profile == WORK_JOURNAL ? 50 : w->profile == WORK_GROW ? 30 : 5;
 	size_t size = chance(w, big) ? KEYS_XATTR_MAX - (size_t)work_random(w, chance(w, 50) ? 20000 : KEYS_XATTR_MAX) :
 		      (size_t)work_random(w, chance(w, 20) ? 5000 : 50);
-	const struct model_node *f = node_get(w, ino);
-	int flags = chance(w, 20) ? XATTR_CREATE : chance(w, 20) ? XATTR_REPLACE : 0, r;
-	struct model_node *n;
-	uint8_t *copy;
-	char name[16];
-	unsigned i;
+	int flags = chance(w, 20) ? XATTR_CREATE : chance(w, 20) ? XATTR_REPLACE : 0;
 
-	(void)snprintf(name, sizeof name, "user.%c", "uvwxyz"[work_random(w, XATTR_NAMES)]);
 	work_bytes(w, value, size);
-	say(w, "setxattr %s of %llu, %zu bytes, flags %d", name, (unsigned long long)ino, size, flags);
-	for (i = 0; i < f->xattr_count && strcmp(f->xattr[i].name, name) != 0; i++)
-		;
-	w->expected = flags == XATTR_CREATE && i < f->xattr_count ? -EEXIST :
-		      flags == XATTR_REPLACE && i == f->xattr_count ? -ENODATA : 0;
-	r = keys_setxattr(w->k, ino, name, value, size, flags, false);
-	if (!was_committed(w, r))
-		return r;
-	n = node_edit(w, ino);
-	copy = keep(w, size + 1);
-	memcpy(copy, value, size);
-	memcpy(n->xattr[i].name, name, sizeof name);
-	n->xattr[i].value = copy;
-	n->xattr[i].len = (uint32_t)size;
-	if (i == n->xattr_count)
-		n->xattr_count++;
-	n->a.flags |= KEYS_ATTR_XATTR;
-	touch(w, n, false);
-	step_state(w);
-	return r;
+	return work_setxattr(w, ino, names[work_random(w, ARRAY_LEN(names))], value, size, flags);
+}
+
+int work_flood(struct work *w)
+{
+	static uint8_t value[KEYS_XATTR_MAX];
+	size_t size = 55000 + (size_t)work_random(w, sizeof value - 55000);
+
+	work_begin(w);
+	work_bytes(w, value, size);
+	return work_setxattr(w, KEYS_ROOT_INO, "user.flood", value, size, 0);
 }
 
 static int op_removexattr(struct work *w)
 {
 	uint64_t ino = 0;
+	const struct model_node *f;
 	struct model_node *n;
-	char name[16];
-	unsigned i, tries;
+	char name[28] = "user.none";
+	unsigned tries;
 	int r;
 
 	for (tries = 0; tries < 8 && (ino == 0 || node_get(w, ino)->xattr_count == 0); tries++)
 		ino = pick(w, S_IFREG, true);
-	n = (struct model_node *)(uintptr_t)node_get(w, ino);
-	(void)snprintf(name, sizeof name, "user.none");
-	if (n->xattr_count > 0)
-		memcpy(name, n->xattr[work_random(w, n->xattr_count)].name, sizeof name);
+	f = node_get(w, ino);
+	if (f->xattr_count > 0)
+		memcpy(name, f->xattr[work_random(w, f->xattr_count)].name, sizeof name);
 	say(w, "removexattr %s of %llu", name, (unsigned long long)ino);
-	w->expected = n->xattr_count == 0 ? -ENODATA : 0;
+	w->expected = f->xattr_count == 0 ? -ENODATA : 0;
 	r = keys_removexattr(w->k, ino, name);
 	if (!was_committed(w, r))
 		return r;
 	n = node_edit(w, ino);
-	for (i = 0; strcmp(n->xattr[i].name, name) != 0; i++)
-		;
-	n->xattr[i] = n->xattr[--n->xattr_count];
+	xattr_drop(n, name);
+	touch(w, n, false);
+	step_state(w);
+	return r;
+}
+
+static size_t put_class(uint8_t *acl, size_t at, unsigned class, unsigned perm, uint32_t id)
+{
+	put_le16(acl + at, (uint16_t)class);
+	put_le16(acl + at + 2, (uint16_t)perm);
+	put_le32(acl + at + 4, id);
+	return at + 8;
+}
+
+/* Some valid ACL; now and then none. */
+static size_t some_acl(struct work *w, uint8_t *acl)
+{
+	unsigned users = (unsigned)work_random(w, 3), groups = (unsigned)work_random(w, 3), i;
+	size_t at = 4;
+
+	put_le32(acl, 2);
+	if (chance(w, 15))
+		return at;
+	at = put_class(acl, at, CLASS_USER, (unsigned)work_random(w, 8), ~0u);
+	for (i = 0; i < users; i++)
+		at = put_class(acl, at, 2, (unsigned)work_random(w, 8), 1000 + i);
+	at = put_class(acl, at, CLASS_GROUP, (unsigned)work_random(w, 8), ~0u);
+	for (i = 0; i < groups; i++)
+		at = put_class(acl, at, 8, (unsigned)work_random(w, 8), 2000 + i);
+	if (users + groups > 0 || chance(w, 20))
+		at = put_class(acl, at, CLASS_MASK, (unsigned)work_random(w, 8), ~0u);
+	return put_class(acl, at, CLASS_OTHER, (unsigned)work_random(w, 8), ~0u);
+}
+
+static int op_acl(struct work *w)
+{
+	uint64_t ino = pick(w, chance(w, 40) ? S_IFDIR : S_IFREG, chance(w, 20));
+	const struct model_node *f = node_get(w, ino);
+	bool access = chance(w, 50), none;
+	const char *name = access ? acl_access : acl_default;
+	uint8_t acl[ACL_ROOM];
+	size_t size = some_acl(w, acl);
+	struct model_node *n;
+	int r;
+
+	if (!f)
+		return 0;
+	none = size == 4;
+	say(w, "set %s of %llu, %zu bytes", name, (unsigned long long)ino, size);
+	w->expected = S_ISLNK(f->a.mode) ? -EOPNOTSUPP : !access && !S_ISDIR(f->a.mode) && !none ? -EACCES : 0;
+	r = keys_setxattr(w->k, ino, name, acl, size, 0, false);
+	if (!was_committed(w, r))
+		return r;
+	n = node_edit(w, ino);
+	if (access && !none)
+		n->a.mode = (n->a.mode & ~0777u) | acl_to_mode(acl, size);
+	if (none || (access && acl_is_plain(size)))
+		xattr_drop(n, name);
+	else
+		xattr_set(w, n, name, acl, size);
 	touch(w, n, false);
 	step_state(w);
 	return r;
@@ -1825,21 +2087,21 @@ int work_epoch(struct work *w)
 
 static int (*const calls[])(struct work *w) = {
 	op_make, op_symlink, op_link, op_unlink, op_rename, op_setattr, op_truncate, op_write, op_copy, op_fallocate,
-	op_setxattr, op_removexattr, op_atime, op_reap,
+	op_setxattr, op_removexattr, op_atime, op_reap, op_acl,
 };
 
 /* How often, by profile. */
 static const unsigned char weights[WORK_PROFILES][ARRAY_LEN(calls)] = {
-	[WORK_MIXED] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5 },
-	[WORK_SMALL] = { 6, 1, 1, 2, 1, 2, 6, 60, 4, 6, 3, 1, 1, 2 },
-	[WORK_BIG]   = { 6, 1, 1, 4, 2, 1, 8, 60, 8, 6, 1, 1, 1, 5 },
-	[WORK_SPACE] = { 6, 1, 1, 3, 1, 1, 15, 40, 4, 40, 1, 1, 1, 4 },
-	[WORK_NAMES] = { 30, 6, 10, 15, 25, 6, 2, 8, 1, 1, 10, 6, 3, 12 },
-	[WORK_FULL]  = { 6, 1, 1, 3, 2, 1, 3, 60, 10, 20, 4, 1, 1, 4 },
-	[WORK_JOURNAL] = { 6, 1, 2, 4, 4, 2, 2, 30, 1, 2, 60, 1, 1, 4 },
-	[WORK_GROW]  = { 6, 1, 1, 2, 2, 1, 2, 50, 6, 6, 60, 1, 1, 3 },
-	[WORK_TAIL]  = { 8, 1, 1, 14, 2, 1, 6, 20, 2, 14, 3, 1, 1, 14 },
-	[WORK_PROGRAMS] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5 },
+	[WORK_MIXED] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5, 5 },
+	[WORK_SMALL] = { 6, 1, 1, 2, 1, 2, 6, 60, 4, 6, 3, 1, 1, 2, 1 },
+	[WORK_BIG]   = { 6, 1, 1, 4, 2, 1, 8, 60, 8, 6, 1, 1, 1, 5, 1 },
+	[WORK_SPACE] = { 6, 1, 1, 3, 1, 1, 15, 40, 4, 40, 1, 1, 1, 4, 1 },
+	[WORK_NAMES] = { 30, 6, 10, 15, 25, 6, 2, 8, 1, 1, 10, 6, 3, 12, 10 },
+	[WORK_FULL]  = { 6, 1, 1, 3, 2, 1, 3, 60, 10, 20, 4, 1, 1, 4, 1 },
+	[WORK_JOURNAL] = { 6, 1, 2, 4, 4, 2, 2, 30, 1, 2, 60, 1, 1, 4, 1 },
+	[WORK_GROW]  = { 6, 1, 1, 2, 2, 1, 2, 50, 6, 6, 60, 1, 1, 3, 1 },
+	[WORK_TAIL]  = { 8, 1, 1, 14, 2, 1, 6, 20, 2, 14, 3, 1, 1, 14, 1 },
+	[WORK_PROGRAMS] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5, 4 },
 };
 
 void work_begin(struct work *w)

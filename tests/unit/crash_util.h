@@ -6,7 +6,7 @@
  * all states stay, and the model can go back to any of them.
  *
  * What is compared: names, types, every attribute, contents, where data and holes are (SEEK_DATA, SEEK_HOLE, st_blocks),
- * link targets, extended attributes, hard links, orphans, the number of inodes. Not modelled: ACLs.
+ * link targets, extended attributes, ACLs and what they do to modes, hard links, orphans, the number of inodes.
  */
 #ifndef MSYNCFS_CRASH_UTIL_H
 #define MSYNCFS_CRASH_UTIL_H
@@ -34,7 +34,7 @@ enum work_profile {
 };
 
 /* A long write, kept so that it can be made again if it is lost. */
-#define WORK_LOST 4u
+#define WORK_LOST 16u
 struct work_lost {
 	seq_t seq;
 	uint64_t ino, off;
@@ -66,8 +66,9 @@ struct work {
 	unsigned big_next;
 };
 
-/* True while the model itself asks for memory: those who make malloc() fail must not mean it. */
-extern bool work_own_memory;
+/* True while the model itself asks for memory: those who make malloc() fail must not mean it. Volatile: the compiler believes
+ * that malloc() does not look. */
+extern volatile bool work_own_memory;
 
 uint64_t work_random(struct work *w, uint64_t n);
 
@@ -86,7 +87,7 @@ int work_link(struct work *w, uint64_t ino, uint64_t dir, const char *name);
 int work_unlink(struct work *w, uint64_t dir, const char *name);       /* or rmdir */
 int work_rename(struct work *w, uint64_t od, const char *oname, uint64_t nd, const char *name, unsigned flags);
 int work_truncate(struct work *w, uint64_t ino, uint64_t to);
-int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, bool kill);
+int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill);
 int work_reap(struct work *w, uint64_t ino);
 /* The primary begins its next epoch. */
 int work_epoch(struct work *w);
@@ -98,8 +99,17 @@ void work_bytes(struct work *w, uint8_t *p, size_t len);
 uint64_t work_lookup(const struct work *w, uint64_t dir, const char *name, uint32_t type);
 uint64_t work_size(const struct work *w, uint64_t ino);
 uint64_t work_orphan(const struct work *w);
-/* Write files until the store is full. */
-void work_fill(struct work *w);
+/* Write files until the store is full; crumbs: two, whose blocks alternate. */
+void work_fill(struct work *w, bool crumbs);
+/* The second of these gives back some: free blocks that stand alone. */
+int work_free_crumbs(struct work *w);
+/* A file that takes most of the store grows by a step, or goes. */
+int work_bulk(struct work *w, bool drop);
+/* One of the files that stand behind it. */
+int work_behind(struct work *w);
+int work_fallocate(struct work *w, uint64_t ino, int mode, uint64_t off, uint64_t len);
+/* A call with a long record that takes no room in the store but the first time: four of them fill a segment. */
+int work_flood(struct work *w);
 /* Read everything that k shows and look for the state of k's seq, not older than states[from]: its number, or -1 with what
  * is wrong in text. */
 int work_compare(const struct work *w, struct keys *k, unsigned from, char *text, size_t size);

@@ -1148,6 +1148,24 @@ static void test_diff__half_reaped_orphan_comes_back(void **state)
 	assert_int_equal(keys_close(b), 0);
 }
 
+/* Where name and value fill their items to the last byte, one more follows, which is empty. */
+static void test_diff__empty_part_of_an_attribute_comes(void **state)
+{
+	uint8_t value[XATTR_CHUNK] = { 1 };
+	struct keys_attr attr;
+	struct keys *a, *b;
+
+	(void)state;
+	rng = seed + 21;
+	a = open_at(path_a, NULL, 0);
+	b = open_at(path_b, NULL, 0);
+	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
+	assert_int_equal(keys_setxattr(a, attr.ino, "user.a", value, XATTR_CHUNK - strlen("user.a"), 0, false), 0);
+	transfer(a, b, false);
+	assert_int_equal(keys_close(a), 0);
+	assert_int_equal(keys_close(b), 0);
+}
+
 /* Contents before their inode. */
 static void test_diff__edits_come_in_any_order(void **state)
 {
@@ -1584,6 +1602,7 @@ int main(void)
 		T(test_diff__equal_checksums_prove_nothing),
 		T(test_diff__direct_proves_contents_after_an_interruption),
 		T(test_diff__half_reaped_orphan_comes_back),
+		T(test_diff__empty_part_of_an_attribute_comes),
 		T(test_diff__edits_come_in_any_order),
 		T(test_diff__nothing_is_durable_before_the_rebase_is),
 		T(test_diff__failing_commit_is_final),

@@ -18,6 +18,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -157,8 +158,16 @@ WRAP(int, fstat64, (int fd, struct stat *st))
 	return refuse(FAULT_FSTAT) ? -1 : __real_fstat64(fd, st);
 }
 
+/* What somebody else does in between. */
+static void (*in_flock)(void);
+
 WRAP(int, flock, (int fd, int how))
 {
+	void (*fn)(void) = in_flock;
+
+	in_flock = NULL;
+	if (fn)
+		fn();
 	return refuse(FAULT_FLOCK) ? -1 : __real_flock(fd, how);
 }
 
@@ -784,6 +793,62 @@ static void test_fault__recovery(void **state)
 	work_release(&work);
 }
 
+/* An empty file becomes a store while we wait for its lock: ours is that store, not a new one. */
+static uint8_t *other_bytes;
+static uint64_t other_size;
+
+static void make_other_store(void)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	check(fd >= 0 && write(fd, other_bytes, other_size) == (ssize_t)other_size && close(fd) == 0);
+}
+
+static void test_fault__made_by_another_while_we_wait(void **state)
+{
+	struct keys *k;
+	int fd;
+
+	(void)state;
+	arm(FAULT_NONE, 0, 0, false);
+	other_bytes = killed_store(&other_size);
+	(void)unlink(path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(fd >= 0 && close(fd) == 0);
+	in_flock = make_other_store;
+	assert_int_equal(open_store(true, &k), 0);
+	assert_null(in_flock);
+	assert_int_equal(keys_close(k), 0);
+	check_store(work_now(&work));
+	free(other_bytes);
+	work_release(&work);
+}
+
+/* A full XFS refuses to allocate what is there already. A hole is not there. */
+static void test_fault__refused_but_allocated(void **state)
+{
+	static const uint8_t data[65536] = { 1 };
+	char name[] = "/var/tmp/msyncfs-fault.XXXXXX";
+	int fd = mkostemp(name, O_CLOEXEC);
+
+	(void)state;
+	assert_true(fd >= 0 && unlink(name) == 0);
+	assert_int_equal(__real_fallocate64(fd, 0, 0, 1 << 20), 0);
+	assert_int_equal(pwrite(fd, data, sizeof data, 300000), sizeof data);
+	arm(FAULT_FALLOCATE, -ENOSPC, 1, true);
+	if (sys_linux.allocate(NULL, fd, 0, 1 << 20) == 0) {
+		assert_int_equal(sys_linux.allocate(NULL, fd, 0, (1 << 20) + 4096), -ENOSPC);
+		assert_int_equal(sys_linux.allocate(NULL, fd, 1 << 20, 4096), -ENOSPC);
+		assert_int_equal(__real_fallocate64(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 500000 & ~4095, 4096), 0);
+		assert_int_equal(sys_linux.allocate(NULL, fd, 0, 1 << 20), -ENOSPC);
+		assert_int_equal(sys_linux.allocate(NULL, fd, 0, 400000), 0);
+	} else {
+		print_message("# left out: nothing tells here what is allocated\n");
+	}
+	disarm();
+	(void)close(fd);
+}
+
 /* A full disk ------------------------------------------------------------------------------------------------------- */
 
 static void test_fault__full_disk_empties_again(void **state)
@@ -1081,6 +1146,8 @@ int main(void)
 		cmocka_unit_test(test_fault__poor_file_system),
 		cmocka_unit_test(test_fault__clocks),
 		cmocka_unit_test(test_fault__recovery),
+		cmocka_unit_test(test_fault__made_by_another_while_we_wait),
+		cmocka_unit_test(test_fault__refused_but_allocated),
 		cmocka_unit_test(test_fault__full_disk_empties_again),
 		cmocka_unit_test(test_fault__failed_sync_of_a_helper),
 		cmocka_unit_test(test_fault__threads),

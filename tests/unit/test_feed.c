@@ -2,8 +2,6 @@
  *
  * test_feed: the ring of the last changes: what is added is read, in order and whole; who is too slow is told; readers on
  * other threads never see a record that is partly another one, also while the feed begins anew.
- *
- *   FEED_BENCH=1   print what feed_add() costs
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -315,30 +313,6 @@ static void test_feed__readers_on_other_threads(void **state)
 	feed_release(&x.f);
 }
 
-static void test_feed__adding_is_cheap(void **state)
-{
-	static uint8_t rec[304];
-	struct timespec a, b;
-	struct feed f;
-	seq_t seq;
-	double ns;
-
-	(void)state;
-	if (!getenv("FEED_BENCH"))
-		skip();
-	assert_int_equal(feed_init(&f, FEED_SIZE, 0, 1), 0);
-	for (seq = 1; seq <= 3000000; seq++) {
-		if (seq == 1000001)
-			(void)clock_gettime(CLOCK_MONOTONIC, &a);
-		put_le64(rec + REC_SEQ, seq);
-		feed_add(&f, rec, sizeof rec);
-	}
-	(void)clock_gettime(CLOCK_MONOTONIC, &b);
-	ns = ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / 2e6;
-	(void)fprintf(stderr, "# feed_add of %zu bytes: %.1f ns\n", sizeof rec, ns);
-	feed_release(&f);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -347,7 +321,6 @@ int main(void)
 		cmocka_unit_test(test_feed__short_records_fill_all_slots),
 		cmocka_unit_test(test_feed__old_ones_go),
 		cmocka_unit_test(test_feed__readers_on_other_threads),
-		cmocka_unit_test(test_feed__adding_is_cheap),
 	};
 
 	return cmocka_run_group_tests_name("feed", tests, NULL, NULL);

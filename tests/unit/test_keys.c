@@ -773,6 +773,9 @@ static void test_keys__default_acl_is_inherited(void **state)
 	d = make(k, KEYS_ROOT_INO, "d", S_IFDIR | 0755);
 	f = file(k, "f");
 	assert_int_equal(keys_setxattr(k, f, "system.posix_acl_default", acl, size, 0, false), -EACCES);
+	/* None at all is what a file has already: nothing is stored. */
+	ok(keys_setxattr(k, f, "system.posix_acl_default", acl, 4, 0, false));
+	assert_int_equal(keys_getxattr(k, f, "system.posix_acl_default", back, sizeof back, &len), -ENODATA);
 	assert_int_equal(keys_setxattr(k, d, "system.posix_acl_default", acl, size - 1, 0, false), -EINVAL);
 	ok(keys_setxattr(k, d, "system.posix_acl_default", acl, size, 0, false));
 	assert_int_equal(attr(k, d).mode, S_IFDIR | 0755);

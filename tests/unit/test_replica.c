@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_replica: the messages of chapter 2 of core/PROTOCOL.md as bytes, histories compared, sets of inodes, and the two engines face
- * to face where a step must be just so: versions, the window of calls, limits, refusals, how stale reads may be, little memory. What
- * happens over time is the simulator's (tests/sim).
+ * test_replica: the messages of chapter 2 of core/PROTOCOL.md as bytes, histories compared, sets of inodes, and the two engines
+ * face to face where a step must be just so: versions, the window of calls, limits, refusals, how stale reads may be, little
+ * memory. What happens over time is the simulator's (tests/sim).
  */
 #include <setjmp.h>
 #include <stdarg.h>

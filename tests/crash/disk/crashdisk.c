@@ -29,6 +29,7 @@
 
 #define SECTOR      512u
 #define HEAD_BYTES  4096
+#define PAGE        4096u
 #define FILES       40u
 #define DIRS        3u
 #define SIZE_TOP    (200u * 1024u)
@@ -436,6 +437,8 @@ static int load(const char *path, const char *progress, uint64_t seed)
 	return 0;
 }
 
+static uint64_t seen[FILES];            /* the hash of each file that is there now */
+
 /* The sum of what is there now. */
 static uint64_t look(const char *path)
 {
@@ -457,39 +460,87 @@ static uint64_t look(const char *path)
 			ssize_t len;
 			int fd;
 
-			if (sscanf(e->d_name, "f%u", &n) != 1)
+			if (sscanf(e->d_name, "f%u", &n) != 1 || n >= FILES)
 				continue;
 			fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC);
 			len = fd < 0 ? -1 : pread(fd, data, sizeof data, 0);
 			if (len < 0)
 				fail(e->d_name);
 			(void)close(fd);
-			all += hash_of(n, data, (uint32_t)len);
+			seen[n] = hash_of(n, data, (uint32_t)len);
+			all += seen[n];
 		}
 		(void)closedir(dir);
 	}
 	return all;
 }
 
+/* Which files are not as the present operation left them? */
+static unsigned differ(char *text, size_t size)
+{
+	unsigned i, n = 0;
+	size_t at = 0;
+
+	for (i = 0; i < FILES; i++) {
+		if (seen[i] == files[i].hash)
+			continue;
+		n++;
+		if (at < size)
+			at += (size_t)snprintf(text + at, size - at, " f%u%s", i,
+					       !seen[i] ? " (missing)" : !files[i].hash ? " (should not be there)" : "");
+	}
+	return n;
+}
+
+/* Linux sends a write that begins within a page it does not have in two requests: up to the page's end, and the rest. A
+ * power cut can come between them, as another process can read between them. */
+static bool is_first_half(struct op op, uint64_t is)
+{
+	uint32_t head = PAGE - op.off % PAGE;
+
+	if ((op.what != WRITE && op.what != APPEND) || head == PAGE || head >= op.len)
+		return false;
+	op.len = head;
+	model(&op);
+	return sum == is;
+}
+
 static int check_dir(const char *path, uint64_t seed, uint64_t synced, uint64_t begun)
 {
-	uint64_t is = look(path), n;
+	uint64_t is = look(path), n, nearest = 0, lost = 0;
+	char text[600], best[600] = "";
+	unsigned least = FILES + 1;
 
 	load_init(seed);
 	for (n = 0; n <= begun; n++) {
-		struct op op;
+		bool half = false;
+		unsigned d;
 
 		if (n > 0) {
-			op = next_op();
+			struct op op = next_op();
+
+			half = is_first_half(op, is) && n > synced;
 			model(&op);
 		}
-		if (sum == is && n >= synced) {
-			printf("operation %llu of %llu to %llu\n", (unsigned long long)n, (unsigned long long)synced,
-			       (unsigned long long)begun);
+		if ((sum == is && n >= synced) || half) {
+			printf("%soperation %llu of %llu to %llu\n", half ? "half of " : "", (unsigned long long)n,
+			       (unsigned long long)synced, (unsigned long long)begun);
 			return 0;
 		}
+		if (sum == is)
+			lost = n;
+		d = n < synced ? FILES : differ(text, sizeof text);
+		if (d < least) {
+			least = d;
+			nearest = n;
+			memcpy(best, text, sizeof best);
+		}
 	}
-	printf("the state behind none of the operations %llu to %llu\n", (unsigned long long)synced, (unsigned long long)begun);
+	printf("the state behind none of the operations %llu to %llu", (unsigned long long)synced, (unsigned long long)begun);
+	if (lost > 0)
+		printf(", but behind %llu\n", (unsigned long long)lost);
+	else
+		printf("; next to %llu, but for%s\n", (unsigned long long)nearest, best);
 	return 1;
 }
 
