@@ -55,7 +55,7 @@ step() { # TEXT COMMAND...: make a change, wait for the event
 	shift
 	lines=$(wc -l <"$T/ev.$at")
 	"$@" || fail "$*"
-	wait_for -t 10 ends_with "$at" "$want" "$lines" || { fail "no event $want"; diag "$(tail -n 5 "$T/ev.$at")"; }
+	wait_for -t 10 ends_with "$at" "$want" "$lines" || { fail "no event $want"; diag "$(tail -n 5 "$T/ev.$at"; grep -E '^(inotify|link_|seq|notify)' "$T/one/.msyncfs/status" "$T/two/.msyncfs/status")"; }
 }
 write() { echo "$1" >>"$2"; }
 
