@@ -28,7 +28,7 @@ MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev libssl-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace iproute2 btrfs-progs
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace iproute2 btrfs-progs inotify-tools
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
@@ -214,7 +214,7 @@ $(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
-$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/inodes.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c)
 $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
 		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
 	$(say) LD $@

@@ -159,6 +159,8 @@ void feeder_off(struct remote *l, const char *who);
 void feeder_switch(struct remote *l, const char *name);
 /* [any] There is something new to send. */
 void feeder_kick(struct remote *l);
+/* Request thread: see remote_wait(). */
+int feeder_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms);
 /* Request thread. */
 void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
 void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);
