@@ -792,7 +792,7 @@ int remote_attach(struct remote *l)
 	l->fs->shared = &l->shared;
 	if (r == 0) {
 		notify_watch(l->notify, told, l->fs);
-		r = repeat_start(l->fs, !l->fs->options->noinotify, &l->fs->repeat);
+		r = repeat_start(l->fs, l->fs->options->inotify, &l->fs->repeat);
 	}
 	return r;
 }

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # inotify tells of changes that were made on another mount: each once, in order, on a remote mount and on the primary; it
 # leaves nothing behind that is not so, and a flood neither hangs nor holds up anything. Replay with SEED=...
-# shellcheck source=lib.sh
-. "$(dirname "$0")/lib.sh" || exit 1
+# shellcheck source=../mount/lib.sh
+. "$(dirname "$0")/../mount/lib.sh" || exit 1
 need_root
 need inotifywait
 diag "SEED=$SEED"
@@ -31,12 +31,12 @@ agree() {
 "$MSYNCFS" keygen "$T/key" >/dev/null
 for _ in 1 2 3 4 5; do
 	port=$((20000 + RANDOM % 30000))
-	start one --listen="127.0.0.1:$port" --key-file="$T/key" >"$T/out" && break
+	start one --listen="127.0.0.1:$port" --key-file="$T/key" -o inotify >"$T/out" && break
 done
 ok 'a primary listens' is_mounted "$one"
 mkdir "$one/d" "$one/e"
 echo old >"$one/d/old"
-ok 'a remote mount' start two --from="127.0.0.1:$port" --key-file="$T/key"
+ok 'a remote mount' start two --from="127.0.0.1:$port" --key-file="$T/key" -o inotify
 wait_for caught_up
 
 watch() { # NAME DIR...: inotifywait, until the variable watcher is killed
@@ -150,7 +150,7 @@ kill "$watcher"
 # ---- Off, and the end
 echo x >"$one/d/busy"
 ok 'unmounts while there is work' stop two
-ok 'noinotify' start two --from="127.0.0.1:$port" --key-file="$T/key" -o noinotify
+ok 'without inotify' start two --from="127.0.0.1:$port" --key-file="$T/key"
 is 'is off' "$(value two inotify)" off
 watch two "$two/d"
 echo z >"$one/d/silent"
