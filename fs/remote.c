@@ -332,6 +332,8 @@ static void hand_over(struct remote *l, uint64_t next)
 	store_identity(l->fs->store, &id);
 	id.role = STORE_REPLICA;
 	id.promised_epoch = max_u64(id.promised_epoch, next);
+	/* From here on the store takes no changes, until it is known whom to send them to. */
+	l->handing = true;
 	if (store_set_identity(l->fs->store, &id, &l->hand_ticket) < 0)
 		l->hand_ticket = 0;
 }
@@ -344,6 +346,7 @@ static void handed(struct remote *l, const char *name)
 	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
 		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
 	lockd_follow(l->lockd);
+	l->handing = false;
 	atomic_store(&l->parked, false);
 }
 
@@ -403,7 +406,7 @@ bool remote_step(struct remote *l)
 
 bool remote_parks(const struct remote *l)
 {
-	return l != NULL && atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed);
+	return l != NULL && (l->handing || atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed));
 }
 
 int remote_promote(struct remote *l)

@@ -73,6 +73,7 @@ struct remote {
 	bool feeds;                     /* [R] the feed is there */
 	uint8_t store[16];              /* [C] */
 	uint64_t client;                /* [C] random */
+	bool handing;                   /* [R] the primary no more, and not yet a remote mount */
 	atomic_bool parked;             /* [A] changes wait: the primary is being handed over */
 
 	pthread_mutex_t lock;
