@@ -28,7 +28,7 @@ MNT   ?= ./mnt
 
 # Debian packages: all that is needed is named here and nowhere else.
 DEPS_BUILD := gcc libc6-dev pkg-config libfuse3-dev fuse3 libxxhash-dev libzstd-dev libssl-dev
-DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace iproute2 btrfs-progs
+DEPS_TEST  := libcmocka-dev perl attr acl git sqlite3 rsync vim-tiny dbench fio util-linux mount procps e2fsprogs xfsprogs strace iproute2 btrfs-progs inotify-tools
 DEPS_FUZZ  := clang-14 libclang-rt-14-dev
 DEPS_CROSS := gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-i686-linux-gnu libc6-dev-i386-cross qemu-user-static
 DEPS_BENCH := liblmdb-dev libsqlite3-dev bindfs
@@ -123,7 +123,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants kill kill-mutants salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants kill kill-mutants inotify-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -214,7 +214,7 @@ $(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
-$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/inodes.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c)
 $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
 		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
 	$(say) LD $@
@@ -387,6 +387,9 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) MODE=asan test-run TEST_TIMEOUT=900
 	@$(MAKE) MODE=tsan test-run TEST_TIMEOUT=900
+
+inotify-test: test-programs  ## inotify for changes made on other machines (about a minute; root)
+	@$(TEST_ENV) tests/remote/inotify.sh
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

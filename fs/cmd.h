@@ -17,6 +17,8 @@ int cmd_dump(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 int cmd_demote(int argc, char **argv);
 int cmd_keygen(int argc, char **argv);
+int cmd_watch(int argc, char **argv);
+int cmd_sync(int argc, char **argv);
 int cmd_promote(int argc, char **argv);
 
 #endif

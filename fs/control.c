@@ -8,6 +8,7 @@
 #include "fs/ops.h"
 #include "fs/remote.h"
 #include "fs/status.h"
+#include "fs/watch.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +21,9 @@ enum {
 	CONTROL_CHECKPOINT,
 	CONTROL_DEMOTE,
 	CONTROL_PROMOTE,
+	CONTROL_SYNC,
 	CONTROL_VERSION,
+	CONTROL_WATCH,          /* a directory */
 	CONTROL_STATUS,         /* in listings; the texts themselves begin at CONTROL_TEXT: even ones, */
 	CONTROL_LOCKS,          /* odd ones */
 	CONTROL_TEXT = 16,
@@ -32,7 +35,16 @@ struct control_text {
 	char *text;
 };
 
+/* Changes from a number on, see watch.h. */
+struct watch_text {
+	uint64_t ino;           /* 0: unused */
+	size_t len;
+	char text[WATCH_TEXT];
+};
+
 struct control {
+	uint64_t next_watch;    /* number of the next text of changes */
+	struct watch_text watches[CONTROL_WATCHES];
 	uint64_t next;          /* number of the next text */
 	time_t started;
 	uid_t uid;
@@ -54,7 +66,9 @@ static const struct {
 	{ "locks", CONTROL_LOCKS, S_IFREG | 0444 },
 	{ "promote", CONTROL_PROMOTE, S_IFREG | 0200 },
 	{ "status", CONTROL_STATUS, S_IFREG | 0444 },
+	{ "sync", CONTROL_SYNC, S_IFREG | 0200 },
 	{ "version", CONTROL_VERSION, S_IFREG | 0444 },
+	{ "watch", CONTROL_WATCH, S_IFDIR | 0500 },
 };
 
 #define CONTROL_FILES (sizeof control_files / sizeof control_files[0])
@@ -133,7 +147,15 @@ int control_getattr(struct fs *fs, uint64_t ino, struct stat *ret_stat)
 	const char *name;
 	struct stat st = { 0 };
 
-	if (number >= CONTROL_TEXT) {
+	if (number >= CONTROL_WATCH_TEXT) {
+		const struct watch_text *w = &fs->control->watches[ino % CONTROL_WATCHES];
+
+		/* Later ones have taken its place. */
+		if (w->ino != ino)
+			return -ESTALE;
+		st.st_mode = S_IFREG | 0400;
+		st.st_size = (off_t)w->len;
+	} else if (number >= CONTROL_TEXT) {
 		st.st_mode = S_IFREG | 0444;
 		st.st_size = (off_t)get_text(fs, ino)->len;
 	} else {
@@ -158,17 +180,46 @@ int control_getattr(struct fs *fs, uint64_t ino, struct stat *ret_stat)
 	return 0;
 }
 
+/* The name is the number of a change. */
+static int lookup_watch(struct fs *fs, const char *name, uint64_t *ret_ino)
+{
+	struct control *c = fs->control;
+	struct watch_text *w;
+	uint64_t from = 0, ino;
+	size_t len;
+	int r;
+
+	for (const char *p = name; *p != '\0'; p++) {
+		if (*p < '0' || *p > '9' || p - name >= 19)
+			return -ENOENT;
+		from = from * 10 + (uint64_t)(*p - '0');
+	}
+	ino = CONTROL_FIRST + CONTROL_WATCH_TEXT + c->next_watch;
+	w = &c->watches[ino % CONTROL_WATCHES];
+	r = watch_to_text(fs, remote_feed(fs->remote), from, w->text, sizeof w->text, &len);
+	if (r < 0)
+		return r;
+	c->next_watch++;
+	w->ino = *ret_ino = ino;
+	w->len = len;
+	return 0;
+}
+
 int control_lookup(struct fs *fs, uint64_t dir, const char *name,
 		   struct fuse_entry_param *ret_entry)
 {
 	uint64_t ino = 0;
-	int r;
+	int r = 0;
 
 	*ret_entry = (struct fuse_entry_param){ 0 };
 	if (dir == KEYS_ROOT_INO || strcmp(name, ".") == 0) {
 		/* "." is how a file handle finds its inode again, and then it need not be a
 		 * directory. */
 		ino = dir == KEYS_ROOT_INO ? CONTROL_FIRST : dir;
+	} else if (dir == CONTROL_FIRST + CONTROL_WATCH) {
+		r = lookup_watch(fs, name, &ino);
+		if (r < 0)
+			return r;
 	} else if (dir != CONTROL_FIRST) {
 		return -ENOTDIR;
 	} else if (strcmp(name, "status") == 0 || strcmp(name, "locks") == 0) {
@@ -205,12 +256,19 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 	const char *text = version_text;
 	size_t len = sizeof version_text - 1;
 
-	if (number >= CONTROL_TEXT) {
+	if (number >= CONTROL_WATCH_TEXT) {
+		const struct watch_text *w = &fs->control->watches[ino % CONTROL_WATCHES];
+
+		if (w->ino != ino)
+			return -ESTALE;
+		text = w->text;
+		len = w->len;
+	} else if (number >= CONTROL_TEXT) {
 		const struct control_text *t = get_text(fs, ino);
 
 		text = t->text != NULL ? t->text : "";
 		len = t->len;
-	} else if (number == CONTROL_DIR) {
+	} else if (number == CONTROL_DIR || number == CONTROL_WATCH) {
 		return -EISDIR;
 	} else if (number != CONTROL_VERSION) {
 		return -EACCES;
@@ -220,6 +278,11 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 	*ret_text = text + off;
 	*ret_size = size < len - off ? size : len - off;
 	return 0;
+}
+
+bool control_is_sync(uint64_t ino)
+{
+	return ino == CONTROL_FIRST + CONTROL_SYNC;
 }
 
 int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size)

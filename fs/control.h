@@ -2,7 +2,7 @@
  *
  * control: the files in MOUNTPOINT/.msyncfs/, which exist only here: `status` (name=value lines),
  * `version`, `checkpoint` (a write returns when a checkpoint is on disk), and for mounts that others
- * follow `promote` and `demote` (a write begins it). The directory is
+ * follow `sync`, `promote` and `demote` (a write begins it) and `watch/SEQ` (the changes from SEQ on, see watch.h). The directory is
  * found by its name but not listed, so that cp -r, tar and rm -rf do not meet it. Their inode
  * numbers begin at CONTROL_FIRST, far above those of keys.
  *
@@ -19,6 +19,8 @@
 #define CONTROL_FIRST (1ull << 48)
 #define CONTROL_NAME  ".msyncfs"
 #define CONTROL_TEXTS 64u
+#define CONTROL_WATCHES 16u
+#define CONTROL_WATCH_TEXT (1ull << 40)         /* numbers from here on are texts of changes */
 
 struct fs;
 
@@ -41,7 +43,9 @@ void control_forget(struct fs *fs, uint64_t ino);
 /* The text from `off` on; valid until the next call. -EACCES: not for reading. */
 int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const char **ret_text,
 		 size_t *ret_size);
-/* A write of anything. 0: done, and the reply is held until it has happened. */
+/* The file `sync`: a write of "REPLICAS MILLISECONDS" returns when all is on disk here and on so many other machines; see ops_data.c. */
+bool control_is_sync(uint64_t ino);
+/* A write of anything to another one. 0: done, and the reply is held until it has happened. */
 int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size);
 /* The n-th entry of the directory, "." being 0. False: there is none. */
 bool control_entry(unsigned n, const char **ret_name, struct stat *ret_stat);

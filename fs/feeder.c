@@ -6,6 +6,7 @@
 #include "fs/remote_int.h"
 
 #include "core/store/map.h"
+#include "fs/device.h"
 #include "fs/log.h"
 
 #include <errno.h>
@@ -437,6 +438,27 @@ static void op_synced(void *ctx, seq_t seq)
 	defer_run(&l->fs->durable);
 }
 
+/* A program that waits for other machines. */
+struct machine_wait {
+	struct remote *l;
+	seq_t seq;
+	uint64_t unique;
+	uint32_t size, replicas, wait_ms;
+};
+
+static void op_waited(void *ctx, uint64_t cookie, int error)
+{
+	struct machine_wait *w = (void *)(uintptr_t)cookie;
+	struct remote *l = ctx;
+	struct fuse_write_out done = { .size = w->size };
+	struct fuse_out_header head = { .len = sizeof head + (error == 0 ? sizeof done : 0), .error = error, .unique = w->unique };
+	struct iovec iov[2] = { { &head, sizeof head }, { &done, sizeof done } };
+
+	/* The device is open until this thread has ended. */
+	(void)device_reply(l->fs->fd, iov, error == 0 ? 2 : 1);
+	free(w);
+}
+
 static void op_note(void *ctx, link_t id, const char *text)
 {
 	struct remote *l = ctx;
@@ -455,16 +477,24 @@ static const struct primary_ops engine_ops = {
 	.cancel = op_cancel, .diff_start = op_diff_start, .diff_frame = op_diff_frame, .diff_stop = op_diff_stop,
 	.client_here = op_client_here, .client_left = op_client_left, .client_expired = op_client_expired,
 	.held = op_held, .fenced = op_fenced, .park = op_park, .hand_over = op_hand_over, .handed = op_handed,
-	.synced = op_synced, .note = op_note,
+	.synced = op_synced, .waited = op_waited, .note = op_note,
 };
 
 /* ---- The net thread at work ---- */
 
+/* A change is in the journal a moment before it is in the feed: what is not there yet must not be asked for, or it would
+ * count as gone. */
+static seq_t fed(const struct remote *l)
+{
+	seq_t first, last;
+
+	(void)feed_range(&l->feed, &first, &last);
+	return last;
+}
+
 static void pump(struct remote *l)
 {
-	seq_t last = store_seq(l->fs->store);
-
-	primary_committed(l->primary, last, atomic_load(&l->change_bytes), now_ms());
+	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
 	primary_durable(l->primary, store_durable_seq(l->fs->store));
 	while (primary_pump(l->primary, now_ms()))
 		;
@@ -857,6 +887,32 @@ void feeder_switch(struct remote *l, const char *name)
 	post_name(l, switch_posted, name);
 }
 
+static void wait_posted(void *ctx)
+{
+	struct machine_wait *w = ctx;
+	struct remote *l = w->l;
+	int r = primary_wait(l->primary, (uint64_t)(uintptr_t)w, w->seq, w->replicas, w->wait_ms, now_ms());
+
+	if (r < 0)
+		op_waited(l, (uint64_t)(uintptr_t)w, r);
+	else
+		pump(l);
+}
+
+int feeder_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms)
+{
+	struct machine_wait *w = malloc(sizeof *w);
+	int r;
+
+	if (w == NULL)
+		return -ENOMEM;
+	*w = (struct machine_wait){ l, store_seq(l->fs->store), unique, size, replicas, wait_ms };
+	r = net_post(l->net, wait_posted, w);
+	if (r < 0)
+		free(w);
+	return r;
+}
+
 struct result {
 	struct remote *l;
 	uint64_t client, request, token;
@@ -867,7 +923,7 @@ static void result_posted(void *ctx)
 {
 	struct result *r = ctx;
 
-	primary_committed(r->l->primary, store_seq(r->l->fs->store), atomic_load(&r->l->change_bytes), now_ms());
+	primary_committed(r->l->primary, fed(r->l), atomic_load(&r->l->change_bytes), now_ms());
 	primary_result(r->l->primary, r->client, r->request, r->token, &r->res, now_ms());
 	pump(r->l);
 	free(r);

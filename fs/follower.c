@@ -494,7 +494,7 @@ static int up_send(void *ctx, const void *bytes, size_t len, uint64_t *ret_reque
 	if (r < 0)
 		return -EIO;
 	rc.object = c.ino;
-	rc.flags = c.op == CALL_FSYNC || (c.flags & CALL_DURABLE) != 0 ? REPLICA_CALL_SYNC : REPLICA_CALL_WRITE;
+	rc.flags = c.op == CALL_FSYNC || c.op == CALL_SYNC || (c.flags & CALL_DURABLE) != 0 ? REPLICA_CALL_SYNC : REPLICA_CALL_WRITE;
 	r = replica_call(l->replica, &rc, now_ms());
 	if (r < 0)
 		return r;

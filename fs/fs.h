@@ -27,6 +27,7 @@
 
 struct control;
 struct remote;
+struct repeat;
 struct session;
 
 /* A store that other mounts change too. The kernel is told of that by threads that hold nothing that a request could
@@ -51,6 +52,7 @@ struct fs {
 	struct control *control;
 	struct session *session;
 	struct remote *remote;                      /* to other machines, or NULL */
+	struct repeat *repeat;                  /* tells inotify of their changes, or NULL */
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
 	struct defer checkpoint;                /* [any] replies that wait for checkpoint_seq */
 	atomic_bool started;                    /* [any] the queues may be used */

@@ -24,6 +24,8 @@ static const struct verb {
 	{ "load", cmd_load, "[options] STORE [FILE]", "make a store from such a stream" },
 	{ "promote", cmd_promote, "MOUNTPOINT", "make a remote mount the primary" },
 	{ "demote", cmd_demote, "MOUNTPOINT [NAME]", "hand the primary over to a remote mount" },
+	{ "watch", cmd_watch, "[options] MOUNTPOINT [PATH]", "print the changes, one a line" },
+	{ "sync", cmd_sync, "[options] MOUNTPOINT", "wait until all is on disk, here and elsewhere" },
 	{ "keygen", cmd_keygen, "[options] FILE", "make a key for remote mounts" },
 	{ "help", cmd_help, "[VERB]", "this, or the help of a verb" },
 	{ "version", cmd_version, "", "the version" },

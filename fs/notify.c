@@ -31,6 +31,7 @@ struct worker {
 	struct notify *n;
 	pthread_t thread;
 	bool started;
+	bool ended;                     /* under lock */
 	struct entry *first, **end;     /* under lock */
 	struct entry *last_inode;       /* the newest entry, if it is one of an inode */
 	size_t count;
@@ -115,6 +116,7 @@ static void *worker_main(void *arg)
 			n->told(n->told_ctx);
 		}
 	}
+	w->ended = true;
 	pthread_mutex_unlock(&n->lock);
 	return NULL;
 }
@@ -143,7 +145,7 @@ int notify_start(int fd, struct notify **ret)
 	return 0;
 }
 
-void notify_stop(struct notify *n)
+void notify_end(struct notify *n)
 {
 	if (n == NULL)
 		return;
@@ -153,6 +155,26 @@ void notify_stop(struct notify *n)
 		if (n->workers[i].started)
 			pthread_cond_signal(&n->workers[i].wake);
 	pthread_mutex_unlock(&n->lock);
+}
+
+bool notify_ended(struct notify *n)
+{
+	bool ended = true;
+
+	if (n == NULL)
+		return true;
+	pthread_mutex_lock(&n->lock);
+	for (unsigned i = 0; i < NOTIFY_THREADS; i++)
+		ended = ended && (n->workers[i].ended || !n->workers[i].started);
+	pthread_mutex_unlock(&n->lock);
+	return ended;
+}
+
+void notify_stop(struct notify *n)
+{
+	if (n == NULL)
+		return;
+	notify_end(n);
 	for (unsigned i = 0; i < NOTIFY_THREADS; i++) {
 		struct worker *w = &n->workers[i];
 		struct entry *e;

@@ -22,8 +22,10 @@ struct notify;
 
 /* fd: the device, which must stay open until notify_stop() has returned. */
 int notify_start(int fd, struct notify **ret);
-/* What is left in the queue is not told any more. Waits for what is under way, which ends at the latest
- * when the connection does. NULL is fine. */
+/* Ask the threads to end: what is left in the queue is not told any more. What is under way may wait for a program whose
+ * request is still to be answered: somebody has to answer until notify_ended(). NULL is fine for all three. */
+void notify_end(struct notify *n);
+bool notify_ended(struct notify *n);
 void notify_stop(struct notify *n);
 
 /* The name does not lead where it led. */

@@ -8,6 +8,7 @@
 #include "fs/control.h"
 #include "fs/remote.h"
 #include "fs/log.h"
+#include "fs/repeat.h"
 
 #include <errno.h>
 #include <string.h>
@@ -259,6 +260,24 @@ static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn
 		fuse_reply_err(req, -r);
 }
 
+/* A change elsewhere may concern a file that has its name from here. */
+static void name_seen(struct fs *fs, const struct call *c, const struct call_result *res)
+{
+	struct keys_attr attr;
+
+	switch (c->op) {
+	case CALL_MAKE: case CALL_SYMLINK: case CALL_LINK:
+		repeat_named(fs->repeat, c->dir, c->name.s, c->name.len, res->attr.ino);
+		break;
+	case CALL_RENAME:
+		if (keys_lookup(fs->keys, c->to_dir, c->to_name.s, c->to_name.len, &attr) == 0)
+			repeat_named(fs->repeat, c->to_dir, c->to_name.s, c->to_name.len, attr.ino);
+		break;
+	default:
+		break;
+	}
+}
+
 /* A file that is to be made is there, by another machine, and the kernel had not heard of it. We cannot tell whether it was
  * asked for exclusively: nothing is opened here, open(O_CREAT) and mknod() look the same. With ESTALE the kernel looks the
  * name up again and decides itself (path_openat() and do_mknodat() in fs/namei.c begin once more, with LOOKUP_REVAL). */
@@ -296,6 +315,8 @@ void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 	}
 	if (res.orphan != 0)
 		ops_orphaned(fs, res.orphan);
+	if (fs->repeat != NULL && names)
+		name_seen(fs, c, &res);
 	if ((c->flags & CALL_DURABLE) != 0 && ops_hold_durable(fs) != 0)
 		fuse_reply_err(req, EIO);
 	else
@@ -467,6 +488,12 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		ops_error(fs, req, r);
 	else
 		reply_entry(fs, req, &attr);
+	if (fs->repeat == NULL || r != 0)
+		return;
+	if (S_ISDIR(attr.mode))
+		repeat_dir_seen(fs->repeat, attr.ino);
+	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+		repeat_named(fs->repeat, dir, name, strlen(name), attr.ino);
 }
 
 static void reply_none(fuse_req_t req)

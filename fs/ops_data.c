@@ -4,9 +4,12 @@
  */
 #include "fs/control.h"
 #include "fs/ops.h"
+#include "fs/remote.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 
 static void read_control(fuse_req_t req, uint64_t ino, size_t size, off_t off)
 {
@@ -65,11 +68,65 @@ static enum call_op write_op(const struct fs *fs, const struct fuse_file_info *f
 	return (fi->flags & O_APPEND) != 0 && fs->shared != NULL ? CALL_APPEND : CALL_WRITE;
 }
 
+/* Other machines have it: now this one, too. */
+static void reply_synced(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
+{
+	(void)res;
+	if (ops_hold_durable(fs) != 0)
+		fuse_reply_err(req, EIO);
+	else
+		fuse_reply_write(req, c->src_off);
+	/* It is answered between two requests. */
+	if (fs->hold != NULL)
+		defer_run(fs->hold);
+	fs->hold = NULL;
+}
+
+static void write_sync(fuse_req_t req, const char *data, size_t size)
+{
+	struct call c = { .op = CALL_SYNC, .flags = CALL_DURABLE, .src_off = size };
+	struct fs *fs = ops_fs(req);
+	char text[32], tail;
+	unsigned replicas, ms;
+	int r;
+
+	memcpy(text, data, size < sizeof text ? size : 0);
+	text[size < sizeof text ? size : 0] = '\0';
+	if (sscanf(text, "%9u %9u %c", &replicas, &ms, &tail) != 2) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	if (replicas == 0) {
+		reply_synced(fs, req, &c, NULL);
+	} else if (fs->pending != NULL) {
+		c.how = replicas;
+		c.len = ms;
+		/* At the same time as the others. */
+		store_sync_request(fs->store);
+		ops_fill_caller(req, &c);
+		ops_call(fs, req, &c, reply_synced);
+	} else {
+		r = remote_wait(fs->remote, fs->request->unique, (uint32_t)size, replicas, ms);
+		if (r < 0) {
+			fuse_reply_err(req, -r);
+			return;
+		}
+		/* The net thread answers it. */
+		fs->req = NULL;
+		fuse_reply_none(req);
+	}
+}
+
 static void write_control(fuse_req_t req, uint64_t ino, const char *data, size_t size)
 {
 	struct fs *fs = ops_fs(req);
-	int r = control_write(fs, ino, data, size);
+	int r;
 
+	if (control_is_sync(ino)) {
+		write_sync(req, data, size);
+		return;
+	}
+	r = control_write(fs, ino, data, size);
 	if (r < 0)
 		ops_error(fs, req, r);
 	else

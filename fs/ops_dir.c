@@ -6,6 +6,7 @@
 #include "fs/control.h"
 #include "fs/log.h"
 #include "fs/ops.h"
+#include "fs/repeat.h"
 
 #include <errno.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 struct listing {
 	struct fs *fs;
 	fuse_req_t req;
+	uint64_t dir;
 	bool plus;              /* with attributes; each entry then counts as a lookup */
 	size_t size, used;
 	int error;
@@ -58,6 +60,10 @@ static int list_cb(void *ctx, const struct keys_dirent *d)
 	if (l->plus && !is_dots(name, d->len) && keys_getattr(l->fs->keys, d->ino, &attr) == 0 &&
 	    inodes_ref(&l->fs->inodes, d->ino) == 0)
 		ops_fill_entry(&attr, &entry);
+	if (S_ISDIR(d->type) && entry.ino != 0)
+		repeat_dir_seen(l->fs->repeat, d->ino);
+	if (!is_dots(name, d->len))
+		repeat_named(l->fs->repeat, l->dir, name, d->len, d->ino);
 	if (add(l, name, &entry, d->cookie))
 		return 0;
 	if (entry.ino != 0 && inodes_forget(&l->fs->inodes, d->ino, 1))
@@ -72,7 +78,8 @@ static void list_control(struct listing *l, uint64_t from)
 	for (unsigned n = from < UINT32_MAX ? (unsigned)from : UINT32_MAX;; n++) {
 		struct fuse_entry_param entry = { 0 };
 
-		if (!control_entry(n, &name, &entry.attr) || !add(l, name, &entry, (uint64_t)n + 1))
+		/* In a directory there is nothing but what is asked for. */
+		if ((n >= 2 && l->dir != CONTROL_FIRST) || !control_entry(n, &name, &entry.attr) || !add(l, name, &entry, (uint64_t)n + 1))
 			return;
 	}
 }
@@ -93,7 +100,7 @@ static void unlist(struct listing *l)
 static void list(fuse_req_t req, uint64_t ino, size_t size, off_t off, bool plus)
 {
 	struct fs *fs = ops_fs(req);
-	struct listing l = { .fs = fs, .req = req, .plus = plus };
+	struct listing l = { .fs = fs, .req = req, .dir = ino, .plus = plus };
 	int r = 0;
 
 	l.size = size < FS_DIRBUF_MAX ? size : FS_DIRBUF_MAX;

@@ -15,7 +15,7 @@
 
 enum option_id {
 	OPT_HELP, OPT_FOREGROUND, OPT_DEBUG, OPT_WORDS, OPT_SIZE, OPT_SYNC_INTERVAL, OPT_WRITEBACK,
-	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE, OPT_LOCKS,
+	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE, OPT_LOCKS, OPT_INOTIFY,
 	OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
 	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME, OPT_NOXATTR,
 	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
@@ -72,6 +72,8 @@ static const struct option_def {
 	  "flock and fcntl locks hold on all machines (default with listen or from), or on this one" },
 	{ "replace", 0, AT_WORD, OPT_REPLACE, NULL,
 	  "STORE may become a replica although it has other files (they are dumped first)" },
+	{ "inotify", 0, AT_WORD, OPT_INOTIFY, NULL,
+	  "changes made on other machines are told to inotify watchers (experimental)" },
 	{ "suid", 0, AT_WORD, OPT_SUID, NULL, "set-user-ID bits count (default when root mounts)" },
 	{ "nosuid", 0, AT_WORD, OPT_NOSUID, NULL, "they do not" },
 	{ "dev", 0, AT_WORD, OPT_DEV, NULL, "device nodes work (default when root mounts)" },
@@ -225,6 +227,7 @@ static bool set_switch(struct options *o, enum option_id id)
 	case OPT_ALLOW_OTHER:   o->allow_other = true; return true;
 	case OPT_NOALLOW_OTHER: o->allow_other = false; return true;
 	case OPT_REPLACE:       o->replace = true; return true;
+	case OPT_INOTIFY:     o->inotify = true; return true;
 	case OPT_IGNORE:        return true;
 	default:                return false;
 	}

@@ -34,6 +34,7 @@ struct options {
 	enum replica_policy on_disconnect;
 	unsigned wait_s;                        /* of on-disconnect=wait:SECONDS */
 	bool cluster_locks, local_locks;        /* as said; neither: what fits, see options_cluster_locks() */
+	bool inotify;                           /* changes made elsewhere are told to inotify */
 	bool replace;                           /* what is in the store may be given up to become a replica */
 	char *kernel; /* words for the kernel that we only pass on, or NULL */
 };

@@ -8,6 +8,7 @@
 #include "fs/control.h"
 #include "fs/log.h"
 #include "fs/ops.h"
+#include "fs/repeat.h"
 
 #include "core/keys/item.h"
 
@@ -138,7 +139,11 @@ static bool known(struct remote *l, uint64_t ino)
 static void look_at(struct remote *l, const struct change_event *e, bool own)
 {
 	switch (e->kind) {
-	case EVENT_NAME: case EVENT_NO_NAME:
+	case EVENT_NAME:
+		if (own)
+			repeat_named(l->fs->repeat, e->dir, e->name, e->len, e->ino);
+		/* fall through */
+	case EVENT_NO_NAME:
 		if (!own && e->len > 0 && known(l, e->dir))
 			notify_name(l->notify, e->dir, e->name, e->len);
 		break;
@@ -187,6 +192,8 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
 	    change_events_of_record(&events, rec, len) == 0)
 		while (change_event(&events, &e) == 1)
 			look_at(l, &e, own);
+	if (!own)
+		repeat_record(fs->repeat, rec, len);
 	if (l->leads)
 		feeder_kick(l);
 }
@@ -207,8 +214,13 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 		res->error = -EIO;
 		return;
 	}
-	res->sync = c.op == CALL_FSYNC || (c.flags & CALL_DURABLE) != 0;
-	if (c.op == CALL_FSYNC) {
+	res->sync = c.op == CALL_FSYNC || c.op == CALL_SYNC || (c.flags & CALL_DURABLE) != 0;
+	if (c.op == CALL_SYNC) {
+		res->counted = true;
+		res->replicas = c.how;
+		res->wait_ms = (uint32_t)min_u64(c.len, UINT32_MAX);
+	}
+	if (c.op == CALL_FSYNC || c.op == CALL_SYNC) {
 		store_sync_request(l->fs->store);
 		return;
 	}
@@ -278,6 +290,9 @@ static bool run_next(struct remote *l)
 	if (r != 0)
 		res.seq = store_seq(l->fs->store);
 	item = take(l, &l->runs);
+	/* Of one that was left over from following nobody counts. */
+	if (res.counted && item->id == 0)
+		res.error = -EIO;
 	if (item->id != 0)
 		feeder_result(l, &item->run, &res);
 	else
@@ -317,6 +332,8 @@ static void hand_over(struct remote *l, uint64_t next)
 	store_identity(l->fs->store, &id);
 	id.role = STORE_REPLICA;
 	id.promised_epoch = max_u64(id.promised_epoch, next);
+	/* From here on the store takes no changes, until it is known whom to send them to. */
+	l->handing = true;
 	if (store_set_identity(l->fs->store, &id, &l->hand_ticket) < 0)
 		l->hand_ticket = 0;
 }
@@ -329,6 +346,7 @@ static void handed(struct remote *l, const char *name)
 	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
 		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
 	lockd_follow(l->lockd);
+	l->handing = false;
 	atomic_store(&l->parked, false);
 }
 
@@ -388,7 +406,7 @@ bool remote_step(struct remote *l)
 
 bool remote_parks(const struct remote *l)
 {
-	return l != NULL && atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed);
+	return l != NULL && (l->handing || atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed));
 }
 
 int remote_promote(struct remote *l)
@@ -416,6 +434,19 @@ size_t remote_locks(const struct remote *l, char *buf, size_t size)
 struct lockd *remote_lockd(struct remote *l)
 {
 	return l->lockd;
+}
+
+int remote_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms)
+{
+	if (l == NULL || !l->feeds || !l->leads)
+		return -EINVAL;
+	store_sync_request(l->fs->store);
+	return feeder_wait(l, unique, size, replicas, wait_ms);
+}
+
+const struct feed *remote_feed(const struct remote *l)
+{
+	return l != NULL && l->feeds ? &l->feed : NULL;
 }
 
 bool remote_leads(const struct remote *l)
@@ -494,6 +525,7 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 		if (n > 0 && (size_t)n < size - len)
 			len += (size_t)n;
 	}
+	len += repeat_status(l->fs->repeat, buf + len, size - len);
 	notify_lag(l->notify, &waiting, &lag_ns);
 	n = snprintf(buf + len, size - len, "peers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
 		     (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
@@ -761,8 +793,10 @@ int remote_attach(struct remote *l)
 
 	l->shared = (struct fs_shared){ .ctx = l, .stale = stale };
 	l->fs->shared = &l->shared;
-	if (r == 0)
+	if (r == 0) {
 		notify_watch(l->notify, told, l->fs);
+		r = repeat_start(l->fs, l->fs->options->inotify, &l->fs->repeat);
+	}
 	return r;
 }
 
@@ -778,6 +812,13 @@ void remote_stop(struct remote *l)
 	lockd_free(l->lockd);
 	l->lockd = NULL;
 	feeder_release(l);
+	/* They may wait for a lock that a program holds whose request nobody has answered. */
+	notify_end(l->notify);
+	repeat_end(l->fs->repeat);
+	while (!notify_ended(l->notify) || !repeat_ended(l->fs->repeat))
+		session_refuse(l->fs);
 	notify_stop(l->notify);
+	repeat_stop(l->fs->repeat);
 	l->notify = NULL;
+	l->fs->repeat = NULL;
 }

@@ -45,6 +45,12 @@ void remote_progress(struct remote *l);
 void remote_orphan(struct remote *l, uint64_t ino);
 /* The locks of the cluster. */
 struct lockd *remote_lockd(struct remote *l);
+/* Request thread of a primary: answer the write request `unique` of so many bytes when all that was done so far is on disk here and
+ * on `replicas` other machines, or with ETIMEDOUT. 0: it will be answered. */
+int remote_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms);
+/* Request thread: the last changes; NULL: none are kept. */
+struct feed;
+const struct feed *remote_feed(const struct remote *l);
 bool remote_leads(const struct remote *l);
 /* Changes wait a moment: the primary is being handed over. */
 bool remote_parks(const struct remote *l);

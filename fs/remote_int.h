@@ -73,6 +73,7 @@ struct remote {
 	bool feeds;                     /* [R] the feed is there */
 	uint8_t store[16];              /* [C] */
 	uint64_t client;                /* [C] random */
+	bool handing;                   /* [R] the primary no more, and not yet a remote mount */
 	atomic_bool parked;             /* [A] changes wait: the primary is being handed over */
 
 	pthread_mutex_t lock;
@@ -159,6 +160,8 @@ void feeder_off(struct remote *l, const char *who);
 void feeder_switch(struct remote *l, const char *name);
 /* [any] There is something new to send. */
 void feeder_kick(struct remote *l);
+/* Request thread: see remote_wait(). */
+int feeder_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms);
 /* Request thread. */
 void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
 void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);

@@ -21,6 +21,7 @@
 #include "fs/log.h"
 #include "fs/mnt.h"
 #include "fs/ops.h"
+#include "fs/repeat.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -328,7 +329,8 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 		reply_raw(fs, ops_hold_durable(fs));
 		break;
 	default:
-		fuse_session_process_buf(fs->fuse, &buf);
+		if (fs->repeat == NULL || !repeat_answer(fs->repeat, in))
+			fuse_session_process_buf(fs->fuse, &buf);
 	}
 	/* The store may have got there before the reply was in the queue. */
 	if (fs->hold != NULL)
@@ -445,6 +447,29 @@ static int read_request(struct fs *fs)
 	if (!process(fs, s->buffer, (size_t)n))
 		park(fs, s->buffer, (size_t)n);
 	return 0;
+}
+
+void session_refuse(struct fs *fs)
+{
+	struct session *s = fs->session;
+	struct pollfd p = { .fd = fs->fd, .events = POLLIN };
+	const struct fuse_in_header *in = (const void *)s->buffer;
+	ssize_t n;
+
+	for (; s->parked != NULL; drop_parked(s)) {
+		fs->request = (const void *)s->parked->bytes;
+		reply_raw(fs, EIO);
+	}
+	if (poll(&p, 1, ATTENTION_MS) > 0 && (p.revents & POLLIN) != 0) {
+		n = read(fs->fd, s->buffer, BUFFER_BYTES);
+		fs->request = in;
+		if (n >= (ssize_t)sizeof *in && in->opcode != FUSE_FORGET && in->opcode != FUSE_BATCH_FORGET &&
+		    in->opcode != FUSE_INTERRUPT)
+			reply_raw(fs, EIO);
+	} else if (p.revents != 0) {
+		usleep(ATTENTION_MS * 1000);
+	}
+	fs->request = NULL;
 }
 
 /* ---- The loop ---- */

@@ -27,6 +27,9 @@ int session_attach(struct fs *fs);
 /* Until unmounted or told to stop by a signal; calls ready() once the kernel has been answered. 0
  * or what broke it. */
 int session_run(struct fs *fs, void (*ready)(struct fs *fs));
+/* The loop has ended, and somebody must still be waited for whom a program of this machine may hold up: for at most a
+ * moment take a request that is left, and answer it with EIO. */
+void session_refuse(struct fs *fs);
 /* [any] The store has moved: look at what waits. */
 void session_wake(struct fs *fs);
 uint64_t session_parked(const struct fs *fs);

@@ -121,18 +121,16 @@ static int drop_privileges(struct keys *k, const struct keys_setattr *set, struc
 
 int keys_setattr(struct keys *k, uint64_t ino, const struct keys_setattr *set, struct keys_attr *ret_attr)
 {
-	bool shrinks = set->mask & KEYS_SET_SIZE;
 	struct keys_attr a;
 	int r = inode_get_to_change(k, ino, &a);
 
 	if (r < 0)
 		return r;
-	shrinks = shrinks && set->size <= a.size;
 	/* Whatever is set, the store grows no larger by it: also a full one obeys chmod. */
 	r = change_reserve(k, 8, 2, true);
 	if (r < 0)
 		return r;
-	change_begin(k, shrinks ? CHANGE_TRUNCATE : CHANGE_SETATTR);
+	change_begin(k, set->mask & KEYS_SET_SIZE ? CHANGE_TRUNCATE : CHANGE_SETATTR);
 	if (set->mask & KEYS_SET_SIZE) {
 		r = set_size(k, set, &a);
 		if (r < 0)

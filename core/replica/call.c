@@ -244,6 +244,7 @@ static const struct op {
 	[CALL_SETXATTR]    = { "setxattr", run_setxattr, F_INO | F_ATTR | F_HOW | F_VALUE, XATTR_CREATE | XATTR_REPLACE, FLAGS_KILL },
 	[CALL_REMOVEXATTR] = { "removexattr", run_removexattr, F_INO | F_ATTR },
 	[CALL_FSYNC]       = { "fsync", run_fsync, 0 },
+	[CALL_SYNC]        = { "sync", run_fsync, F_HOW | F_LEN, INT32_MAX },
 };
 
 static bool is_gone(struct keys *k, uint64_t ino)

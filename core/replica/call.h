@@ -35,6 +35,7 @@ enum call_op {
 	CALL_SETXATTR    = 12,  /* ino, name, data: the value, how: XATTR_* */
 	CALL_REMOVEXATTR = 13,  /* ino, name */
 	CALL_FSYNC       = 14,  /* nothing: all that was done before is made durable */
+	CALL_SYNC        = 15,  /* as FSYNC, and on `how` machines beside the primary; len: ms that it may take, then -ETIMEDOUT */
 	CALL_OPS,
 	CALL_LOCK_FIRST  = 32,  /* 32 to 47 are for locks, which do not change the store */
 	CALL_LOCK_LAST   = 47,

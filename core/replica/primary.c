@@ -37,6 +37,8 @@ void primary_free(struct primary *p)
 
 	if (!p)
 		return;
+	for (i = 0; i < p->wait_count; i++)
+		p->ops->waited(p->ctx, p->waits[i].cookie, -ECANCELED);
 	while (p->peers) {
 		struct primary_peer *peer = p->peers;
 
@@ -255,6 +257,11 @@ void primary_committed(struct primary *p, seq_t last, uint64_t bytes, uint64_t n
 
 void primary_durable(struct primary *p, seq_t seq)
 {
+	struct primary_peer *peer;
+
+	/* Replicas make durable what is durable here: somebody waits for it. */
+	for (peer = p->peers; peer && seq > p->durable && p->wait_count + p->sync_waits > 0; peer = peer->next)
+		peer->position_due = true;
 	p->durable = max_u64(p->durable, seq);
 	primary_update_synced(p);
 }
@@ -311,6 +318,41 @@ static void slot_ready(struct primary *p, struct client *c, struct call_slot *s)
 	c->peer->ready++;
 }
 
+/* (P4) Is it on the disks that were asked for? */
+static bool is_synced(const struct primary *p, const struct primary_result *res)
+{
+	if (!res->counted)
+		return res->seq <= p->synced;
+	return res->seq <= p->durable && count_durable(p, res->seq) >= res->replicas;
+}
+
+/* Our own machine's. */
+static void look_at_own_waits(struct primary *p)
+{
+	unsigned i, kept = 0;
+
+	for (i = 0; i < p->wait_count; i++) {
+		struct wait w = p->waits[i];
+		bool done = w.seq <= p->durable && count_durable(p, w.seq) >= w.replicas;
+
+		if (primary_leads(p) && !done && elapsed(p->now, w.since) < w.wait_ms)
+			p->waits[kept++] = w;
+		else
+			p->ops->waited(p->ctx, w.cookie, !primary_leads(p) ? -ECANCELED : done ? 0 : -ETIMEDOUT);
+	}
+	p->wait_count = kept;
+}
+
+int primary_wait(struct primary *p, uint64_t cookie, seq_t seq, uint32_t replicas, uint32_t wait_ms, uint64_t now)
+{
+	p->now = now;
+	if (p->wait_count == PRIMARY_WAITS_MAX)
+		return -EBUSY;
+	p->waits[p->wait_count++] = (struct wait){ cookie, now, seq, replicas, wait_ms };
+	look_at_own_waits(p);
+	return 0;
+}
+
 /* For each call that waits for disks. */
 static void look_at_waits(struct primary *p)
 {
@@ -326,7 +368,12 @@ static void look_at_waits(struct primary *p)
 
 			if (s->state != SLOT_SYNC)
 				continue;
-			if (s->res.seq <= p->synced) {
+			if (is_synced(p, &s->res)) {
+				slot_ready(p, c, s);
+			} else if (s->res.counted) {
+				if (elapsed(p->now, s->since) < s->res.wait_ms)
+					continue;
+				s->res.error = -ETIMEDOUT;
 				slot_ready(p, c, s);
 			} else if (elapsed(p->now, s->since) >= p->o.sync_wait_ms && p->durable >= s->res.seq) {
 				/* Our disk has it, too few others do: it is not what was asked for, so it is no success. */
@@ -341,6 +388,7 @@ void primary_update_synced(struct primary *p)
 {
 	seq_t seq;
 
+	look_at_own_waits(p);
 	if (!primary_leads(p))
 		return;
 	seq = enough_disks(p);
@@ -365,7 +413,7 @@ void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64
 		/* (P3) A run of an earlier link is nobody's any more: what it did, the next run finds done. */
 		if (s->state == SLOT_RUNS && s->request == request && s->token == token) {
 			s->res = *res;
-			if (res->sync && res->error == 0 && p->state != PRIMARY_RELAYS && res->seq > p->synced) {
+			if (res->sync && res->error == 0 && p->state != PRIMARY_RELAYS && !is_synced(p, res)) {
 				s->state = SLOT_SYNC;
 				s->since = now;
 				p->sync_waits++;
@@ -551,6 +599,7 @@ void primary_tick(struct primary *p, uint64_t now)
 		if (elapsed(now, peer->position_at) >= p->o.keep_ms || now < peer->position_at)
 			peer->position_due = true;
 	primary_expire(p);
+	look_at_own_waits(p);
 	if (primary_leads(p))
 		look_at_waits(p);
 	primary_check_switch(p);

@@ -37,6 +37,7 @@ typedef uint64_t link_t;        /* a connection; never used twice; 0: none */
 #define PRIMARY_PEERS_MAX   128u        /* connected, or gone for less than a lease */
 #define PRIMARY_CLIENTS_MAX 4096u
 #define PRIMARY_LOCKS_MAX   8192u       /* answers about locks that one peer does not read */
+#define PRIMARY_WAITS_MAX   64u
 #define PRIMARY_BATCH       64u         /* changes to one peer in one pump */
 #define PRIMARY_SYNC_ALL    UINT32_MAX
 
@@ -56,9 +57,11 @@ struct primary_run {
 
 struct primary_result {
 	int32_t error;
-	bool sync;                      /* answer it when disks have it */
+	bool sync;                      /* answer it when disks have it: those that sync_replicas says, or, if `counted`, */
 	seq_t seq;
 	uint64_t number;
+	bool counted;                   /* ours and those of `replicas` others; -ETIMEDOUT after wait_ms */
+	uint32_t replicas, wait_ms;
 };
 
 struct primary_ops {
@@ -98,6 +101,8 @@ struct primary_ops {
 	void (*synced)(void *ctx, seq_t seq);
 	/* One line for the log. link 0: about no peer. */
 	void (*note)(void *ctx, link_t link, const char *text);
+	/* The end of primary_wait(): 0, -ETIMEDOUT, or -ECANCELED: not the primary any more. */
+	void (*waited)(void *ctx, uint64_t cookie, int error);
 };
 
 struct primary_options {
@@ -155,6 +160,8 @@ void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64
 /* What became of a lock: to the client's peer, behind what was sent before; the epoch is filled in. If it is not reached just
  * now, it states its locks and asks again when it is. */
 void primary_lock(struct primary *p, const struct msg_lock *m);
+/* Say when seq is on our disk and on those of `replicas` others (ops->waited, perhaps at once). -EBUSY: too many wait. */
+int primary_wait(struct primary *p, uint64_t cookie, seq_t seq, uint32_t replicas, uint32_t wait_ms, uint64_t now);
 /* The diff of a peer ended badly on our side. */
 void primary_diff_failed(struct primary *p, link_t link, const char *reason);
 

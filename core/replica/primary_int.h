@@ -68,6 +68,12 @@ struct sample {
 	uint64_t bytes, at;
 };
 
+struct wait {
+	uint64_t cookie, since;
+	seq_t seq;
+	uint32_t replicas, wait_ms;
+};
+
 struct primary {
 	struct primary_options o;
 	const struct primary_ops *ops;
@@ -87,6 +93,8 @@ struct primary {
 	uint64_t next_token;
 	unsigned running;               /* runs without a result */
 	unsigned sync_waits;
+	struct wait waits[PRIMARY_WAITS_MAX];   /* of our own machine */
+	unsigned wait_count;
 	struct sample samples[SAMPLES];
 	unsigned sample_next;
 	/* The switch-over under way, or the last one, until its epoch is heard of. */

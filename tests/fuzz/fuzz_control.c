@@ -7,7 +7,10 @@
 #include "fs/inodes.h"
 #include "fs/ops.h"
 #include "fs/remote.h"
+#include "fs/repeat.h"
 #include "fs/session.h"
+#include "core/replica/feed.h"
+#include "core/store/format.h"
 #include "tests/fuzz/fuzz_util.h"
 
 #include <stdlib.h>
@@ -59,6 +62,37 @@ size_t remote_locks(const struct remote *l, char *buf, size_t size)
 	return 0;
 }
 
+/* What others did: any bytes. */
+static struct feed feed;
+
+const struct feed *remote_feed(const struct remote *l)
+{
+	(void)l;
+	return &feed;
+}
+
+size_t repeat_path(struct repeat *r, uint64_t ino, unsigned *scan, char *buf, size_t size)
+{
+	(void)r, (void)scan;
+	memset(buf, 1 + (int)(ino % 255), size - 1);
+	buf[ino % size] = '\0';
+	return strlen(buf);
+}
+
+static void add_change(struct input *in)
+{
+	static uint8_t rec[4096];
+	seq_t first, last;
+
+	memset(rec, 0, sizeof rec);
+	(void)feed_range(&feed, &first, &last);
+	(void)in_bytes(in, rec, sizeof rec);
+	put_le32(rec + REC_MAGIC_OFF, REC_MAGIC);
+	put_le32(rec + REC_LEN, sizeof rec);
+	put_le64(rec + REC_SEQ, last + 1);
+	feed_add(&feed, rec, sizeof rec);
+}
+
 static struct fs *the_fs(void)
 {
 	static struct options options = { .sync_interval_s = 5 };
@@ -69,6 +103,7 @@ static struct fs *the_fs(void)
 		fs.store = keys_store(fs.keys);
 		fs.options = &options;
 		check(inodes_init(&fs.inodes) == 0);
+		check(feed_init(&feed, FEED_SIZE_MIN, 0, 1) == 0);
 	}
 	return &fs;
 }
@@ -82,7 +117,7 @@ static uint64_t in_ino(struct input *in, uint64_t last)
 
 static void in_text(struct input *in, char *text, size_t size)
 {
-	static const char *const known[] = { ".msyncfs", "status", "locks", "version", "checkpoint", ".", ".." };
+	static const char *const known[] = { ".msyncfs", "status", "locks", "version", "checkpoint", ".", "..", "watch", "1", "sync" };
 	uint8_t how = in_u8(in);
 
 	if (how < 200) {
@@ -102,7 +137,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 	uint64_t ino = in_ino(in, *last);
 	unsigned sum = 0;
 
-	switch (in_u8(in) % 8) {
+	switch (in_u8(in) % 9) {
 	case 0: case 1:
 		in_text(in, name, sizeof name);
 		/* ops.c asks this first. */
@@ -131,6 +166,9 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 	case 6:
 		if (control_owns(ino))
 			(void)control_write(fs, ino, "x", 1);
+		break;
+	case 7:
+		add_change(in);
 		break;
 	default:
 		if (control_entry(in_u8(in) % 8, &text, &st))

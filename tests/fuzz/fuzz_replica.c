@@ -185,9 +185,16 @@ static void p_note(void *ctx, link_t link, const char *text)
 	check(strlen(text) <= MSG_TEXT_MAX);
 }
 
+static void waited(void *ctx, uint64_t cookie, int error)
+{
+	(void)ctx;
+	(void)cookie;
+	(void)error;
+}
+
 static const struct primary_ops p_ops = {
 	p_send, p_change, p_close, get_history, p_run, p_cancel, p_diff_start, any_diff_frame, diff_stop, p_here, p_left, p_expired,
-	p_held, number, p_park, p_hand, p_handed, number, p_note,
+	p_held, number, p_park, p_hand, p_handed, number, p_note, waited,
 };
 
 static int r_send(void *ctx, link_t link, unsigned type, const void *head, uint32_t head_len, const void *body, uint32_t body_len)
@@ -427,7 +434,8 @@ static void give_result(struct input *in, uint64_t now)
 		return;
 	i = u8(in) % f.run_count;
 	primary_result(f.p, f.runs[i].client, f.runs[i].request, f.runs[i].token,
-		       &(struct primary_result){ u8(in) & 1 ? -EEXIST : 0, u8(in) & 1, f.last, 1 }, now);
+		       &(struct primary_result){ .error = u8(in) & 1 ? -EEXIST : 0, .sync = u8(in) & 1, .seq = f.last, .number = 1,
+						  .counted = u8(in) & 1, .replicas = u8(in), .wait_ms = u8(in) }, now);
 	f.runs[i] = f.runs[--f.run_count];
 }
 

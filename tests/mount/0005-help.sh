@@ -23,7 +23,7 @@ man_text() {
 man_text "${pages[@]}" >"$T/man"
 long_options() { grep -oE -- '--[a-z][a-z-]+' "$@" | sort -u; }
 
-for verb in mount status check dump load keygen promote demote; do
+for verb in mount status check dump load keygen promote demote watch sync; do
 	"$MSYNCFS" help "$verb" >"$T/help-$verb" 2>"$T/err"
 	is "help $verb exits 0" "$?" 0
 	ok "help $verb says how it is used" grep -q "msyncfs $verb" "$T/help-$verb"

@@ -238,8 +238,6 @@ interrupted() { # SIGNAL NUMBER ARGUMENT...
 scramble "$quiet"
 interrupted TERM 15 "$STORE"
 interrupted INT 2 "$STORE"
-interrupted TERM 15 --salvage "$STORE" "$NEW"
-interrupted INT 2 --salvage "$STORE" "$NEW"
 exec 8>&-
 is 'interrupted: nothing is left' "$(find "$T" -name 'new.msync*')" ''
 ok 'fsck.msyncfs gives the same' sh -c "'$ROOT/mount-scripts/fsck.msyncfs' -f '$STORE' >/dev/null 2>&1; test \$? = 4"

@@ -371,7 +371,7 @@ static void r_forwarded(void *ctx, uint64_t client, uint64_t session, uint64_t r
 			const struct replica_answer *a)
 {
 	struct node *n = node_of(ctx);
-	const struct primary_result res = { a->error, (a->flags & RESULT_SYNC) != 0, a->seq, a->number };
+	const struct primary_result res = { .error = a->error, .sync = (a->flags & RESULT_SYNC) != 0, .seq = a->seq, .number = a->number };
 
 	(void)session;
 	primary_result(n->p, client, request, token, &res, node_now(n));

@@ -343,10 +343,10 @@ static bool missing(struct keys *k, uint64_t ino)
 
 static void run_direct(struct keys *k, const struct call *c, struct call_result *res)
 {
-	bool names_dir = c->op <= CALL_RENAME, names_ino = c->op == CALL_LINK || (c->op >= CALL_SETATTR && c->op != CALL_FSYNC);
+	bool names_dir = c->op <= CALL_RENAME, names_ino = c->op == CALL_LINK || (c->op >= CALL_SETATTR && c->op < CALL_FSYNC);
 
 	memset(res, 0, sizeof *res);
-	if (c->op <= CALL_RENAME || c->op == CALL_FSYNC)
+	if (c->op <= CALL_RENAME || c->op >= CALL_FSYNC)
 		res->error = direct_name(k, c, res);
 	else if (c->op == CALL_SETATTR || c->op == CALL_SETXATTR || c->op == CALL_REMOVEXATTR)
 		res->error = direct_attr(k, c, res);

@@ -390,6 +390,8 @@ static struct {
 	int error;
 	uint64_t cookie;
 	char note[512];
+	uint64_t waited;
+	int waited_error;
 } t;
 
 static int post(struct sent *box, unsigned *n, unsigned type, const void *a, uint32_t an, const void *b, uint32_t bn)
@@ -552,9 +554,16 @@ static void p_note(void *ctx, link_t link, const char *text)
 	(void)snprintf(t.note, sizeof t.note, "%s", text);
 }
 
+static void p_waited(void *ctx, uint64_t cookie, int error)
+{
+	(void)ctx;
+	t.waited = cookie;
+	t.waited_error = error;
+}
+
 static const struct primary_ops p_ops = {
 	p_send, p_change, p_close, p_history, p_run, p_cancel, p_diff_start, diff_frame, diff_stop, p_here, p_left, p_expired,
-	p_held, p_fenced, p_park, p_hand_over, p_handed, p_synced, p_note,
+	p_held, p_fenced, p_park, p_hand_over, p_handed, p_synced, p_note, p_waited,
 };
 
 static int r_send(void *ctx, link_t link, unsigned type, const void *head, uint32_t head_len, const void *body,
@@ -952,7 +961,7 @@ static void do_calls(unsigned count, uint32_t flags, uint64_t now)
 
 static void result(unsigned i, int error, bool sync, uint64_t now)
 {
-	const struct primary_result res = { error, sync, 10, i };
+	const struct primary_result res = { .error = error, .sync = sync, .seq = 10, .number = i };
 
 	primary_result(t.p, t.run[i].client, t.run[i].request, t.run[i].token, &res, now);
 }
@@ -1033,7 +1042,7 @@ static void test_sync__waits_for_replicas(void **state)
 	join(0);
 	do_calls(1, REPLICA_CALL_SYNC, 0);
 	carry(0);
-	primary_result(t.p, 5, 1, t.run[0].token, &(struct primary_result){ 0, true, 11, 0 }, 0);
+	primary_result(t.p, 5, 1, t.run[0].token, &(struct primary_result){ .sync = true, .seq = 11 }, 0);
 	carry(0);
 	assert_int_equal(t.answers, 0);
 	replica_durable(t.r, 11);
@@ -1047,7 +1056,7 @@ static void test_sync__waits_for_replicas(void **state)
 	primary_durable(t.p, 12);
 	do_calls(1, REPLICA_CALL_SYNC, 0);
 	carry(0);
-	primary_result(t.p, 5, 2, t.run[1].token, &(struct primary_result){ 0, true, 12, 0 }, 0);
+	primary_result(t.p, 5, 2, t.run[1].token, &(struct primary_result){ .sync = true, .seq = 12 }, 0);
 	primary_tick(t.p, 400);
 	carry(400);
 	assert_int_equal(t.answers, 1);
@@ -1055,6 +1064,57 @@ static void test_sync__waits_for_replicas(void **state)
 	carry(600);
 	assert_int_equal(t.answers, 2);
 	assert_int_equal(t.error, -EIO);
+	tear_down();
+}
+
+/* Once for a call, and for the primary's own machine: so many others as it says, whatever the rule for fsync is. */
+static void test_sync__counted(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	struct primary_result res = { .sync = true, .seq = 11, .counted = true, .replicas = 1, .wait_ms = 300 };
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	t.ours.last = 11;
+	primary_committed(t.p, 11, 1100, 0);
+	join(0);
+	do_calls(2, REPLICA_CALL_SYNC, 0);
+	carry(0);
+	assert_int_equal(primary_wait(t.p, 77, 11, 1, 1000, 0), 0);
+	primary_result(t.p, 5, 1, t.run[0].token, &res, 0);
+	res.replicas = 2;
+	primary_result(t.p, 5, 2, t.run[1].token, &res, 0);
+	replica_durable(t.r, 11);
+	carry(0);
+	/* The other has it, our own disk has not. */
+	assert_int_equal(t.answers, 0);
+	assert_int_equal(t.waited, 0);
+	primary_durable(t.p, 11);
+	carry(0);
+	assert_int_equal(t.answers, 1);
+	assert_int_equal(t.error, 0);
+	assert_int_equal(t.waited, 77);
+	assert_int_equal(t.waited_error, 0);
+	/* Two others there are not. */
+	assert_int_equal(primary_wait(t.p, 78, 11, 2, 1000, 0), 0);
+	primary_tick(t.p, 299);
+	carry(299);
+	assert_int_equal(t.answers, 1);
+	primary_tick(t.p, 300);
+	carry(300);
+	assert_int_equal(t.answers, 2);
+	assert_int_equal(t.error, -ETIMEDOUT);
+	assert_int_equal(t.waited, 77);
+	primary_tick(t.p, 1000);
+	assert_int_equal(t.waited, 78);
+	assert_int_equal(t.waited_error, -ETIMEDOUT);
+	/* Who is no primary any more cannot count. */
+	assert_int_equal(primary_wait(t.p, 79, 11, 2, 1000, 1000), 0);
+	primary_off(t.p, "over", "");
+	primary_tick(t.p, 1001);
+	assert_int_equal(t.waited, 79);
+	assert_int_equal(t.waited_error, -ECANCELED);
 	tear_down();
 }
 
@@ -1217,6 +1277,7 @@ int main(void)
 		cmocka_unit_test(test_calls__policies),
 		cmocka_unit_test(test_calls__read_only_key),
 		cmocka_unit_test(test_sync__waits_for_replicas),
+		cmocka_unit_test(test_sync__counted),
 		cmocka_unit_test(test_sync__after_loss),
 		cmocka_unit_test(test_reads__max_stale),
 		cmocka_unit_test(test_memory__little),
