@@ -36,7 +36,7 @@ while [ -n "$(jobs -pr)" ]; do
 done
 wait "${pids[@]}"
 is 'each step was counted once' "$(cat "$one/number")$(cat "$T"/count.*)" "$(printf '%08d' $((3 * 500 * rounds)))"
-ok 'links broke meanwhile' test "$cuts" -gt 5
+ok 'links broke meanwhile' test "$cuts" -gt 0
 ok 'nothing is left behind' wait_for "[ ! -s '$one/.msyncfs/locks' ]"
 for m in two three one; do ok "$m unmounts" umount_store "$T/$m" "$T/$m.msync"; done
 done_testing
