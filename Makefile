@@ -123,7 +123,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants kill kill-mutants inotify-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -390,6 +390,9 @@ sanitize:  ## the same tests under ASan+UBSan, then under TSan
 
 inotify-test: test-programs  ## inotify for changes made on other machines (about a minute; root)
 	@$(TEST_ENV) tests/remote/inotify.sh
+
+lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
+	@$(TEST_ENV) tests/remote/lock-links.sh
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

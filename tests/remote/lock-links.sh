@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # P6: locks hold while the links between the machines break again and again: programs on three mounts count under locks, and no
 # step is lost, none counted twice. The sockets are destroyed from outside (ss -K: root, and a kernel that can).
-# shellcheck source=lib.sh
-. "$(dirname "$0")/lib.sh" || exit 1
+# shellcheck source=../mount/lib.sh
+. "$(dirname "$0")/../mount/lib.sh" || exit 1
 diag "SEED=$SEED"
 RANDOM=$((SEED % 32768))
 [ "$(id -u)" = 0 ] || skip_all 'only root may destroy sockets'
