@@ -32,7 +32,7 @@ static void help(void)
 	       "and give it to --key-file there and here.\n\n"
 	       "      --id=NAME                 what the key is called (default: a random name)\n"
 	       "      --read-only               who mounts with this key changes nothing\n"
-	       "      --tree=PATH               and sees only this directory of the mount\n"
+	       "      --tree=PATH               for a later version: sees only this directory\n"
 	       "  -h, --help                    show this\n");
 }
 

@@ -6,7 +6,7 @@
  *     id=NAME                  letters, digits and ._@-, at most 64; travels in clear, names the key to the peer
  *     secret=HEX               32 bytes
  *     limit=read-only          optional: who comes with this key changes nothing
- *     limit=tree:/PATH         optional: and sees only this directory
+ *     limit=tree:/PATH         optional: and sees only this directory; no mount can keep to that yet: refused
  *
  * Several keys may stand in one file; each begins with its first line. Blank lines and lines that begin with # are
  * skipped. Who connects uses the first, who listens accepts any of them. A ring is read-only once made: any thread may
