@@ -198,6 +198,9 @@ $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(
 # Those at which test_race lets another process come in between.
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
+# Where files without a name are refused.
+$(B)/tests/unit/test_outfile: TEST_LDFLAGS := -Wl,--wrap=open64
+
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))

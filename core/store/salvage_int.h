@@ -25,6 +25,7 @@ struct salvage_hole {
 struct salvage {
 	struct store *s;
 	struct store_salvage *v;
+	bool snapshot;                  /* of a checkpoint, while somebody else has the store open */
 	uint64_t blocks;
 	/* Bitmaps, one bit a block. */
 	uint64_t *marked;               /* in use by the free-space bitmaps */
