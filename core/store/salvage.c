@@ -154,6 +154,16 @@ static bool slot_is_whole(const struct salvage *g, uint64_t group, block_t block
 	       get_le64(p + SLOT_CSUM) == hash64(p + 16, BLOCK_SIZE - 16, block);
 }
 
+/* Something else than zeros, as a slot that was never written has, or a bitmap. */
+static bool slot_is_spoiled(const uint8_t *p, uint64_t group, block_t block)
+{
+	static const uint8_t zeros[BLOCK_SIZE];
+
+	return memcmp(p, zeros, sizeof zeros) != 0 &&
+	       (get_le64(p + SLOT_MAGIC_OFF) != SLOT_MAGIC || get_le64(p + SLOT_GROUP) != group ||
+		get_le64(p + SLOT_CSUM) != hash64(p + 16, BLOCK_SIZE - 16, block));
+}
+
 /* -EAGAIN: a later checkpoint is in force by now, and its successor may have written there. */
 static int no_slot(struct salvage *g, uint64_t group, gen_t want)
 {
@@ -170,6 +180,20 @@ static int no_slot(struct salvage *g, uint64_t group, gen_t want)
 	return 0;
 }
 
+/* Leaves that were found say which slots were in force after all. What a guess led to may be outdated then. */
+static void check_guesses(struct salvage *g)
+{
+	uint64_t i;
+
+	for (i = 0; i < g->groups; i++) {
+		if (!g->group_guess[i] || !g->group_gen[i] || g->group_guess[i] == g->group_gen[i])
+			continue;
+		g->group_known[i] = 0;
+		g->outdated++;
+		(void)no_slot(g, i, g->group_gen[i]);
+	}
+}
+
 static bool is_in_hole(const struct salvage *g, struct key k)
 {
 	size_t i;
@@ -180,30 +204,46 @@ static bool is_in_hole(const struct salvage *g, struct key k)
 	return false;
 }
 
+/* The slot in force: of generation want, or, if that is not known, the newest that the checkpoint can have (later ones were
+ * never in force), as long as none is spoiled that may have been it. 0: not to be had. */
+static block_t choose_slot(struct salvage *g, uint64_t group, gen_t want)
+{
+	block_t block = first_slot(group), best = 0;
+	unsigned i;
+
+	for (i = 0; i < SLOTS; i++, block++) {
+		const uint8_t *p = map_block(&g->s->map, block);
+		gen_t gen = slot_is_whole(g, group, block) ? get_le64(p + SLOT_GEN) : 0;
+
+		if (gen == 0 && !want && block < g->blocks && slot_is_spoiled(p, group, block)) {
+			salvage_say(g->v, SALVAGE_DAMAGE, "free-space bitmap of group %llu (block %llu, byte %llu) is damaged; whether "
+				    "it is the one in force is not known", (unsigned long long)group,
+				    (unsigned long long)block, (unsigned long long)block * BLOCK_SIZE);
+			return 0;
+		}
+		if (gen > 0 && (!want || gen == want) &&
+		    (!best || gen > get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN)))
+			best = block;
+	}
+	return best;
+}
+
 static int load_group(struct salvage *g, uint64_t group)
 {
 	struct key k = { KIND_SPACE, group };
 	gen_t want = g->group_gen[group];
-	block_t block = first_slot(group), best = 0;
+	block_t best;
 	uint64_t w;
-	size_t i;
 
 	/* Its item is not lost, so it has none: all free. */
 	g->group_known[group] = want == 0 && !g->v->no_super && !is_in_hole(g, k);
 	if (g->group_known[group])
 		return 0;
-	for (i = 0; i < SLOTS; i++, block++) {
-		gen_t gen = slot_is_whole(g, group, block) ? get_le64((uint8_t *)map_block(&g->s->map, block) + SLOT_GEN) : 0;
-
-		if (gen == 0 || (want && gen != want))
-			continue;
-		/* The newest that the checkpoint can have: later ones were never in force. */
-		if (!best || gen > get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN))
-			best = block;
-	}
+	best = choose_slot(g, group, want);
 	if (!best)
 		return no_slot(g, group, want);
 	g->group_known[group] = 1;
+	g->group_guess[group] = want ? 0 : get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN);
 	for (w = 0; w < GROUP_WORDS && group * GROUP_WORDS + w <= g->blocks / 64; w++)
 		g->marked[group * GROUP_WORDS + w] = get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_BITS + w * 8);
 	return 0;
@@ -342,9 +382,9 @@ static int judge_holes(struct salvage *g)
 		all_known = all_known && g->group_known[i];
 	for (i = 0; i < g->hole_count && r == 0; i++)
 		r = add_span(g, &g->holes[i], g->holes[i].level > 0 && all_known && g->unfound == 0 && !g->v->no_super);
+	g->v->gap = g->v->gap || g->outdated > 0;
 	if (r == 0 && g->outdated > 0)
-		salvage_say(g->v, SALVAGE_FOLLOWS, "%llu tree pages were found where no free-space bitmap is whole: they may be outdated",
-			    (unsigned long long)g->outdated);
+		salvage_say(g->v, SALVAGE_FOLLOWS, "tree pages were found where no free-space bitmap is whole: they may be outdated");
 	return r;
 }
 
@@ -392,6 +432,7 @@ static int find_tree(struct salvage *g)
 	if (r < 0 || g->hole_count == 0)
 		return r;
 	r = scan_holes(g);
+	check_guesses(g);
 	if (r == 0 && g->v->no_super && root_is_proven(g))
 		g->hole_count = 0;
 	if (r == 0)
@@ -551,12 +592,14 @@ int salvage_open(struct store *s, const struct store_options *o)
 	g->seen = calloc(g->blocks / 64 + 1, 8);
 	g->group_known = calloc(g->groups + 1, 1);
 	g->group_gen = calloc(g->groups + 1, 8);
-	r = g->marked && g->seen && g->group_known && g->group_gen ? start(g) : -ENOMEM;
+	g->group_guess = calloc(g->groups + 1, 8);
+	r = g->marked && g->seen && g->group_known && g->group_gen && g->group_guess ? start(g) : -ENOMEM;
 out:
 	free(g->marked);
 	free(g->seen);
 	free(g->group_known);
 	free(g->group_gen);
+	free(g->group_guess);
 	free(g->leaves);
 	free(g->holes);
 	free(g);

@@ -46,7 +46,7 @@ struct store_salvage {
 	size_t span_count, span_room;
 	bool no_super;                  /* the counters are not known, nor the seed of the names' hash */
 	uint64_t used_blocks;           /* by the superblock, or all there are */
-	bool gap;                       /* changes of the journal are lost: what is there may contradict itself */
+	bool gap;                       /* changes of the journal are lost, or pages may be outdated: contradictions are no wonder */
 	uint64_t file_blocks;           /* what lies behind them is gone, or memory */
 	uint64_t damage;                /* findings */
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * salvage_scan: which leaves of the tree are there. First those that the superblock's root leads to; then, for each page
- * that cannot be read, those that stood below it: blocks that the free-space bitmaps count as used, that nothing whole
+ * salvage_scan: which leaves of the tree are there. First those that the superblock's root leads to; then, for each inner
+ * page that cannot be read, those that stood below it: blocks that the free-space bitmaps count as used, that nothing whole
  * names, whose checksum, number, store and generation hold, and whose keys fall into the hole. Inner pages need not be
  * found: leaves say themselves which keys they have. In a tree that is copied on writing, blocks hold many outdated
  * leaves that look as good; the bitmap in force is what tells them apart.
@@ -167,7 +167,18 @@ static bool fits_hole(const struct salvage *g, const uint8_t *p)
 			b = mid;
 	}
 	h = &g->holes[a];
-	return page_gen(p) <= h->gen && key_cmp(first, h->low) >= 0 && key_cmp(page_key(p, page_count(p) - 1), h->high) < 0;
+	/* Of a leaf that is lost, whatever else has these keys is an outdated copy. */
+	return h->level > 0 && page_gen(p) <= h->gen && key_cmp(first, h->low) >= 0 && key_cmp(page_key(p, page_count(p) - 1), h->high) < 0;
+}
+
+static bool has_inner_hole(const struct salvage *g)
+{
+	size_t i;
+
+	for (i = 0; i < g->hole_count; i++)
+		if (g->holes[i].level > 0)
+			return true;
+	return false;
 }
 
 static int search(struct salvage *g)
@@ -175,6 +186,8 @@ static int search(struct salvage *g)
 	block_t b;
 	int r = 0;
 
+	if (!has_inner_hole(g))
+		return 0;
 	for (b = 0; b < g->blocks && r == 0; b++) {
 		const uint8_t *p = map_block(&g->s->map, b);
 		bool known = g->group_known[b / GROUP_BLOCKS];
@@ -255,16 +268,14 @@ static void say_unfound(const struct salvage *g, block_t first, uint64_t count)
  * where that stood. */
 static void count_unfound(struct salvage *g)
 {
-	bool inner = false;
+	const bool inner = has_inner_hole(g) && !g->v->no_super;
 	uint64_t run = 0;
 	block_t b;
 	size_t i;
 
-	for (i = 0; i < g->hole_count; i++) {
+	for (i = 0; i < g->hole_count; i++)
 		if (g->holes[i].block < g->blocks)
 			map_set(g->seen, g->holes[i].block);
-		inner = inner || (g->holes[i].level > 0 && g->holes[i].block != 0);
-	}
 	for (b = 0; b < g->blocks; b++) {
 		bool unfound = g->group_known[b / GROUP_BLOCKS] && map_bit(g->marked, b) && !map_bit(g->seen, b);
 

@@ -163,7 +163,7 @@ static struct key entry_key(uint64_t where, const char *name)
 }
 
 /* Change an inode's attributes, and the checksum with them. */
-static void change_attr(uint64_t number, void (*change)(struct keys_attr *a))
+static void edit_attr(uint64_t number, void (*change)(struct keys_attr *a))
 {
 	struct keys_attr a;
 	uint8_t *leaf, *v;
@@ -294,7 +294,7 @@ static void parent_is_b(struct keys_attr *a) { a->aux = ino.b; }
 static void test_mend__loop_is_cut(void **ctx)
 {
 	(void)ctx;
-	change_attr(ino.a, parent_is_b);
+	edit_attr(ino.a, parent_is_b);
 	lead_entry_to(ino.b, "file", ino.a, S_IFDIR);
 	image_remove(&im, entry_key(KEYS_ROOT_INO, "a"));
 	salvage();
@@ -376,7 +376,7 @@ static void no_links(struct keys_attr *a) { a->nlink = 0; }
 static void test_mend__unlinked_file_without_a_name_goes(void **ctx)
 {
 	(void)ctx;
-	change_attr(ino.file, no_links);
+	edit_attr(ino.file, no_links);
 	image_remove(&im, entry_key(ino.b, "file"));
 	salvage();
 	assert_int_equal(rep.aside, 0);
