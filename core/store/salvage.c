@@ -154,14 +154,16 @@ static bool slot_is_whole(const struct salvage *g, uint64_t group, block_t block
 	       get_le64(p + SLOT_CSUM) == hash64(p + 16, BLOCK_SIZE - 16, block);
 }
 
-/* Something else than zeros, as a slot that was never written has, or a bitmap. */
-static bool slot_is_spoiled(const uint8_t *p, uint64_t group, block_t block)
+/* Something else than a whole bitmap, the zeros of a slot that was never written, or what a generation that crashed was
+ * about to write. */
+static bool slot_is_spoiled(const struct salvage *g, uint64_t group, block_t block)
 {
 	static const uint8_t zeros[BLOCK_SIZE];
+	const uint8_t *p = map_block(&g->s->map, block);
+	bool headed = get_le64(p + SLOT_MAGIC_OFF) == SLOT_MAGIC && get_le64(p + SLOT_GROUP) == group;
 
-	return memcmp(p, zeros, sizeof zeros) != 0 &&
-	       (get_le64(p + SLOT_MAGIC_OFF) != SLOT_MAGIC || get_le64(p + SLOT_GROUP) != group ||
-		get_le64(p + SLOT_CSUM) != hash64(p + 16, BLOCK_SIZE - 16, block));
+	return memcmp(p, zeros, sizeof zeros) != 0 && !(headed && get_le64(p + SLOT_GEN) > g->s->super.gen) &&
+	       !(headed && get_le64(p + SLOT_CSUM) == hash64(p + 16, BLOCK_SIZE - 16, block));
 }
 
 /* -EAGAIN: a later checkpoint is in force by now, and its successor may have written there. */
@@ -215,7 +217,7 @@ static block_t choose_slot(struct salvage *g, uint64_t group, gen_t want)
 		const uint8_t *p = map_block(&g->s->map, block);
 		gen_t gen = slot_is_whole(g, group, block) ? get_le64(p + SLOT_GEN) : 0;
 
-		if (gen == 0 && !want && block < g->blocks && slot_is_spoiled(p, group, block)) {
+		if (gen == 0 && !want && block < g->blocks && slot_is_spoiled(g, group, block)) {
 			salvage_say(g->v, SALVAGE_DAMAGE, "free-space bitmap of group %llu (block %llu, byte %llu) is damaged; whether "
 				    "it is the one in force is not known", (unsigned long long)group,
 				    (unsigned long long)block, (unsigned long long)block * BLOCK_SIZE);

@@ -48,10 +48,19 @@ static uint64_t random_below(uint64_t n)
 	return rng % n;
 }
 
+/* On standard error, so that it is seen of a failure whatever runs the test. */
+static void print_replay(void)
+{
+	(void)fprintf(stderr, "# replay: SEED=%llu ONLY=%llu%s test_damage\n", (unsigned long long)seed,
+		      (unsigned long long)case_number, full ? " DAMAGE_FULL=1" : "");
+}
+
 static void done(int r, int line)
 {
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
+	if (r >= 0)
+		return;
+	print_replay();
+	fail_msg("line %d: %d: %s", line, r, err_last());
 }
 #define ok(r) done((r), __LINE__)
 
@@ -436,8 +445,8 @@ static void keep_follows(void *ctx, const char *text)
 
 #define broken(...) \
 	do { \
-		print_message("# CASE %llu: %s\n# replay: SEED=%llu ONLY=%llu%s\n", (unsigned long long)case_number, about, \
-			      (unsigned long long)seed, (unsigned long long)case_number, full ? " DAMAGE_FULL=1" : ""); \
+		print_message("# CASE %llu: %s\n", (unsigned long long)case_number, about); \
+		print_replay(); \
 		for (size_t at_ = 0; at_ < line_count; at_++) \
 			print_message("#   %s%s\n", lines[at_].follows ? "  " : "", lines[at_].text); \
 		fail_msg(__VA_ARGS__); \
