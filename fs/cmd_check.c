@@ -353,7 +353,8 @@ static int salvage_failed(const struct check_cmd *cmd, int error)
 	return error == -EINTR ? EXIT_INTERRUPTED : EXIT_UNCHECKED;
 }
 
-/* Until the new store is begun, a signal just ends us; from then on the copying ends in order. */
+/* Until the new store is begun, a signal just ends us; from then on the copying ends in order. The first call comes before
+ * there is a file that could be left behind. */
 static int copy_step(void *ctx, const struct stream_counts *counts)
 {
 	struct check_cmd *cmd = ctx;

@@ -528,6 +528,9 @@ int salvage_store(const char *path, const struct stream_target *target, const st
 	m->used = calloc(map_blocks(&m->s->map) / 64 + 1, 8);
 	m->used_blocks = max_u64(v.used_blocks, 1);
 	r = m->used ? mend(m) : -ENOMEM;
+	/* Whoever ends things in order is to know before there is a new file. */
+	if (r == 0 && options->watch)
+		r = options->watch->fn(options->watch->ctx, &ret_report->saved);
 	if (r == 0)
 		r = stream_copy(k, target, options->watch, &ret_report->saved);
 	(void)keys_close(k);

@@ -25,7 +25,7 @@ struct salvage_options {
 	/* The mapping of the damaged store, before it is read. May be NULL. */
 	void (*mapped)(void *ctx, void *base, uint64_t bytes);
 	void *ctx;
-	const struct stream_watch *watch;       /* of the copying */
+	const struct stream_watch *watch;       /* of the copying; called once before the new store is begun */
 };
 
 struct salvage_report {
