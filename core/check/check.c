@@ -219,7 +219,8 @@ static void begin(struct check *c, struct keys *k, const struct check_options *o
 	struct store *s = keys_store(k);
 
 	*c = (struct check){ .k = k, .s = s, .t = store_tree(s), .sp = store_space(s), .o = o, .rep = rep,
-			     .blocks = store_space(s)->total, .total = store_space(s)->used };
+			     .v = k->salvage, .blocks = store_space(s)->total,
+			     .total = k->salvage ? k->salvage->used_blocks : store_space(s)->used };
 	c->finder = (struct place_finder){ c->t, check_entry_of, c };
 	c->super = s->super;
 	c->gen_max = s->super.gen;
@@ -305,8 +306,6 @@ static int check_rest(const struct store_options *so, const struct check_options
 	r = keys_open(&with, &k);
 	if (r == 0) {
 		begin(&c, k, o, rep);
-		c.v = &v;
-		c.total = v.used_blocks;
 		r = run(&c);
 		rep->problems += rest.problems;
 		rep->follows += rest.follows;

@@ -9,7 +9,8 @@
  * its path as far as names are left, else by inode number. Nothing that refers to what cannot be read is a problem by itself.
  *
  * What is checked is the view that the opened keys have: with read_only the last change that the journal holds (it was
- * replayed in memory), with read_only and snapshot the pinned checkpoint, without either the present state.
+ * replayed in memory), with read_only and snapshot the pinned checkpoint, without either the present state. With salvage,
+ * what was put together of a damaged store; who opened it was told of superblocks, bitmaps, pages and journal by that.
  *
  * Threading: the request thread of the store, which makes no other call meanwhile.
  * Memory: 4 bits for each block of the store, 32 bytes for each inode, 48 for each page of the tree that is damaged, 24 for
