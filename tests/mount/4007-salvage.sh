@@ -272,15 +272,15 @@ ended_early() {
 	local pid status
 	"$MSYNCFS" check --salvage "$STORE" "$NEW" >/dev/null 2>"$T/err" </dev/null &
 	pid=$!
-	while is_running $pid && ! has_unnamed $pid; do :; done
-	kill -STOP $pid 2>/dev/null
-	kill -TERM $pid 2>/dev/null
-	kill -CONT $pid 2>/dev/null
-	wait $pid
+	while is_running "$pid" && ! has_unnamed "$pid"; do :; done
+	kill -STOP "$pid" 2>/dev/null
+	kill -TERM "$pid" 2>/dev/null
+	kill -CONT "$pid" 2>/dev/null
+	wait "$pid"
 	status=$?
 	# Done already: once more.
-	[ $status = 0 ] && { rm -f "$NEW"; return 1; }
-	is 'salvage, interrupted while it copies: status' $status 32
+	[ "$status" = 0 ] && { rm -f "$NEW"; return 1; }
+	is 'salvage, interrupted while it copies: status' "$status" 32
 }
 is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
 wait_for ended_early || fail 'it is always too fast'
