@@ -504,6 +504,11 @@ static int replay(struct salvage *g)
 	bool proven = false;
 	int r = journal_load(j, sb->segs, sb->seg_count, &sb->journal);
 
+	if (r == -EUCLEAN) {
+		g->v->gap = true;
+		salvage_say(g->v, SALVAGE_LOSS, "the journal cannot be read, and what only it has is lost: %s", err_last());
+		return 0;
+	}
 	while (r == 0) {
 		unsigned long long byte;
 		seq_t at;

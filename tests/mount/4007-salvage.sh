@@ -161,6 +161,15 @@ is 'what is whole of it is put aside: all but three pages, which are a hole' \
 umount_store "$MNT" "$NEW"
 
 again
+mount_store >/dev/null
+scramble "$quiet" 3
+zero "$red"
+run 4 "$STORE"
+ok 'two files damaged while it is mounted: both are named' sh -c "grep -q '/a/quiet)' '$T/err' && grep -q '/a/b/red)' '$T/err'"
+like 'and what was looked at' "$(cat "$T/out")" 'while it is mounted.*2 problems'
+umount_store
+
+again
 swap "$quiet" "$red"
 run 4 "$STORE"
 ok 'swapped pages: check names both paths' sh -c "grep -q /a/quiet '$T/err' && grep -q /a/b/red '$T/err'"

@@ -996,6 +996,101 @@ static void test_damage__journal_and_a_page(void **ctx)
 	survey_release();
 }
 
+/* Ask check, and keep the lines. */
+static struct check_report ask(void)
+{
+	const struct check_options o = { .problem = keep_problem, .follows = keep_follows };
+	struct check_report rep;
+
+	line_count = 0;
+	ok(check_store(path, &o, &rep));
+	return rep;
+}
+
+static bool says(bool follows, const char *words)
+{
+	size_t i;
+
+	for (i = 0; i < line_count; i++)
+		if (lines[i].follows == follows && strstr(lines[i].text, words))
+			return true;
+	return false;
+}
+
+/* What leads to the rest is gone, all four times. The rest is found and checked all the same. */
+static void test_damage__no_superblock(void **ctx)
+{
+	char words[64];
+	block_t b = 0;
+	unsigned i;
+
+	(void)ctx;
+	begin();
+	for (i = 0; i < SUPER_PLACES; i++)
+		image_block(&im, super_place(i))[50 + i] ^= 1;
+	while (blocks[b].kind != DATA)
+		b++;
+	image_block(&im, b)[7] ^= 1;
+	(void)ask();
+	for (i = 0; i < SUPER_PLACES; i++) {
+		(void)snprintf(words, sizeof words, "superblock %u (byte %llu) is damaged", i % SUPERS,
+			       (unsigned long long)super_place(i) * BLOCK_SIZE);
+		if (!says(false, words))
+			broken("superblock %u is not named", i);
+	}
+	if (!says(false, "no superblock is left"))
+		broken("that none is left is not said");
+	note_hit(b);
+	expect_place(b);
+	for (i = 0; i < line_count; i++)
+		if (subject(lines[i].text))
+			expect_path(strchr(lines[i].text, ' ') + 1, lines[i].text);
+	/* Nothing is one: then it is no store any more. */
+	for (i = 0; i < SUPER_PLACES; i++)
+		memset(image_block(&im, super_place(i)), 0, BLOCK_SIZE);
+	assert_int_equal(check_store(path, &(struct check_options){ .problem = NULL }, &(struct check_report){ 0 }),
+			 -EMEDIUMTYPE);
+	survey_release();
+}
+
+/* The end of the file is gone: whose contents were there? */
+static void test_damage__cut_short(void **ctx)
+{
+	block_t b, last = 0;
+	unsigned i;
+
+	(void)ctx;
+	begin();
+	for (b = 0; b < im.blocks; b++)
+		if (blocks[b].kind == DATA)
+			last = b;
+	assert_int_equal(truncate(path, (off_t)(last << BLOCK_SHIFT)), 0);
+	(void)ask();
+	if (!says(false, "the store is cut short"))
+		broken("that it is cut short is not said");
+	if (!told(blocks[last].ino, true, "behind the end of the store"))
+		broken("inode %llu had contents there, which is not told", (unsigned long long)blocks[last].ino);
+	for (i = 0; i < line_count; i++)
+		if (subject(lines[i].text))
+			expect_path(strchr(lines[i].text, ' ') + 1, lines[i].text);
+	survey_release();
+}
+
+/* All that is there is in order, but it cannot be opened: that is never clean. */
+static void test_damage__impossible_superblock(void **ctx)
+{
+	struct check_report rep;
+
+	(void)ctx;
+	begin();
+	im.sb.journal.pos++;
+	image_write_super(&im);
+	rep = ask();
+	if (rep.problems == 0 || !says(false, "journal position"))
+		broken("that it cannot be opened is not said");
+	survey_release();
+}
+
 static int setup(void **ctx)
 {
 	(void)ctx;
@@ -1026,6 +1121,9 @@ int main(void)
 		T(test_damage__several_pages),
 		T(test_damage__while_it_is_open),
 		T(test_damage__journal_and_a_page),
+		T(test_damage__no_superblock),
+		T(test_damage__cut_short),
+		T(test_damage__impossible_superblock),
 	};
 	const char *s = getenv("SEED"), *o = getenv("ONLY");
 	int r;
