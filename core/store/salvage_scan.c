@@ -298,7 +298,8 @@ int scan_holes(struct salvage *g)
 	r = search(g);
 	if (r < 0)
 		return r;
-	qsort(g->leaves, g->leaf_count, sizeof *g->leaves, compare_leaves);
+	if (g->leaf_count > 0)
+		qsort(g->leaves, g->leaf_count, sizeof *g->leaves, compare_leaves);
 	drop_overlaps(g);
 	for (i = 0; i < g->leaf_count; i++)
 		if (g->leaves[i].searched)
