@@ -13,6 +13,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -338,7 +339,7 @@ static uint64_t bytes_dirtied(void)
 	if (!f)
 		return 0;
 	while (fgets(line, sizeof line, f))
-		(void)sscanf(line, "write_bytes: %lu", &n);
+		(void)sscanf(line, "write_bytes: %" SCNu64, &n);
 	(void)fclose(f);
 	return n;
 }
