@@ -788,7 +788,7 @@ static void try_check(bool harmless)
 	int r;
 
 	forget_text();
-	r = check_store(path, &co, &rep);
+	r = check_path(path, &co, &rep);
 	/* Which says what is wrong by itself. */
 	if (r < 0 && (r != -EMEDIUMTYPE || *err_last() == '\0'))
 		broken("check: %d: %s", r, err_last());
