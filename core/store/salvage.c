@@ -196,6 +196,19 @@ static void check_guesses(struct salvage *g)
 	}
 }
 
+/* Slots were guessed, and a spoiled one may be the newer one. If what the others mark is as much as the superblock counts,
+ * it is not; else they are outdated. */
+static void judge_guesses(struct salvage *g)
+{
+	uint64_t i;
+
+	if (!g->spoiled || (!g->v->no_super && g->in_use == g->v->used_blocks))
+		return;
+	for (i = 0; i < g->groups; i++)
+		if (g->group_guess[i])
+			g->group_known[i] = 0;
+}
+
 static bool is_in_hole(const struct salvage *g, struct key k)
 {
 	size_t i;
@@ -207,7 +220,7 @@ static bool is_in_hole(const struct salvage *g, struct key k)
 }
 
 /* The slot in force: of generation want, or, if that is not known, the newest that the checkpoint can have (later ones were
- * never in force), as long as none is spoiled that may have been it. 0: not to be had. */
+ * never in force); if another one is spoiled, judge_guesses() decides. 0: not to be had. */
 static block_t choose_slot(struct salvage *g, uint64_t group, gen_t want)
 {
 	block_t block = first_slot(group), best = 0;
@@ -218,10 +231,10 @@ static block_t choose_slot(struct salvage *g, uint64_t group, gen_t want)
 		gen_t gen = slot_is_whole(g, group, block) ? get_le64(p + SLOT_GEN) : 0;
 
 		if (gen == 0 && !want && block < g->blocks && slot_is_spoiled(g, group, block)) {
-			salvage_say(g->v, SALVAGE_DAMAGE, "free-space bitmap of group %llu (block %llu, byte %llu) is damaged; whether "
-				    "it is the one in force is not known", (unsigned long long)group,
-				    (unsigned long long)block, (unsigned long long)block * BLOCK_SIZE);
-			return 0;
+			salvage_say(g->v, SALVAGE_DAMAGE, "free-space bitmap of group %llu (block %llu, byte %llu) is damaged; it may be "
+				    "the one in force", (unsigned long long)group, (unsigned long long)block,
+				    (unsigned long long)block * BLOCK_SIZE);
+			g->spoiled = block;
 		}
 		if (gen > 0 && (!want || gen == want) &&
 		    (!best || gen > get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN)))
@@ -239,12 +252,15 @@ static int load_group(struct salvage *g, uint64_t group)
 
 	/* Its item is not lost, so it has none: all free. */
 	g->group_known[group] = want == 0 && !g->v->no_super && !is_in_hole(g, k);
-	if (g->group_known[group])
+	if (g->group_known[group]) {
+		g->in_use += group == 0 ? 2 * SUPERS + SLOTS : group * GROUP_BLOCKS < g->counted ? SLOTS : 0;
 		return 0;
+	}
 	best = choose_slot(g, group, want);
 	if (!best)
 		return no_slot(g, group, want);
 	g->group_known[group] = 1;
+	g->in_use += get_le32((uint8_t *)map_block(&g->s->map, best) + SLOT_USED);
 	g->group_guess[group] = want ? 0 : get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN);
 	for (w = 0; w < GROUP_WORDS && group * GROUP_WORDS + w <= g->blocks / 64; w++)
 		g->marked[group * GROUP_WORDS + w] = get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_BITS + w * 8);
@@ -313,6 +329,7 @@ static int find_super(struct salvage *g)
 		r = make_super(g);
 	}
 	g->v->used_blocks = g->v->no_super ? g->blocks : sb->used_blocks;
+	g->counted = sb->total_blocks;
 	sb->total_blocks = g->blocks;
 	sb->used_blocks = 0;
 	return r;
@@ -429,6 +446,7 @@ static int find_tree(struct salvage *g)
 		return r;
 	for (i = 0; i < g->groups && r == 0; i++)
 		r = load_group(g, i);
+	judge_guesses(g);
 	if (r == 0 && g->hole_count == 0)
 		r = open_room(g);
 	if (r < 0 || g->hole_count == 0)

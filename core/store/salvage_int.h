@@ -33,6 +33,9 @@ struct salvage {
 	uint8_t *group_known;           /* by group: marked can be relied on */
 	uint64_t *group_gen;            /* by group: of the slot in force; 0: not known */
 	uint64_t *group_guess;          /* by group: of the slot that was taken instead */
+	uint64_t counted;               /* blocks that the superblock has counted */
+	uint64_t in_use;                /* blocks, by all slots that were taken */
+	block_t spoiled;                /* a slot that may have been the one in force, 0: there is none */
 	uint64_t groups;
 	struct salvage_leaf *leaves;
 	size_t leaf_count, leaf_room;
