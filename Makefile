@@ -198,6 +198,9 @@ $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(
 # Those at which test_race lets another process come in between.
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
+# Where files without a name are refused.
+$(B)/tests/unit/test_outfile: TEST_LDFLAGS := -Wl,--wrap=open64
+
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
@@ -394,9 +397,10 @@ inotify-test: test-programs  ## inotify for changes made on other machines (abou
 lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
 	@$(TEST_ENV) tests/remote/lock-links.sh
 
-salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
+salvage-test:  ## damage every page of a store in every way: is all of it named, and the rest saved? (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) $(B)/tests/unit/test_salvage $(B)/tests/unit/test_salvage_lead
+	@$(MAKE) $(foreach t,damage salvage salvage_lead,$(B)/tests/unit/test_$(t))
+	@DAMAGE_FULL=1 $(B)/tests/unit/test_damage
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage_lead
 
