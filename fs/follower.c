@@ -507,8 +507,6 @@ static void up_cancel(void *ctx, uint64_t request)
 	(void)replica_cancel(((struct remote *)ctx)->replica, request);
 }
 
-static struct fs_upstream upstream = { .send = up_send, .cancel = up_cancel };
-
 /* ---- For remote.c ---- */
 
 int follower_item(struct remote *l, struct item *item)
@@ -638,8 +636,8 @@ int follower_init(struct remote *l)
 		l->pending = calloc(1, sizeof *l->pending);
 		if (l->pending == NULL)
 			return -ENOMEM;
-		upstream.ctx = l;
-		pending_init(l->pending, &upstream, ops_answer, l->fs);
+		l->upstream = (struct fs_upstream){ .ctx = l, .send = up_send, .cancel = up_cancel };
+		pending_init(l->pending, &l->upstream, ops_answer, l->fs);
 		pending_link_up(l->pending);
 	}
 	if (l->replica == NULL)

@@ -104,6 +104,7 @@ struct remote {
 	/* follower.c */
 	struct replica *replica;        /* [R] */
 	struct pending *pending;        /* [R] */
+	struct fs_upstream upstream;    /* [C] its way to the primary */
 	net_id dialer, link;            /* [R] as the follower knows it */
 	char address[300];              /* [R] that is dialed */
 	unsigned failures;              /* [R] connections lost in a row, none opened */
