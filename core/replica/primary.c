@@ -206,6 +206,7 @@ void primary_check_switch(struct primary *p)
 	 * even by a power cut right after. */
 	if (p->running == 0 && peer->acked && peer->applied == p->last && peer->durable == p->last) {
 		p->state = PRIMARY_HANDING;
+		(void)snprintf(p->target_name, sizeof p->target_name, "%s", peer->name);
 		p->target_epoch = p->epoch;
 		p->target_seq = p->last;
 		p->target_next = epoch_next_term(max_u64(p->epoch, p->promised));
@@ -219,7 +220,6 @@ void primary_check_switch(struct primary *p)
 
 void primary_handed(struct primary *p, uint64_t now)
 {
-	char name[MSG_NAME_MAX + 1] = "";
 	struct primary_peer *peer;
 
 	p->now = now;
@@ -230,14 +230,12 @@ void primary_handed(struct primary *p, uint64_t now)
 	p->promised = max_u64(p->promised, p->target_next);
 	p->ops->park(p->ctx, false);
 	peer = find_store(p, p->target);
-	if (peer) {
-		(void)snprintf(name, sizeof name, "%s", peer->name);
-		/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+	/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+	if (peer)
 		(void)primary_send_promote(p, peer->link);
-	}
-	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", p->target_name);
 	primary_close_all(p, "the primary has moved", true);
-	p->ops->handed(p->ctx, p->target, name);
+	p->ops->handed(p->ctx, p->target, p->target_name);
 }
 
 /* News ------------------------------------------------------------------------------------------------------------- */
