@@ -7,7 +7,9 @@
 
 #include "core/keys/item.h"
 #include "core/store/format.h"
+#include "core/store/map.h"
 #include "core/stream/stream.h"
+#include "fs/device.h"
 #include "fs/ops.h"
 #include "fs/repeat.h"
 
@@ -101,6 +103,8 @@ int net_send(struct net *net, net_id id, uint16_t type, uint16_t flags, const vo
 	struct net_buf *b = net_buf_new(type, flags, len);
 	int r;
 
+	if (!b)
+		return -EAGAIN;
 	if (len > 0)
 		memcpy(b->bytes, payload, len);
 	r = net_send_buf(net, id, b);
@@ -233,6 +237,7 @@ static bool link_step(struct simlink *l, int side)
 			return false;
 		r->first = (r->first + 1) % FRAMES_MAX;
 		r->count--;
+		trace("node %u gets a frame of type %x on link %llu", n->id, b->type, (unsigned long long)l->id);
 		if (n->owner.frame(n->owner.ctx, l->id, &f, b->bytes) < 0)
 			(void)net_close((struct net *)n, l->id, 0, err_last());
 		net_buf_put(b);
@@ -501,6 +506,8 @@ void node_commit(struct node *n, uint64_t number)
 {
 	const struct change c = { .epoch = store_epoch(n->fs.store), .client = n->client, .request = n->request, .number = number };
 
+	trace("node %u writes %llu, call %llu of %llx", n->id, (unsigned long long)number, (unsigned long long)n->request,
+	      (unsigned long long)n->client);
 	if (number != node_number(n) + 1)
 		failed("node %u writes %llu over %llu: two had the lock", n->id, (unsigned long long)number, (unsigned long long)node_number(n));
 	append(n, &c);
