@@ -460,9 +460,12 @@ static int redial(struct remote *l, const char *address)
 static void op_elsewhere(void *ctx, const char *name)
 {
 	struct remote *l = ctx;
+	char own[512];
 
-	/* Without a port or a path it is no address. */
-	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0)
+	/* Without a port or a path it is no address. Our own: who is asked has not heard yet that it is to lead; it is asked again. */
+	follower_name(l->fs->options, own, sizeof own);
+	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0 ||
+	    strcmp(name, own) == 0)
 		return;
 	log_info("%s is not the primary: following %s", l->address, name);
 	if (redial(l, name) < 0)

@@ -51,12 +51,23 @@ void net_buf_put(struct net_buf *b)
 		free(b);
 }
 
+/* The two ends of a link have ids of their own, as in two processes. */
 static struct simlink *find_link(net_id id)
 {
 	for (unsigned i = 0; i < LINKS_MAX; i++)
-		if (id != 0 && C->links[i].id == id)
+		if (id > 1 && C->links[i].id == (id & ~1ull))
 			return &C->links[i];
 	return NULL;
+}
+
+static int side_of(net_id id)
+{
+	return (int)(id & 1);
+}
+
+static net_id new_id(void)
+{
+	return C->last_id += 2;
 }
 
 static void drop_frames(struct ring *r, unsigned keep)
@@ -75,20 +86,15 @@ static void free_link(struct simlink *l)
 	*l = (struct simlink){ 0 };
 }
 
-static int side_of(const struct simlink *l, const struct node *n)
-{
-	return l->node[1] == n;
-}
-
 int net_send_buf(struct net *net, net_id id, struct net_buf *b)
 {
 	struct node *n = node_of(net);
 	struct simlink *l = find_link(id);
 	struct ring *r;
 
-	if (!l || l->left[side_of(l, n)])
+	if (!l || l->left[side_of(id)])
 		return -ENOTCONN;
-	r = &l->to[!side_of(l, n)];
+	r = &l->to[!side_of(id)];
 	if (l->cut)
 		return 0;               /* it is queued, and never arrives */
 	if (r->count == FRAMES_MAX)
@@ -118,10 +124,10 @@ int net_close(struct net *net, net_id id, uint16_t code, const char *text)
 	struct simlink *l = find_link(id);
 
 	(void)code;
-	if (!l || l->left[side_of(l, n)])
+	if (!l || l->left[side_of(id)])
 		return -ENOTCONN;
 	trace("node %u closes link %llu: %s", n->id, (unsigned long long)id, text);
-	l->left[side_of(l, n)] = true;
+	l->left[side_of(id)] = true;
 	return 0;
 }
 
@@ -157,8 +163,9 @@ int net_pause(struct net *net, net_id id)
 {
 	struct simlink *l = find_link(id);
 
+	(void)net;
 	if (l)
-		l->paused[side_of(l, node_of(net))] = true;
+		l->paused[side_of(id)] = true;
 	return 0;
 }
 
@@ -166,8 +173,9 @@ int net_resume(struct net *net, net_id id)
 {
 	struct simlink *l = find_link(id);
 
+	(void)net;
 	if (l)
-		l->paused[side_of(l, node_of(net))] = false;
+		l->paused[side_of(id)] = false;
 	return 0;
 }
 
@@ -176,7 +184,7 @@ int net_dial(struct net *net, const char *address, net_id *ret)
 	struct node *n = node_of(net);
 
 	trace("node %u calls %s", n->id, address);
-	n->dialer = *ret = ++C->last_id;
+	n->dialer = *ret = new_id();
 	n->target = &C->nodes[address[1] - '0'];
 	n->dial_ms = C->now_ms;
 	return 0;
@@ -208,7 +216,7 @@ static bool dial(struct node *n)
 	}
 	if (!l)
 		return false;
-	*l = (struct simlink){ .id = ++C->last_id, .node = { n, n->target }, .dialer = n->dialer };
+	*l = (struct simlink){ .id = new_id(), .node = { n, n->target }, .dialer = n->dialer };
 	trace("link %llu from node %u to node %u", (unsigned long long)l->id, n->id, n->target->id);
 	return true;
 }
@@ -226,7 +234,7 @@ static bool link_step(struct simlink *l, int side)
 		const struct net_peer peer = { .dialer = dialer, .address = "a link" };
 
 		l->opened[side] = true;
-		n->owner.opened(n->owner.ctx, l->id, &peer);
+		n->owner.opened(n->owner.ctx, l->id + (net_id)side, &peer);
 		return true;
 	}
 	if (!l->left[side] && r->count > 0) {
@@ -238,8 +246,8 @@ static bool link_step(struct simlink *l, int side)
 		r->first = (r->first + 1) % FRAMES_MAX;
 		r->count--;
 		trace("node %u gets a frame of type %x on link %llu", n->id, b->type, (unsigned long long)l->id);
-		if (n->owner.frame(n->owner.ctx, l->id, &f, b->bytes) < 0)
-			(void)net_close((struct net *)n, l->id, 0, err_last());
+		if (n->owner.frame(n->owner.ctx, l->id + (net_id)side, &f, b->bytes) < 0)
+			(void)net_close((struct net *)n, l->id + (net_id)side, 0, err_last());
 		net_buf_put(b);
 		return true;
 	}
@@ -250,7 +258,7 @@ static bool link_step(struct simlink *l, int side)
 		l->left[side] = l->gone[side] = true;
 		if (side == 0)
 			n->dial_ms = C->now_ms + rnd(100);
-		n->owner.closed(n->owner.ctx, l->id, &end);
+		n->owner.closed(n->owner.ctx, l->id + (net_id)side, &end);
 		free_link(l);
 		return true;
 	}
@@ -295,7 +303,7 @@ int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *c
 	if (i == TIMERS_MAX)
 		failed("node %u: too many timers", n->id);
 	n->timers[i] = (struct timer){ C->now_ms + delay_ms, fn, ctx };
-	*ret = ++C->last_id;
+	*ret = new_id();
 	return 0;
 }
 
