@@ -110,6 +110,12 @@ void primary_off(struct primary *p, const char *reason, const char *name)
 	primary_close_all(p, reason, true);
 }
 
+void primary_elsewhere(struct primary *p, const char *name)
+{
+	if (p->state == PRIMARY_OFF)
+		(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+}
+
 void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed)
 {
 	memcpy(p->o.cluster, cluster, 16);
@@ -212,10 +218,20 @@ void primary_check_switch(struct primary *p)
 		p->target_next = epoch_next_term(max_u64(p->epoch, p->promised));
 		/* Crash before this is durable: we are the primary, the target was told nothing. After: nobody is, until the
 		 * target is told (when it asks again) or somebody promotes one by hand; no change can be made meanwhile. */
-		p->ops->hand_over(p->ctx, p->target_next);
+		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);
 	} else if (elapsed(p->now, p->parked_at) >= p->o.switch_wait_ms) {
 		give_up(p, "the replica did not get there in time");
 	}
+}
+
+void primary_went_on(struct primary *p, seq_t last, uint64_t now)
+{
+	p->now = now;
+	if (p->state != PRIMARY_HANDING)
+		return;
+	p->last = max_u64(p->last, last);
+	p->state = PRIMARY_PARKED;
+	primary_check_switch(p);
 }
 
 void primary_handed(struct primary *p, uint64_t now)
