@@ -125,7 +125,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants cluster cluster-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -378,6 +378,12 @@ crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make 
 sim: $(SIM_PROGRAM)  ## primary, replicas, relays and clients from one seed: SEEDS=n (200000), on all CPUs; SEED= TRACE=1 replays
 	@$(if $(SEED),,SEEDS=$(or $(SEEDS),200000)) $(SIM_PROGRAM)
 
+cluster: $(CLUSTER_PROGRAM)  ## mounts in one thread, locks and changes of roles: SEEDS=n (5000); SEED= TRACE=1 replays
+	@SEEDS=$(or $(SEEDS),5000) $(CLUSTER_PROGRAM)
+
+cluster-mutants: $(CLUSTER_PROGRAM) $(B)/tests/unit/test_locks  ## break each of their rules on purpose; every one must be found (MUTANTS='name ...')
+	@MODE=$(MODE) tests/cluster/mutants.sh $(MUTANTS)
+
 sim-mutants: $(SIM_PROGRAM)  ## break each rule of the protocol on purpose; `make sim` must find every one (MUTANTS='name ...')
 	@CC='$(CC)' MODE=$(MODE) tests/sim/mutants.sh $(MUTANTS)
 
@@ -405,7 +411,7 @@ inotify-test: test-programs  ## inotify for changes made on other machines (abou
 	@$(TEST_ENV) tests/remote/inotify.sh
 
 lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
-	@$(TEST_ENV) tests/remote/lock-links.sh
+	@$(TEST_ENV) ROUNDS=8 tests/mount/6007-lock-links.sh
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
