@@ -93,6 +93,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
 SIM_SRC  := $(wildcard tests/sim/*.c)
+CLUSTER_SRC := $(wildcard tests/cluster/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c tests/remote/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 KILL_SRC := $(filter-out tests/kill/points.c,$(wildcard tests/kill/*.c))
@@ -111,6 +112,7 @@ UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
 SIM_PROGRAM     := $(B)/tests/sim/sim
+CLUSTER_PROGRAM := $(B)/tests/cluster/cluster
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 LOOP_PROGRAM    := $(B)/tests/mount/loop/msyncfs
 KILL_PROGRAM    := $(B)/tests/kill/kill
@@ -123,7 +125,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants cluster cluster-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -239,6 +241,17 @@ $(SIM_PROGRAM): $(call obj,$(SIM_SRC)) $(LIB)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
 
+# Mounts without a kernel, a store, sockets: the code of their links is the real one, the clock is the test's.
+$(B)/tests/cluster/%.o: tests/cluster/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) fs/lockd.c fs/remote.c fs/follower.c fs/feeder.c fs/pending.c) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=clock_gettime $(LDFLAGS) -o $@ \
+		$(filter %.o %.a,$^) $(CORE_LIBS) $(LDLIBS)
+
 $(CRASH_DISK): tests/crash/disk/crashdisk.c $(LIB)
 	@mkdir -p $(@D)
 	$(say) CC $<
@@ -289,7 +302,7 @@ $(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -314,10 +327,10 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(CLUSTER_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
 	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO)
 
-UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS)
+UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(CLUSTER_PROGRAM) $(FUZZ_PROGRAMS)
 unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, simulated clusters, the fuzz corpus (no root, no packages fetched)
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_RUN)
 
@@ -368,6 +381,12 @@ crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make 
 sim: $(SIM_PROGRAM)  ## primary, replicas, relays and clients from one seed: SEEDS=n (200000), on all CPUs; SEED= TRACE=1 replays
 	@$(if $(SEED),,SEEDS=$(or $(SEEDS),200000)) $(SIM_PROGRAM)
 
+cluster: $(CLUSTER_PROGRAM)  ## mounts in one thread, locks and changes of roles: SEEDS=n (5000); SEED= TRACE=1 replays
+	@SEEDS=$(or $(SEEDS),5000) $(CLUSTER_PROGRAM)
+
+cluster-mutants: $(CLUSTER_PROGRAM) $(B)/tests/unit/test_locks  ## break each of their rules on purpose; every one must be found (MUTANTS='name ...')
+	@MODE=$(MODE) tests/cluster/mutants.sh $(MUTANTS)
+
 sim-mutants: $(SIM_PROGRAM)  ## break each rule of the protocol on purpose; `make sim` must find every one (MUTANTS='name ...')
 	@CC='$(CC)' MODE=$(MODE) tests/sim/mutants.sh $(MUTANTS)
 
@@ -395,7 +414,7 @@ inotify-test: test-programs  ## inotify for changes made on other machines (abou
 	@$(TEST_ENV) tests/remote/inotify.sh
 
 lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
-	@$(TEST_ENV) tests/remote/lock-links.sh
+	@$(TEST_ENV) ROUNDS=8 tests/mount/6007-lock-links.sh
 
 salvage-test:  ## damage every page of a store in every way: is all of it named, and the rest saved? (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

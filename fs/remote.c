@@ -205,10 +205,6 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 	struct call_result cr = { 0 };
 	struct call c;
 
-	if (lock_call_is(run->bytes, run->len)) {
-		res->error = lockd_run(l->lockd, run->client, run->bytes, run->len);
-		return;
-	}
 	res->error = call_decode(run->bytes, run->len, &c);
 	if (res->error < 0) {
 		res->error = -EIO;
@@ -249,12 +245,21 @@ static void client_news(struct remote *l, const struct item *item)
 		lockd_client_expired(l->lockd, item->number);
 }
 
-/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. Asking for a lock again does no harm. */
-static int run_before(struct remote *l, const struct item *item, struct primary_result *res)
+/* Asking for a lock again does no harm: the table knows it by its ticket. */
+static void run_lock(struct remote *l, const struct item *item)
 {
-	if (lock_call_is(item->bytes, item->len))
-		return -ENOENT;
-	return keys_call_result(l->fs->keys, item->run.client, item->run.request, &res->seq, &res->number);
+	struct lockd_call c;
+	struct primary_result res = { .error = lockd_take(l->lockd, item->bytes, item->len, &c), .seq = store_seq(l->fs->store) };
+
+	feeder_result(l, &item->run, &res);
+	if (res.error == 0)
+		lockd_run(l->lockd, item->run.client, &c);
+}
+
+/* Calls that were left over from following: whoever leads now gets them from the engine. */
+static bool waits_for_role(const struct remote *l, const struct item *item)
+{
+	return item->kind == NEWS_RUN && item->id == 0 && l->handing;
 }
 
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
@@ -267,15 +272,19 @@ static bool run_next(struct remote *l)
 	pthread_mutex_lock(&l->lock);
 	item = l->runs.first;
 	pthread_mutex_unlock(&l->lock);
-	if (item == NULL)
+	if (item == NULL || waits_for_role(l, item))
 		return false;
-	if (item->kind != NEWS_RUN) {
+	if (item->kind != NEWS_RUN || lock_call_is(item->bytes, item->len) || (item->id == 0 && !l->leads)) {
 		item = take(l, &l->runs);
-		client_news(l, item);
+		if (item->kind != NEWS_RUN)
+			client_news(l, item);
+		else if (item->id != 0)
+			run_lock(l, item);
 		free(item);
 		return true;
 	}
-	r = run_before(l, item, &res);
+	/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. */
+	r = keys_call_result(l->fs->keys, item->run.client, item->run.request, &res.seq, &res.number);
 	if (r == 0)
 		;                       /* done before its answer was lost */
 	else if (r == -ENOENT)
@@ -320,15 +329,20 @@ static void fenced(struct remote *l, uint64_t promised)
 
 static void mark(struct remote *l, uint64_t ino)
 {
-	/* Known again, or no space: it is found when the store is opened again. */
-	if (!inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
+	/* Who leads next marks it. Known again, or no space: it is found when the store is opened again. */
+	if (l->leads && !l->handing && !inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
 		reaper_add(l->fs, ino);
 }
 
-static void hand_over(struct remote *l, uint64_t next)
+static void hand_over(struct remote *l, uint64_t next, seq_t seq)
 {
 	struct store_identity id;
 
+	/* The word that changes are parked and a change passed each other: nobody but this thread could know. */
+	if (store_seq(l->fs->store) != seq) {
+		feeder_went_on(l);
+		return;
+	}
 	store_identity(l->fs->store, &id);
 	id.role = STORE_REPLICA;
 	id.promised_epoch = max_u64(id.promised_epoch, next);
@@ -354,7 +368,7 @@ static int handle(struct remote *l, struct item *item)
 {
 	switch (item->kind) {
 	case NEWS_HAND_OVER:
-		hand_over(l, item->number);
+		hand_over(l, item->number, item->seq);
 		return 0;
 	case NEWS_HANDED:
 		handed(l, (const char *)item->bytes);
@@ -494,7 +508,7 @@ static size_t follower_status(struct remote *l, char *buf, size_t size)
 			*c = '?';
 	n = snprintf(buf, size, "from='%s'\nlink_state=%s\nlink_trouble='%s'\nprimary_seq=%llu\nprimary_durable_seq=%llu\n"
 		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n",
-		     l->fs->options->from, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
+		     l->address, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
 		     (unsigned long long)st.primary_last, (unsigned long long)st.primary_durable,
 		     (unsigned long long)(st.primary_last > st.applied ? st.primary_last - st.applied : 0),
 		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, st.open_calls, st.holds,
