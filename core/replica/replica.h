@@ -84,7 +84,7 @@ struct replica_ops {
 	/* The position of the primary came. May be NULL. */
 	void (*news)(void *ctx);
 	void (*note)(void *ctx, const char *text);
-	/* What became of a lock. May be NULL: then nothing is said of locks. */
+	/* What became of a lock, of this client or of one behind it. May be NULL: then nothing is said of locks. */
 	void (*lock)(void *ctx, const struct msg_lock *m);
 };
 
@@ -96,6 +96,7 @@ struct replica_options {
 	enum replica_policy policy;
 	uint32_t wait_ms;               /* 10000 */
 	uint32_t max_stale_ms;          /* 0: no limit */
+	uint64_t fresh_at;              /* `now` when the state was last known to be the primary's; 0: it never was in this run */
 	uint32_t flags;                 /* HELLO_READ_ONLY, HELLO_FEEDS, HELLO_REPLACE */
 	const char *name;               /* where it can be reached; copied; may be "" */
 	seq_t committed;                /* as the store has it */
@@ -170,6 +171,10 @@ void replica_set_flags(struct replica *r, uint32_t flags);
 void replica_hold(struct replica *r, uint64_t ino, bool fed);
 void replica_release(struct replica *r, uint64_t ino, bool fed);
 
+/* Those behind it may hold what is not known here yet (a relay that was started again): until that is over, everything counts
+ * as held. Before the first link; false at any time. */
+void replica_hold_all(struct replica *r, bool all);
+
 /* Roles ------------------------------------------------------------------------------------------------------------ */
 
 /* Become the primary, by hand. -EBUSY: in a diff, or its beginning was not reached; *ret_epoch is the epoch to come. */
@@ -185,6 +190,9 @@ void replica_committed(struct replica *r, uint64_t epoch, seq_t last);
 int replica_follow(struct replica *r, uint64_t promised, uint64_t now);
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
+
+/* The store of whoever answered a hello last, also with a refusal; false: nobody yet. */
+bool replica_upstream(const struct replica *r, uint8_t ret_store[16]);
 
 struct replica_status {
 	enum replica_state state;
