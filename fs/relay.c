@@ -86,7 +86,9 @@ bool relay_welcome(struct remote *l, const struct msg_welcome *w)
 {
 	if (l->relays && w->decision == WELCOME_STREAM && w->epoch == l->relay_epoch && l->link == l->relay_link)
 		return true;
-	return relay_stop(l);
+	/* It comes again; until then nothing is begun that would have to be stopped once more. */
+	l->relay_held_back = relay_stop(l) ? 0 : l->link;
+	return l->relay_held_back == 0;
 }
 
 static void begin(struct remote *l, const struct replica_status *st)
@@ -128,7 +130,7 @@ void relay_step(struct remote *l, const struct replica_status *st)
 	tell_upstream(l);
 	if (l->relays && !same)
 		(void)relay_stop(l);
-	if (!l->relays && st->state == REPLICA_STREAM && relay_stop(l))
+	if (!l->relays && st->state == REPLICA_STREAM && st->link != l->relay_held_back && relay_stop(l))
 		begin(l, st);
 	if (!l->relays)
 		return;

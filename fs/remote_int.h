@@ -98,6 +98,7 @@ struct remote {
 	bool handed_over;               /* [R] this was the primary, and tells others where that is now */
 	net_id relay_link;              /* [R] while `relays`: our own link */
 	uint64_t relay_epoch;           /* [R] and its epoch */
+	net_id relay_held_back;         /* [R] a welcome of this link waits until nobody is fed; 0: none */
 	int64_t relay_since_ms;         /* [R] when it began for the first time; 0: not yet */
 	uint64_t relay_posts;           /* [R] orders given to the net thread, */
 	_Atomic uint64_t relay_done;    /* [A] and carried out there */

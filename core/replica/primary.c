@@ -132,11 +132,6 @@ void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t 
 	p->o.hash_seed = hash_seed;
 }
 
-void primary_jumped(struct primary *p, const char *reason)
-{
-	primary_close_all(p, reason, false);
-}
-
 void primary_promised(struct primary *p, uint64_t promised)
 {
 	p->promised = max_u64(p->promised, promised);

@@ -141,8 +141,6 @@ void primary_set_upstream(struct primary *p, const uint8_t store[16]);
 void primary_off(struct primary *p, const char *reason, const char *name);
 /* The cluster was taken from the primary. */
 void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed);
-/* A relay: its state made a jump (diff): those who were fed have to come again. */
-void primary_jumped(struct primary *p, const char *reason);
 /* A higher epoch was promised here. */
 void primary_promised(struct primary *p, uint64_t promised);
 

@@ -59,8 +59,8 @@ struct replica_ops {
 	int (*apply)(void *ctx, const struct msg_change *c);
 	/* Make durable: no message below epoch is obeyed. Then replica_promised(). */
 	void (*promise)(void *ctx, uint64_t epoch);
-	/* Cluster, hash seed, epoch... before the first change. A relay that feeds in another epoch stops (primary_off()), and
-	 * begins again when changes stream. -EAGAIN: the frame comes again; else negative: refused. */
+	/* Cluster, hash seed, epoch... before the first change. A relay stops first (primary_pause()): -EAGAIN until it
+	 * has; and begins again when changes stream. -EAGAIN: the frame comes again; else negative: refused. */
 	int (*welcome)(void *ctx, const struct msg_welcome *w);
 	/* Put the state aside: behind `common` it has what nobody else has. Then replica_aside_done(). */
 	void (*aside)(void *ctx, uint64_t epoch, seq_t last, seq_t common);

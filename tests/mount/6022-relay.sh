@@ -32,7 +32,7 @@ agree() {
 }
 fed_by() { grep -q "peer[0-9]*_name='${at[$1]}'" "$T/$2/.msyncfs/status"; }
 
-ok 'a primary' start one
+ok 'a primary' start one -o journal-keep=1M
 mkdir "$T/one/d"
 head -c 3000000 /dev/urandom >"$T/one/d/big"
 echo small >"$T/one/small"
@@ -75,6 +75,18 @@ is 'no change failed' "$(cat "$T"/err.* 2>/dev/null)" ''
 agree 'after everybody wrote' "${names[@]}"
 for n in "${names[@]}"; do is "the lines of $n, in order" "$(grep "^$n " "$T/one/w/shared")" "$(seq -f "$n %.0f" "$rounds")"; done
 is 'each directory was made by one of them' "$(cat "$T"/won.* | sort -n | uniq -c | awk '$1 != 1' | wc -l) $(cat "$T"/won.* | wc -l)" "0 $rounds"
+
+# ---- The feed does not reach back to where the relay is: what differs comes on the link that streamed
+mkdir "$T/one/many"
+block=$(printf '%04000d' 1)
+diffs=$(value two comparisons)
+kill -STOP "$(daemon_pids "$T/two.msync")"
+for i in $(seq 8000); do printf '%s' "$block" >"$T/one/many/$i"; done
+kill -CONT "$(daemon_pids "$T/two.msync")"
+ok 'the relay compares' wait_for "[ \"\$(value two comparisons)\" -gt $diffs ]"
+agree 'after the relay made a jump' "${names[@]}"
+ok 'three is fed again' wait_for fed_by three two
+rm -r "$T/one/many"
 
 # ---- Locks
 : >"$T/one/lock"

@@ -299,8 +299,6 @@ static void r_aside(void *ctx, uint64_t epoch, seq_t last, seq_t common)
 	n->aside = true;
 	n->aside_epoch = epoch;
 	n->aside_last = last;
-	/* Whoever is fed from here was on a way that ends. */
-	primary_jumped(n->p, "diverged");
 }
 
 static int r_diff_start(void *ctx, link_t link, const struct msg_welcome *w)
@@ -337,7 +335,6 @@ static void rebase(struct node *n)
 		if (!n->st.s.orphans[i].marked)
 			note_orphan(n, n->st.s.orphans[i].ino);
 	sim_trace("node %u: the diff is done, it is at %u", n->id, n->st.n);
-	primary_jumped(n->p, "a diff was made");
 	primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));
 }
 
