@@ -199,6 +199,7 @@ $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
+$(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 

@@ -435,6 +435,9 @@ static void begin_to_lead(struct remote *l)
 		return;
 	}
 	l->leads = true;
+	clients_init(&l->clients, l->fs->keys, now_ms());
+	/* What programs here asked the old primary for may still be settled. */
+	clients_here(&l->clients, l->client);
 	l->handed_over = false;
 	l->fs->pending = NULL;
 	if (l->dialer != 0)

@@ -240,25 +240,38 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 		store_sync_request(l->fs->store);
 }
 
+static void client_here(struct remote *l, const struct item *item)
+{
+	clients_here(&l->clients, item->run.client);
+	/* Who does not say which locks it has, has those that it had. */
+	if (item->type)
+		lockd_client_here(l->lockd, item->run.client, item->bytes, item->len);
+}
+
 static void client_news(struct remote *l, const struct item *item)
 {
 	if (!l->leads)
 		relay_client(l, item);
-	/* Who does not say which locks it has, has those that it had. */
-	else if (item->kind == NEWS_CLIENT_HERE && item->type)
-		lockd_client_here(l->lockd, item->run.client, item->bytes, item->len);
+	else if (item->kind == NEWS_CLIENT_HERE)
+		client_here(l, item);
 	else if (item->kind == NEWS_CLIENT_LEFT)
 		lockd_client_left(l->lockd, item->run.client);
-	else if (item->kind == NEWS_CLIENT_EXPIRED)
+	else if (item->kind == NEWS_CLIENT_EXPIRED) {
 		lockd_client_expired(l->lockd, item->run.client);
+		clients_gone(&l->clients, item->run.client, (uint64_t)remote_now_ms());
+	}
 }
 
 /* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. Asking for a lock again does no harm. */
 static int run_before(struct remote *l, const struct item *item, struct primary_result *res)
 {
+	const struct primary_run *run = &item->run;
+	int r;
+
 	if (lock_call_is(item->bytes, item->len))
 		return -ENOENT;
-	return keys_call_result(l->fs->keys, item->run.client, item->run.request, &res->seq, &res->number);
+	r = keys_call_result(l->fs->keys, run->client, run->request, &res->seq, &res->number);
+	return r == -ENOENT && clients_unsure(&l->clients, run->client, run->request, run->low) ? -ESTALE : r;
 }
 
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
@@ -353,6 +366,7 @@ static void hand_over(struct remote *l, uint64_t next)
 static void handed(struct remote *l, const char *name)
 {
 	l->leads = false;
+	clients_release(&l->clients);
 	l->handed_over = true;
 	/* Whoever takes over has what they wait for; whether the others do, nobody here will know. */
 	defer_give_up(&l->fs->synced);
@@ -487,6 +501,8 @@ bool remote_step(struct remote *l)
 	}
 	if (l->replica != NULL)
 		more = follower_step(l) || more;
+	if (l->leads && !remote_parks(l))
+		clients_step(&l->clients, (uint64_t)remote_now_ms());
 	lockd_step(l->lockd);
 	if (l->notify != NULL && l->fs->options->max_stale_s != 0)
 		look_at_age(l);
@@ -628,8 +644,8 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 	}
 	len += repeat_status(l->fs->repeat, buf + len, size - len);
 	notify_lag(l->notify, &waiting, &lag_ns);
-	n = snprintf(buf + len, size - len, "relay=%s\npeers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
-		     l->relays ? "on" : "off", (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
+	n = snprintf(buf + len, size - len, "relay=%s\nclients_forgotten=%llu\npeers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
+		     l->relays ? "on" : "off", (unsigned long long)l->clients.forgot, (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
 		     (unsigned long long)lag_ns % 1000000000 / 1000);
 	return n > 0 && (size_t)n < size - len ? len + (size_t)n : len;
 }
@@ -678,6 +694,7 @@ void remote_free(struct remote *l)
 	if (l->feeds)
 		feed_release(&l->feed);
 	free(l->old);
+	clients_release(&l->clients);
 	keyring_free(l->ring);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
@@ -857,6 +874,8 @@ int remote_start(struct remote *l)
 	if (r == 0)
 		r = lockd_new(l, &l->lockd);
 	/* Others may hold locks that they were given before it was opened. */
+	if (r == 0 && l->leads)
+		clients_init(&l->clients, l->fs->keys, (uint64_t)remote_now_ms());
 	if (r == 0 && l->leads)
 		lockd_lead(l->lockd, store_epoch(s), l->was_primary);
 	if (r == 0 && !l->leads)

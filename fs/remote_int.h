@@ -14,6 +14,7 @@
 #include "core/replica/primary.h"
 #include "core/replica/replica.h"
 #include "core/keys/cluster.h"
+#include "fs/clients.h"
 #include "fs/fs.h"
 #include "fs/lockd.h"
 #include "fs/remote.h"
@@ -68,6 +69,7 @@ struct remote {
 	struct net *net;                /* [C] */
 	struct notify *notify;          /* [C] once attached */
 	struct lockd *lockd;            /* [R] */
+	struct clients clients;         /* [R] while `leads` */
 	bool was_primary;               /* [R] when the store was opened */
 	struct fs_shared shared;        /* [C] */
 	struct feed feed;               /* [C] its fields look after themselves */

@@ -20,6 +20,8 @@
  * (R5) A hold is sent before the acknowledgement of the change that made the orphan.
  * (R6) After own changes were lost (put aside), the next fsync of each object that they were made to gives EIO.
  * (R7) A call uses up its patience (wait_ms) only while no changes stream.
+ * (R8) A call that was sent once is not sent again later than REPLICA_RESEND_MS after it was made: what it may have done is
+ *      not remembered for ever (fs/clients.h).
  */
 #ifndef MSYNCFS_REPLICA_H
 #define MSYNCFS_REPLICA_H
@@ -32,6 +34,7 @@
 #define REPLICA_BYTES_MAX (64u << 20)           /* of these calls */
 #define REPLICA_NEWS_MAX  512u                  /* holds and releases not yet sent; more: a new hello */
 #define REPLICA_OBJECTS   1024u
+#define REPLICA_RESEND_MS (25u * 3600 * 1000)   /* no call is sent again that was made so long ago; the longest wait_ms is a day */
 
 enum replica_state { REPLICA_DOWN, REPLICA_HELLO, REPLICA_ASIDE, REPLICA_DIFF, REPLICA_STREAM, REPLICA_LEADING, REPLICA_LEADS };
 enum replica_policy { REPLICA_WAIT, REPLICA_READONLY, REPLICA_ERROR };

@@ -20,7 +20,7 @@ struct rcall {
 	uint64_t token;                 /* of one that is fed */
 	uint64_t cookie, object;
 	uint32_t flags;
-	uint64_t down_at;               /* down_ms when it came */
+	uint64_t down_at, made_at;      /* down_ms, and now, when it came */
 	struct replica_answer answer;
 	uint32_t len;
 	uint8_t bytes[];

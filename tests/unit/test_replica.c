@@ -1208,6 +1208,38 @@ static void test_sync__after_loss(void **state)
 	tear_down();
 }
 
+/* (R8) A machine that slept for long does not do again what it asked for before: what that did may be forgotten. */
+static void test_calls__too_old(void **state)
+{
+	const uint64_t day = 24u * 3600 * 1000;
+	const struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+
+	(void)state;
+	ro.wait_ms = (uint32_t)day;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join(0);
+	do_calls(1, 0, 0);
+	carry(0);
+	assert_int_equal(t.runs, 1);
+	/* A day later it is sent again, */
+	primary_closed(t.p, 1, day);
+	replica_closed(t.r, 1, day);
+	join(day);
+	assert_int_equal(t.runs, 2);
+	assert_int_equal(t.answers, 0);
+	/* two hours after that no more, though the link was up all the while. One that never was is sent. */
+	primary_closed(t.p, 1, day + 7200000);
+	replica_closed(t.r, 1, day + 7200000);
+	do_calls(1, 0, day + 7200000);
+	join(day + 7200000);
+	assert_int_equal(t.answers, 1);
+	assert_int_equal(t.error, -EIO);
+	assert_int_equal(t.runs, 3);
+	assert_int_equal(t.run[2].request, 2);
+	tear_down();
+}
+
 static void test_reads__max_stale(void **state)
 {
 	const struct primary_options po = p_options();
@@ -1515,6 +1547,7 @@ int main(void)
 		cmocka_unit_test(test_sync__waits_for_replicas),
 		cmocka_unit_test(test_sync__counted),
 		cmocka_unit_test(test_sync__after_loss),
+		cmocka_unit_test(test_calls__too_old),
 		cmocka_unit_test(test_reads__max_stale),
 		cmocka_unit_test(test_sync__all_in_step),
 		cmocka_unit_test(test_switch__lets_syncs_finish),
