@@ -139,6 +139,7 @@ run
 
 begin relay-old-epoch S 'a relay goes on feeding in its old epoch when it has got a new one'
 change tests/sim/node.c '		pause_relay(n, "a new epoch, link or state");' '		(void)w->epoch;'
+change tests/sim/node.c '		pause_relay(n, "it has no link itself");' '		(void)s;'
 run
 
 begin relay-cut-off S 'a relay goes on feeding, and taking calls, when it has no link itself'
