@@ -464,6 +464,17 @@ static void op_waited(void *ctx, uint64_t cookie, int error)
 	free(w);
 }
 
+/* Who is refused comes again, and hears the same: that is said once. */
+static void say(struct remote *l, const char *what, const char *who, const char *text)
+{
+	char line[sizeof l->noted];
+
+	snprintf(line, sizeof line, "%s %s: %s", what, who, text);
+	if (strcmp(line, l->noted) != 0)
+		log_info("%s", line);
+	memcpy(l->noted, line, sizeof line);
+}
+
 static void op_note(void *ctx, link_t id, const char *text)
 {
 	struct remote *l = ctx;
@@ -471,10 +482,10 @@ static void op_note(void *ctx, link_t id, const char *text)
 
 	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
 		if (st.link == id && id != 0) {
-			log_info("remote mount %s: %s", st.name[0] != '\0' ? st.name : "without a name", text);
+			say(l, "remote mount", st.name[0] != '\0' ? st.name : "without a name", text);
 			return;
 		}
-	log_info("remote mounts: %s", text);
+	say(l, "remote", "mounts", text);
 }
 
 static const struct primary_ops engine_ops = {
@@ -642,7 +653,7 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 			return;
 		}
 		l->up_link = id;
-		log_info("connected to %s", peer->address);
+		log_debug("connected to %s", peer->address);
 		remote_push(l, item);
 		return;
 	}
@@ -727,6 +738,20 @@ static void on_writable(void *ctx, net_id id)
 	feeder_pump(l);
 }
 
+/* A refusal is known twice, by what the peer said and by what we made of it: which is heard first is chance. */
+static const char *plain(const char *trouble)
+{
+	static const char *const before[] = { ": the peer says: ", ": refused: " };
+
+	for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+		const char *at = strstr(trouble, before[i]);
+
+		if (at != NULL)
+			return at + strlen(before[i]);
+	}
+	return trouble;
+}
+
 static void on_closed(void *ctx, net_id id, const struct net_end *end)
 {
 	struct remote *l = ctx;
@@ -739,7 +764,7 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 
 		snprintf(trouble, sizeof trouble, "%s: %s", end->address, end->text);
 		pthread_mutex_lock(&l->lock);
-		news = strcmp(trouble, l->trouble) != 0;
+		news = strcmp(plain(trouble), plain(l->trouble)) != 0;
 		memcpy(l->trouble, trouble, sizeof trouble);
 		l->paused = false;
 		pthread_mutex_unlock(&l->lock);

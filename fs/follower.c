@@ -548,13 +548,9 @@ int follower_item(struct remote *l, struct item *item)
 		r = replica_frame(l->replica, item->id, item->type, item->bytes, item->len, now_ms());
 		if (r == -EAGAIN)
 			return r;
-		if (r < 0 && l->link == item->id) {
-			/* It comes again with each attempt. */
-			if (strncmp(l->refused, err_last(), sizeof l->refused - 1) != 0)
-				log_warn("%s: %s", l->address, err_last());
-			snprintf(l->refused, sizeof l->refused, "%s", err_last());
+		if (r < 0 && l->link == item->id)
+			/* Said when it is closed. */
 			(void)net_close(l->net, item->id, WIRE_E_PROTOCOL, err_last());
-		}
 		return 0;
 	case NEWS_WRITABLE:
 		replica_writable(l->replica, item->id);
@@ -600,8 +596,13 @@ bool follower_step(struct remote *l)
 	if (l->diff != NULL)
 		more = diff_step(l);
 	replica_status(l->replica, (uint64_t)now, &st);
-	if (st.state == REPLICA_STREAM)
-		l->refused[0] = '\0';
+	if (st.state == REPLICA_STREAM && st.session != l->followed) {
+		l->followed = st.session;
+		log_info("%s: following %s", l->fs->store_path, l->address);
+		pthread_mutex_lock(&l->lock);
+		l->trouble[0] = '\0';
+		pthread_mutex_unlock(&l->lock);
+	}
 	relay_step(l, &st);
 	if (now - l->ticked_ms >= TICK_MS) {
 		l->ticked_ms = now;

@@ -87,7 +87,7 @@ struct remote {
 	struct diff_job *jobs;          /* [L] */
 	char peers[STATUS_MAX];         /* [L] lines for status */
 	char trouble[256];              /* [L] why there is no connection */
-	char refused[256];              /* [R] the last thing that was said of a frame from the primary */
+	char noted[512];                /* [N] what was said last of who is fed */
 
 	_Atomic uint64_t change_bytes;  /* [A] of all changes since the start */
 	atomic_bool pump_posted;        /* [A] */
@@ -127,6 +127,7 @@ struct remote {
 	char address[300];              /* [R] that is dialed */
 	unsigned failures;              /* [R] connections lost in a row, none opened */
 	uint64_t cookie;                /* [R] */
+	uint64_t followed;              /* [R] session of the last link that streamed */
 	struct diff_target *diff;       /* [R] or NULL */
 	bool diff_direct, diff_applied; /* [R] */
 	uint64_t comparisons;           /* [R] that were begun */

@@ -480,8 +480,6 @@ static void replace_others(struct primary *p, struct primary_peer *peer)
 static void remember(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
 {
 	memcpy(peer->store, h->store, 16);
-	memcpy(peer->name, h->name, h->name_len);
-	peer->name[h->name_len] = 0;
 	peer->client = h->client;
 	peer->epoch = p->epoch;
 	peer->version = (uint16_t)min_u64(h->version, p->o.version);
@@ -513,6 +511,9 @@ static int on_hello(struct primary *p, struct primary_peer *peer, const uint8_t 
 		return r;
 	if (again && (!(h.flags & HELLO_AGAIN) || h.client != peer->client || memcmp(h.store, peer->store, 16) != 0))
 		return err_set(EPROTO, "hello: a second one, of somebody else");
+	/* By name, also if it is sent away. */
+	memcpy(peer->name, h.name, h.name_len);
+	peer->name[h.name_len] = 0;
 	r = admit(p, peer, &h);
 	if (r > 0)
 		r = decide(p, peer, &h, &w);

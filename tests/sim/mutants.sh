@@ -142,10 +142,6 @@ change tests/sim/node.c '		pause_relay(n, "a new epoch, link or state");' '		(vo
 change tests/sim/node.c '		pause_relay(n, "it has no link itself");' '		(void)s;'
 run
 
-begin relay-cut-off S 'a relay goes on feeding, and taking calls, when it has no link itself'
-change tests/sim/node.c '		pause_relay(n, "it has no link itself");' '		(void)s;'
-run
-
 begin pause-forgets P5 'a relay that pauses forgets who was behind it'
 change $P '	primary_close_all(p, reason, false);' '	primary_close_all(p, reason, true);'
 run
