@@ -42,6 +42,25 @@ sysop mapped "$T/two/d/g" >"$T/mapped" &
 wait_for "grep -q mapped '$T/mapped'"
 sleep 3
 ok 'a primary that says nothing new is recent' look
+# The time of what the kernel has is over with that of the state: it asks again, also before it reads on in what it has of a file.
+asked() { awk -F= '$1 ~ /^requests_(lookup|getattr)$/ { n += $2 } END { print n + 0 }' "$T/two/.msyncfs/status"; }
+head -c 100000 /dev/zero | tr '\0' x >"$T/one/big"
+ok 'a file' wait_for "[ \"\$(wc -c <'$T/two/big')\" = 100000 ]"
+exec 8<"$T/two/big"
+read -r -N 10 -u 8 text
+sleep 3
+# What asking for the status costs is told by asking twice.
+before=$(asked)
+none=$(asked)
+read -r -N 10 -u 8 text
+is 'reading on' "$text" xxxxxxxxxx
+ok 'is asked for' test $(($(asked) - none)) -gt $((none - before))
+exec 8<&-
+sleep 3
+before=$(asked)
+none=$(asked)
+stat "$T/two/big" >/dev/null
+ok 'so are names and attributes' test $(($(asked) - none)) -gt $((none - before))
 is 'the mapping, too' "$(cat "$T/mapped")" mapped
 
 # ---- It falls silent; the link is there still

@@ -138,16 +138,26 @@ exec 8<&-
 ok 'and is gone when it is closed' wait_for "[ \"\$(value one inodes)\" = \"\$(find '$T/one' | wc -l)\" ]"
 
 # ---- The primary is started again: a new epoch passes down
+stop four
+ok 'four, with less patience' follow four three -o on-disconnect=wait:2
+wait_for same_seq one four
 kill_daemon "$T/one.msync"
 umount -l "$T/one" 2>/dev/null || fusermount3 -u -z "$T/one"
+ok 'four hears that the line is cut, further up' wait_for '! streams four'
 is 'all is read meanwhile' "$(cat "$T/four/small")" small
+errno 'a change waits no longer than it may' EROFS sysop open rw,creat "$T/four/refused"
 ok 'the primary comes back' start one
+ok 'four streams again' wait_for streams four
 echo newer >"$T/four/newer"
 is 'four writes to it' "$(cat "$T/one/newer")" newer
 agree 'after the primary was killed' "${names[@]}"
 is 'its epoch is everywhere' "$(value four epoch) $(value three epoch)" "$(value one epoch) $(value one epoch)"
 
+stop four
+ok 'four is patient again' follow four three
+
 # ---- A relay is promoted, the old primary comes back behind it
+wait_for same_seq one two three four
 kill_daemon "$T/one.msync"
 umount -l "$T/one" 2>/dev/null || fusermount3 -u -z "$T/one"
 ok 'two is promoted' "$MSYNCFS" promote "$T/two"
