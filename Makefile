@@ -204,6 +204,7 @@ $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,-
 $(B)/tests/unit/test_outfile: TEST_LDFLAGS := -Wl,--wrap=open64
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
+$(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 

@@ -11,13 +11,22 @@
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define DEFER_MIN_SIZE 64u
 
-int defer_init(struct defer *d, const struct store *store,
-	       uint64_t (*reached)(const struct store *s), int fd)
+static uint64_t now_ms(void)
 {
-	*d = (struct defer){ .store = store, .reached = reached, .fd = fd };
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int defer_init(struct defer *d, const struct store *store, uint64_t (*reached)(const void *ctx), const void *ctx,
+	       unsigned patience_ms, int fd)
+{
+	*d = (struct defer){ .store = store, .reached = reached, .ctx = ctx, .patience_ms = patience_ms, .fd = fd };
 	d->ring = malloc(DEFER_MIN_SIZE * sizeof *d->ring);
 	if (d->ring == NULL)
 		return -ENOMEM;
@@ -82,7 +91,7 @@ static bool ring_grow(struct defer *d)
 
 void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count)
 {
-	struct defer_entry e = { .seq = seq };
+	struct defer_entry e = { .seq = seq, .until_ms = d->patience_ms != 0 ? now_ms() + d->patience_ms : 0 };
 	bool kept;
 
 	for (int i = 0; i < count; i++) {
@@ -107,7 +116,7 @@ void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count
 	pthread_mutex_unlock(&d->io_lock);
 }
 
-/* Take the first entry if it is due. */
+/* Take the first entry if it is due. Those behind it have more patience left. */
 static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
 {
 	bool due = false;
@@ -117,12 +126,15 @@ static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
 	if (d->count > 0) {
 		/* In this order: a store that failed after it reached seq is no reason to say
 		 * EIO. */
+		const struct defer_entry *e = &d->ring[d->head];
 		bool failed = store_failed(d->store) != 0;
-		bool reached = d->ring[d->head].seq <= d->reached(d->store) && !store_lost(d->store, &byte);
+		bool reached = e->seq <= d->reached(d->ctx) && !store_lost(d->store, &byte);
+		bool late = !failed && !reached && e->until_ms != 0 && now_ms() >= e->until_ms;
 
-		due = failed || reached;
+		due = failed || reached || late;
+		d->expired += late;
 		if (due) {
-			*ret_entry = d->ring[d->head];
+			*ret_entry = *e;
 			d->head = (d->head + 1) & (d->size - 1);
 			d->count--;
 			if (!reached)
@@ -149,6 +161,23 @@ void defer_run(struct defer *d)
 		if (!due)
 			return;
 	}
+}
+
+void defer_give_up(struct defer *d)
+{
+	pthread_mutex_lock(&d->lock);
+	for (size_t i = 0; i < d->count; i++)
+		d->ring[(d->head + i) & (d->size - 1)].until_ms = 1;
+	pthread_mutex_unlock(&d->lock);
+	defer_run(d);
+}
+
+void defer_count(struct defer *d, uint64_t *ret_waiting, uint64_t *ret_expired)
+{
+	pthread_mutex_lock(&d->lock);
+	*ret_waiting = d->count;
+	*ret_expired = d->expired;
+	pthread_mutex_unlock(&d->lock);
 }
 
 bool defer_is_empty(struct defer *d)

@@ -184,6 +184,7 @@ void fs_progress(void *ctx)
 	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
 		return;
 	defer_run(&fs->durable);
+	defer_run(&fs->synced);
 	remote_progress(fs->remote);
 	session_wake(fs);
 }
@@ -238,6 +239,7 @@ static int open_store(struct fs *fs)
 		.progress = fs_progress,
 		.progress_ctx = fs,
 		.incomplete = o->from != NULL,
+		.follow = o->from != NULL,
 		.committed = fs->remote != NULL ? remote_committed : NULL,
 		.committed_ctx = fs,
 	};
@@ -334,6 +336,30 @@ static void ready(struct fs *fs)
 
 /* ---- Life ---- */
 
+static uint64_t durable_seq(const void *store)
+{
+	return store_durable_seq(store);
+}
+
+static uint64_t checkpoint_seq(const void *store)
+{
+	return store_checkpoint_seq(store);
+}
+
+static uint64_t synced_seq(const void *remote)
+{
+	return remote_synced(remote);
+}
+
+static int open_queues(struct fs *fs)
+{
+	if (defer_init(&fs->durable, fs->store, durable_seq, fs->store, 0, fs->fd) < 0 ||
+	    defer_init(&fs->synced, fs->store, synced_seq, fs->remote, options_sync_wait_ms(fs->options), fs->fd) < 0 ||
+	    defer_init(&fs->checkpoint, fs->store, checkpoint_seq, fs->store, 0, fs->fd) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
 static int open_fs(struct fs *fs)
 {
 	struct keys_attr root;
@@ -358,8 +384,7 @@ static int open_fs(struct fs *fs)
 	r = mount_fuse(fs);
 	if (r != 0)
 		return r;
-	if (defer_init(&fs->durable, fs->store, store_durable_seq, fs->fd) < 0 ||
-	    defer_init(&fs->checkpoint, fs->store, store_checkpoint_seq, fs->fd) < 0) {
+	if (open_queues(fs) < 0) {
 		log_error("out of memory");
 		return EXIT_FAILED;
 	}
@@ -379,7 +404,7 @@ static void drain(struct fs *fs)
 {
 	const struct timespec pause = { .tv_nsec = 5000000 };
 
-	for (int ms = 0; ms < DRAIN_MS && !defer_is_empty(&fs->durable); ms += 5)
+	for (int ms = 0; ms < DRAIN_MS && !(defer_is_empty(&fs->durable) && defer_is_empty(&fs->synced)); ms += 5)
 		nanosleep(&pause, NULL);
 }
 
@@ -405,6 +430,7 @@ static int close_fs(struct fs *fs)
 	if (atomic_load(&fs->started)) {
 		drain(fs);
 		defer_stop(&fs->durable);
+		defer_stop(&fs->synced);
 		defer_stop(&fs->checkpoint);
 	}
 	remote_stop(fs->remote);
@@ -419,6 +445,7 @@ static int close_fs(struct fs *fs)
 		r = keys_close(fs->keys);
 	/* Only now has the last helper ended that calls fs_progress(). */
 	defer_release(&fs->durable);
+	defer_release(&fs->synced);
 	defer_release(&fs->checkpoint);
 	session_release(fs);
 	control_release(fs);

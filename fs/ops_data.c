@@ -174,12 +174,15 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct call c = { .op = CALL_FSYNC, .flags = CALL_DURABLE };
+	struct fs *fs = ops_fs(req);
 
 	(void)ino;
 	(void)datasync;
 	(void)fi;
 	ops_fill_caller(req, &c);
-	ops_call(ops_fs(req), req, &c, ops_reply_done);
+	if (fs->pending != NULL)
+		ops_ask_disks(fs, &c);
+	ops_call(fs, req, &c, ops_reply_done);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,

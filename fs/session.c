@@ -329,7 +329,11 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 		reply_raw(fs, ops_hold_durable(fs));
 		break;
 	default:
-		if (fs->repeat == NULL || !repeat_answer(fs->repeat, in))
+		if (fs->repeat != NULL && repeat_answer(fs->repeat, in))
+			break;
+		if (fs->options->max_stale_s != 0 && ops_is_too_old(fs, in))
+			reply_raw(fs, ESTALE);
+		else
 			fuse_session_process_buf(fs->fuse, &buf);
 	}
 	/* The store may have got there before the reply was in the queue. */

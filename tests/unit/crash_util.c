@@ -2085,6 +2085,19 @@ int work_epoch(struct work *w)
 	return r;
 }
 
+int work_forget(struct work *w, uint64_t client)
+{
+	int r;
+
+	say(w, "forget client %llu", (unsigned long long)client);
+	w->expected = 0;
+	r = keys_forget_client(w->k, client);
+	/* Nothing shows. */
+	if (r != -ENOENT && was_committed(w, r))
+		step_state(w);
+	return r;
+}
+
 static int (*const calls[])(struct work *w) = {
 	op_make, op_symlink, op_link, op_unlink, op_rename, op_setattr, op_truncate, op_write, op_copy, op_fallocate,
 	op_setxattr, op_removexattr, op_atime, op_reap, op_acl,

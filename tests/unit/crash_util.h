@@ -91,6 +91,8 @@ int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, 
 int work_reap(struct work *w, uint64_t ino);
 /* The primary begins its next epoch. */
 int work_epoch(struct work *w);
+/* The last calls of this client are not kept any more. */
+int work_forget(struct work *w, uint64_t client);
 /* After work_rewind(): the first long write that was lost is made again, as a program does that was not told of success. */
 int work_retry(struct work *w);
 /* Random bytes; now and then all alike. */

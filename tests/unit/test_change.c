@@ -214,7 +214,7 @@ static void compare_model(void)
 		fail_msg("SEED=%llu: the replica: %s", (unsigned long long)seed_now, text);
 }
 
-static void check_store(struct keys *k)
+static void check_whole(struct keys *k)
 {
 	const struct check_options o = { .problem = NULL };
 	struct check_report rep;
@@ -355,6 +355,20 @@ static void send_nonsense(void)
 
 /* The primary ------------------------------------------------------------------------------------------------------ */
 
+/* A client is gone for good: on both sides. */
+static void forget_one(unsigned c)
+{
+	uint64_t number;
+	seq_t seq;
+	int r = work_forget(&p->w, 1000 + c);
+
+	must(r == 0 || r == -ENOENT || r == -EAGAIN);
+	if (r < 0)
+		return;
+	send_all();
+	must(keys_call_result(p->b, 1000 + c, p->request[c], &seq, &number) == -ENOENT);
+}
+
 /* A random call, sometimes for a client far away; what is told of it must be true on both sides. */
 static void change_one(void)
 {
@@ -365,6 +379,8 @@ static void change_one(void)
 
 	if (below(40) == 0)
 		(void)work_epoch(&p->w);
+	if (below(40) == 0 && !p->alone)
+		forget_one((unsigned)below(CLIENTS));
 	if (c < CLIENTS)
 		keys_set_caller(p->a, 1000 + c, ++p->request[c]);
 	(void)work_step(&p->w);
@@ -445,8 +461,8 @@ static void test_change__replica_follows(void **state)
 		}
 		compare_model();
 		compare_items();
-		check_store(p->a);
-		check_store(p->b);
+		check_whole(p->a);
+		check_whole(p->b);
 		ok(keys_close(p->b));
 		p->b = open_store(p->path_b, 0, false, false);
 		must(store_was_clean(p->b->store));
@@ -639,9 +655,9 @@ static void test_change__what_apply_would_refuse(void **state)
 	/* One that fits, to see that it is these that do not. */
 	end = craft_map(craft_map(m, ino, 3), ino, 4);
 	must(send_crafted(end, 2) == 0);
-	check_store(p->b);
+	check_whole(p->b);
 	kill_b();
-	check_store(p->b);
+	check_whole(p->b);
 	end_case();
 }
 
