@@ -288,7 +288,7 @@ static int check_once(struct check_cmd *cmd)
 	const struct check_options co = { .problem = problem, .follows = follows, .opened = opened, .ctx = cmd,
 					  .progress = cmd->progress || cmd->terminal ? progress : NULL };
 	struct check_report rep;
-	int r = check_store(cmd->store, &co, &rep);
+	int r = check_path(cmd->store, &co, &rep);
 
 	clear_progress(cmd);
 	if (r == -EAGAIN)

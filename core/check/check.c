@@ -320,7 +320,7 @@ static int check_rest(const struct store_options *so, const struct check_options
 	return r;
 }
 
-int check_store(const char *path, const struct check_options *options, struct check_report *ret_report)
+int check_path(const char *path, const struct check_options *options, struct check_report *ret_report)
 {
 	struct store_options so = { .path = path, .read_only = true };
 	struct check_options o = *options;

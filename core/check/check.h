@@ -25,12 +25,12 @@
 struct keys;
 
 struct check_options {
-	bool snapshot;          /* the store was opened with this option; check_store() sees to it itself */
+	bool snapshot;          /* the store was opened with this option; check_path() sees to it itself */
 	/* A finding, one line without its end: what, and where. Names in it are as they are on disk. NULL: only counted. */
 	void (*problem)(void *ctx, const char *text);
 	/* What follows from one, as a line likewise. May be NULL. */
 	void (*follows)(void *ctx, const char *text);
-	/* check_store(): the store is open, with seq as its last change, before anything is told. May be NULL. */
+	/* check_path(): the store is open, with seq as its last change, before anything is told. May be NULL. */
 	void (*opened)(void *ctx, bool snapshot, uint64_t seq);
 	/* Blocks read so far and about how many there are; a result that is not 0 ends the check. May be NULL. */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);
@@ -53,6 +53,6 @@ int check_run(struct keys *k, const struct check_options *options, struct check_
 /* Open the store of that name, check it, close it; while somebody else has it open, its last checkpoint. Also one that
  * cannot be opened because it is damaged: its journal, or what leads to the rest of its tree. Then what is left is put
  * together in memory (core/store/salvage.h) and checked. As check_run(), or what keys_open() says of what is no store. */
-int check_store(const char *path, const struct check_options *options, struct check_report *ret_report);
+int check_path(const char *path, const struct check_options *options, struct check_report *ret_report);
 
 #endif

@@ -760,7 +760,7 @@ static void ask_check(void)
 	int r;
 
 	line_count = 0;
-	r = check_store(path, &o, &rep);
+	r = check_path(path, &o, &rep);
 	for (i = 0; i < hit_count; i++)
 		supers += blocks[hit[i]].kind == SUPER;
 	if (r < 0)
@@ -973,7 +973,7 @@ static void test_damage__journal_and_a_page(void **ctx)
 			describe();
 			line_count = 0;
 			cases++;
-			ok(check_store(path, &o, &rep));
+			ok(check_path(path, &o, &rep));
 			for (at = 0; at < line_count; at++) {
 				unsigned long long where_byte;
 				const char *p = strstr(lines[at].text, "the journal is damaged at byte ");
@@ -1003,7 +1003,7 @@ static struct check_report ask(void)
 	struct check_report rep;
 
 	line_count = 0;
-	ok(check_store(path, &o, &rep));
+	ok(check_path(path, &o, &rep));
 	return rep;
 }
 
@@ -1048,7 +1048,7 @@ static void test_damage__no_superblock(void **ctx)
 	/* Nothing is one: then it is no store any more. */
 	for (i = 0; i < SUPER_PLACES; i++)
 		memset(image_block(&im, super_place(i)), 0, BLOCK_SIZE);
-	assert_int_equal(check_store(path, &(struct check_options){ .problem = NULL }, &(struct check_report){ 0 }),
+	assert_int_equal(check_path(path, &(struct check_options){ .problem = NULL }, &(struct check_report){ 0 }),
 			 -EMEDIUMTYPE);
 	survey_release();
 }
