@@ -214,7 +214,7 @@ static void compare_model(void)
 		fail_msg("SEED=%llu: the replica: %s", (unsigned long long)seed_now, text);
 }
 
-static void check_whole(struct keys *k)
+static void check_store(struct keys *k)
 {
 	const struct check_options o = { .problem = NULL };
 	struct check_report rep;
@@ -461,8 +461,8 @@ static void test_change__replica_follows(void **state)
 		}
 		compare_model();
 		compare_items();
-		check_whole(p->a);
-		check_whole(p->b);
+		check_store(p->a);
+		check_store(p->b);
 		ok(keys_close(p->b));
 		p->b = open_store(p->path_b, 0, false, false);
 		must(store_was_clean(p->b->store));
@@ -655,9 +655,9 @@ static void test_change__what_apply_would_refuse(void **state)
 	/* One that fits, to see that it is these that do not. */
 	end = craft_map(craft_map(m, ino, 3), ino, 4);
 	must(send_crafted(end, 2) == 0);
-	check_whole(p->b);
+	check_store(p->b);
 	kill_b();
-	check_whole(p->b);
+	check_store(p->b);
 	end_case();
 }
 

@@ -415,7 +415,7 @@ static void note_problem(void *ctx, const char *text)
 }
 
 /* Without faults: it opens, is a state not older than states[from], and whole. */
-static void check_whole(unsigned from)
+static void check_store(unsigned from)
 {
 	const struct check_options o = { .problem = note_problem };
 	struct check_report report;
@@ -592,7 +592,7 @@ static bool run_work(enum fault what, int error, unsigned n, bool forever)
 		from = work_now(&work);
 	disarm();
 	check_resources("closed");
-	check_whole(from);
+	check_store(from);
 	check_resources("opened again and closed");
 	work_release(&work);
 	return fault.fired > 0;
@@ -765,7 +765,7 @@ static bool run_recovery(const uint8_t *bytes, uint64_t size, enum fault what, i
 	}
 	disarm();
 	check_resources("recovered");
-	check_whole(work_now(&work));
+	check_store(work_now(&work));
 	return fault.fired > 0;
 }
 
@@ -824,7 +824,7 @@ static void test_fault__made_by_another_while_we_wait(void **state)
 	assert_int_equal(open_store(true, &k), 0);
 	assert_null(in_flock);
 	assert_int_equal(keys_close(k), 0);
-	check_whole(work_now(&work));
+	check_store(work_now(&work));
 	free(other_bytes);
 	work_release(&work);
 }
@@ -1066,7 +1066,7 @@ static void test_fault__beside_the_daemon(void **state)
 			;
 	}
 	assert_int_equal(keys_close(k), 0);
-	check_whole(work_now(&work));
+	check_store(work_now(&work));
 	work_release(&work);
 }
 
