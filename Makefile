@@ -248,7 +248,7 @@ $(B)/tests/cluster/%.o: tests/cluster/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) fs/lockd.c fs/remote.c fs/follower.c fs/feeder.c fs/pending.c) $(LIB)
+$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c follower.c feeder.c pending.c relay.c)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=clock_gettime $(LDFLAGS) -o $@ \
 		$(filter %.o %.a,$^) $(CORE_LIBS) $(LDLIBS)
