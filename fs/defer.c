@@ -107,27 +107,43 @@ void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count
 	pthread_mutex_unlock(&d->io_lock);
 }
 
+/* Under the lock: is the first entry to be sent? *ret_reached: with what it says, else as an error. */
+static bool first_is_due(struct defer *d, bool *ret_reached)
+{
+	uint64_t byte;
+	bool failed;
+
+	if (d->count == 0)
+		return false;
+	/* In this order: a store that failed after it reached seq is no reason to say EIO. */
+	failed = store_failed(d->store) != 0;
+	*ret_reached = d->ring[d->head].seq <= d->reached(d->store) && !store_lost(d->store, &byte);
+	return failed || *ret_reached;
+}
+
+static bool is_due(struct defer *d)
+{
+	bool due, reached;
+
+	pthread_mutex_lock(&d->lock);
+	due = first_is_due(d, &reached);
+	pthread_mutex_unlock(&d->lock);
+	return due;
+}
+
 /* Take the first entry if it is due. */
 static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
 {
-	bool due = false;
-	uint64_t byte;
+	bool due, reached;
 
 	pthread_mutex_lock(&d->lock);
-	if (d->count > 0) {
-		/* In this order: a store that failed after it reached seq is no reason to say
-		 * EIO. */
-		bool failed = store_failed(d->store) != 0;
-		bool reached = d->ring[d->head].seq <= d->reached(d->store) && !store_lost(d->store, &byte);
-
-		due = failed || reached;
-		if (due) {
-			*ret_entry = d->ring[d->head];
-			d->head = (d->head + 1) & (d->size - 1);
-			d->count--;
-			if (!reached)
-				entry_set_error(ret_entry, EIO);
-		}
+	due = first_is_due(d, &reached);
+	if (due) {
+		*ret_entry = d->ring[d->head];
+		d->head = (d->head + 1) & (d->size - 1);
+		d->count--;
+		if (!reached)
+			entry_set_error(ret_entry, EIO);
 	}
 	pthread_mutex_unlock(&d->lock);
 	return due;
@@ -137,8 +153,9 @@ void defer_run(struct defer *d)
 {
 	struct defer_entry e;
 
-	/* For each entry anew, so that two threads that learn of progress share the work. */
-	for (;;) {
+	/* For each entry anew, so that two threads that learn of progress share the work. An entry that is not due yet is
+	 * found by whoever makes it so: that is told before they look, under the same lock. */
+	while (is_due(d)) {
 		bool due;
 
 		pthread_mutex_lock(&d->io_lock);
@@ -146,8 +163,6 @@ void defer_run(struct defer *d)
 		if (due && d->fd >= 0)
 			entry_send(&e, d->fd);
 		pthread_mutex_unlock(&d->io_lock);
-		if (!due)
-			return;
 	}
 }
 

@@ -311,6 +311,21 @@ static void interrupt(struct fs *fs, const struct fuse_in_header *in)
 		(void)pending_interrupt(fs->pending, which->unique);
 }
 
+/* FORGETs have no answer, so none may be lost for want of memory, which libfuse would ask for. */
+static void forget(struct fs *fs, const struct fuse_in_header *in)
+{
+	const struct fuse_forget_in *one = (const void *)(in + 1);
+	const struct fuse_batch_forget_in *batch = (const void *)(in + 1);
+	const struct fuse_forget_one *each = (const void *)(batch + 1);
+
+	if (in->opcode == FUSE_FORGET && in->len >= sizeof *in + sizeof *one)
+		ops_forget(fs, in->nodeid, one->nlookup);
+	if (in->opcode != FUSE_BATCH_FORGET || in->len < sizeof *in + sizeof *batch)
+		return;
+	for (uint32_t i = 0; i < batch->count && in->len >= (const char *)(each + i + 1) - (const char *)in; i++)
+		ops_forget(fs, each[i].nodeid, each[i].nlookup);
+}
+
 /* Have one request answered. False: it found no space, and is to be parked. */
 static bool process(struct fs *fs, char *bytes, size_t size)
 {
@@ -324,6 +339,9 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	switch (in->opcode) {
 	case FUSE_INTERRUPT:
 		interrupt(fs, in);
+		break;
+	case FUSE_FORGET: case FUSE_BATCH_FORGET:
+		forget(fs, in);
 		break;
 	case FUSE_SYNCFS:
 		reply_raw(fs, ops_hold_durable(fs));

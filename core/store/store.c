@@ -389,8 +389,10 @@ void store_sync_request(struct store *s)
 {
 	(void)pthread_mutex_lock(&s->wake_lock);
 	s->sync_wanted = true;
-	(void)pthread_cond_signal(&s->sync_wake);
 	(void)pthread_mutex_unlock(&s->wake_lock);
+	/* Not before: the syncer would wake up only to wait for the lock, which makes unlocking a system call too. While it is at
+	 * work this is none. */
+	(void)pthread_cond_signal(&s->sync_wake);
 }
 
 static int sync_extents(struct store *s)
@@ -567,8 +569,8 @@ int store_write_cut(struct store *s)
 	if (s->threads) {
 		(void)pthread_mutex_lock(&s->wake_lock);
 		s->ckpt_wanted = true;
-		(void)pthread_cond_signal(&s->ckpt_wake);
 		(void)pthread_mutex_unlock(&s->wake_lock);
+		(void)pthread_cond_signal(&s->ckpt_wake);
 		return 0;
 	}
 	r = checkpoint_write(s);

@@ -568,9 +568,6 @@ static bool run_work(enum fault what, int error, unsigned n, bool forever)
 		if (wild_clocks)
 			jump_clocks(i);
 		r = work_on(s, i);
-		/* The provider of memory recovers at some time, or else there is nothing to see. */
-		if (fault.what == FAULT_MEMORY && fault.fired > 3)
-			disarm();
 	}
 	failed = store_failed(s);
 	if (r < 0 && !fits(r) && r != -EROFS)
