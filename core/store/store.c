@@ -395,6 +395,29 @@ void store_sync_request(struct store *s)
 	(void)pthread_cond_signal(&s->sync_wake);
 }
 
+/* In order of place, and those that touch as one: each msync costs the disk a flush, whatever it writes. */
+static unsigned merge_ranges(struct store_range *ext, unsigned n)
+{
+	unsigned i, j, kept = 0;
+
+	for (i = 1; i < n; i++) {
+		struct store_range this = ext[i];
+
+		for (j = i; j > 0 && ext[j - 1].block > this.block; j--)
+			ext[j] = ext[j - 1];
+		ext[j] = this;
+	}
+	for (i = 0; i < n; i++) {
+		struct store_range *last = kept > 0 ? &ext[kept - 1] : NULL;
+
+		if (last && ext[i].block <= last->block + last->count)
+			last->count = max_u64(last->block + last->count, ext[i].block + ext[i].count) - last->block;
+		else
+			ext[kept++] = ext[i];
+	}
+	return kept;
+}
+
 static int sync_extents(struct store *s)
 {
 	struct store_range ext[EXT_RANGES];
@@ -407,6 +430,7 @@ static int sync_extents(struct store *s)
 	s->ext_count = 0;
 	(void)pthread_mutex_unlock(&s->ext_lock);
 	atomic_store_explicit(&s->ext_blocks, 0, memory_order_relaxed);
+	n = merge_ranges(ext, n);
 	for (i = 0; i < n && r == 0; i++)
 		r = map_sync(&s->map, ext[i].block, ext[i].count);
 	return r;

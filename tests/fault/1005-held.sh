@@ -23,17 +23,25 @@ no_lock() {
 	is 'no lock of the request thread is held over a call that can take long' "$(sort -u "$dir/report" 2>/dev/null)" ''
 }
 
-# Everything that a mount is asked for but fsync, in directory $1; what went wrong. Stops at the first that hangs, since all would.
+# Everything that a mount is asked for but fsync (fallocate(1) and some others end with one), in directory $1; what went wrong. Stops at the first that hangs, since all would.
 everything() {
 	local d=$1 a
 	for a in "mkdir $d" "cp $T/data $d/f" "cmp $T/data $d/f" "ln $d/f $d/g" "ln -s f $d/s" "readlink $d/s" "mv $d/g $d/h" \
 		"ls -la $d" "stat $d/h" "chmod 600 $d/f" "setfattr -n user.a -v b $d/f" "getfattr -n user.a $d/f" \
-		"truncate -s 5M $d/f" "fallocate -l 100k $d/f" "cp --sparse=always $d/f $d/c" "dd if=$T/data of=$d/f bs=4k seek=3 conv=notrunc" \
+		"truncate -s 5M $d/f" "sysop fallocate plain 0 100k $d/f" "cp --sparse=always $d/f $d/c" "dd if=$T/data of=$d/f bs=4k seek=3 conv=notrunc" \
 		"dd if=$T/data of=$d/a bs=100 oflag=append conv=notrunc" "touch -d 2001-02-03 $d/a" "mkfifo $d/p" "stat -f $d" \
 		"cat $MNT/.msyncfs/status" "rm $d/p $d/c" "mkdir $d/e" "mv $d/h $d/e/h" "rm -r $d"; do
 		# shellcheck disable=SC2086 # a command and its words
 		op $a >"$T/op.out" 2>&1 || { echo "$a: $(cat "$T/op.out")"; return; }
 	done
+}
+
+# However the test ends, nothing may be left that hangs.
+stopped=
+trap 'without let_go' EXIT
+let_go() {
+	rm -f "$T/held/hang"
+	[ -z "$stopped" ] || kill -CONT "$stopped"
 }
 
 # ---- The disk
@@ -62,11 +70,10 @@ is 'nor was anything synced' "$(($(msyncs "$H") - before)) $(($(status_of syncs)
 rm "$H/hang"
 wait "${pids[@]}"
 is 'then all are' "$(sort "$T"/fsync.* | uniq -c | tr -s ' ')" " $((clients + 1)) ok"
-# The first one's contents and tail; the rest share: one of the tail, and one of the contents that everything() wrote.
+# That which hung, and one that all the others share: of the tail, and of the contents that everything() wrote in between.
 is 'by one sync of their own' "$(($(status_of syncs) - syncs))" 2
 got=$(($(msyncs "$H") - before))
-diag "$got msyncs"
-ok 'which is one msync of the tail, and one for each piece of contents' test "$got" -le 8
+ok "which are one msync of each tail, and one for each piece of contents ($got in all)" test $got -ge 3 -a $got -le 6
 before=$(msyncs "$H")
 echo more >"$MNT/s1"
 op sysop fsync "$MNT/s1" >/dev/null
@@ -94,7 +101,7 @@ named() { STORE=$T/$1.msync MNT=$T/$1; }
 named one
 held_daemon "$T/held-one" -- --listen="$T/socket"
 primary=$DAEMON
-mkdir "$one/unread"
+mkdir "$one/unread" "$one/waiting"
 for i in $(seq 50); do cp "$T/data" "$one/unread/$i"; ln -s "$i" "$one/unread/l$i"; done
 named two
 held_daemon "$T/held-two" -- --from="$T/socket" -o on-disconnect=wait:300
@@ -103,16 +110,20 @@ streams() { [ "$(sed -n s/^link_state=//p "$two/.msyncfs/status")" = stream ]; }
 seq_of() { sed -n s/^seq=//p "$T/$1/.msyncfs/status"; }
 ok 'a remote mount follows' wait_for streams
 kill -STOP "$replica"
+stopped=$replica
 named one
 is 'a remote mount that says nothing: the primary goes on' "$(everything "$one/d")" ''
 op dd if=/dev/urandom of="$one/big" bs=1M count=30 status=none
 op sysop fsync "$one/big" >/dev/null
 is 'also when more waits for it than fits' "$(everything "$one/d2")" ''
 kill -CONT "$replica"
+stopped=
 ok 'and then it catches up' wait_for "streams && [ \"\$(seq_of two)\" = \"\$(seq_of one)\" ]"
 kill -STOP "$primary"
+stopped=$primary
 named two
-timeout 300 touch "$two/waits" 2>"$T/touch" &
+# In a directory of its own, which the kernel locks for it.
+timeout 300 touch "$two/waiting/f" 2>"$T/touch" &
 toucher=$!
 ok 'a change there waits' wait_for "[ \"\$(sed -n s/^open_calls=//p '$two/.msyncfs/status')\" -ge 1 ]"
 wrong=
@@ -125,9 +136,10 @@ ok 'so does listing' op ls -la "$two/unread"
 ok 'and asking for figures' op stat -f "$two"
 ok 'the change waits still' kill -0 $toucher
 kill -CONT "$primary"
+stopped=
 wait $toucher
 is 'then it is made' "$? $(cat "$T/touch")" '0 '
-ok 'everywhere' test -e "$one/waits"
+ok 'everywhere' test -e "$one/waiting/f"
 DAEMON=$replica
 stop_daemon
 is 'the remote mount ends in order' "$status" 0
