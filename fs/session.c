@@ -251,9 +251,9 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userda
 		if (fs->request != NULL && fs->request->opcode == FUSE_INIT)
 			amend_init(fs, iov, count);
 		r = device_reply(fd, iov, count);
-		/* Not answered at the beginning, the kernel refuses all that comes after. */
-		if (r < 0 && fs->request != NULL && fs->request->opcode == FUSE_INIT)
-			fs->session->error = r;
+		/* Not answered at the beginning, or with an error, the kernel refuses all that comes after. */
+		if (fs->request != NULL && fs->request->opcode == FUSE_INIT && (r < 0 || header->error != 0))
+			fs->session->error = r < 0 ? r : header->error;
 	}
 	/* A page of the mapping: if the file was cut short, the syncer finds out. */
 	if (r == -EFAULT)
@@ -451,8 +451,9 @@ static int read_request(struct fs *fs)
 	const struct fuse_in_header *in = (const void *)s->buffer;
 	ssize_t n = read(fs->fd, s->buffer, BUFFER_BYTES);
 
-	if (n < 0)
-		return read_failed(s, errno);
+	/* The device has no end. */
+	if (n <= 0)
+		return read_failed(s, n < 0 ? errno : EIO);
 	s->read_errors = 0;
 	if ((size_t)n < sizeof *in || in->len != (size_t)n) {
 		log_error("a request of %zd bytes says it has %u, ignoring", n,

@@ -855,7 +855,8 @@ static int finish(void *arg)
 			r = checkpoint_cut(s, true);
 		if (r == 0)
 			r = checkpoint_write(s);
-		if (r == -ENOSPC) {
+		/* As without room, so without memory: what was synced is on disk, and no msync has failed. */
+		if (r == -ENOSPC || (r == -ENOMEM && map_failed(&s->map) == 0 && store_durable_seq(s) >= store_seq(s))) {
 			/* All changes are in the journal; only the identity is not. */
 			r = 0;
 			if (identity_waits(s)) {

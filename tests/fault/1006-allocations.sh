@@ -49,10 +49,13 @@ END
 exercise() { op bash "$T/exercise" "$MNT" "d$1" "$T/data" >"$T/errors" 2>&1; }
 allowed='Cannot allocate memory|Input/output error|Read-only file system|No such file or directory|Transport endpoint is not connected'
 
-# Places that still hold more than after a life without faults.
+# Places that still hold more than after a life without faults. If it is not mounted ($1 = 0) the process ends, and libfuse does not
+# care; we do.
 leaks() {
 	[ "$MODE" = release ] || { cat "$T"/san.* 2>/dev/null | grep -m 5 -E 'ERROR|SUMMARY|#[0-4]'; return; }
-	awk 'FNR == NR { had[$2] = $1; next } $1 > had[$2] { print $1 - had[$2], $2 }' "$T/live" "$PLAN.live"
+	[ -s "$T/live" ] || return
+	awk -v all="$1" 'FNR == NR { had[$2] = $1; next } $1 > had[$2] && (all || $2 ~ "/msyncfs[+]") { print "leaked:", $1 - had[$2], $2 }' \
+		"$T/live" "$PLAN.live"
 }
 
 # life N COUNT: what was wrong; sets $hit.
@@ -85,14 +88,15 @@ life() {
 	! struck || hit=1
 	! is_mounted || { echo 'a mount is left'; umount -i -l "$MNT"; }
 	[ $status -le 1 ] || echo "the daemon ended with $status"
-	lines=$(grep -cv '^$' "$T/log")
+	# libfuse has some words of its own, which it does not hand on: they begin otherwise than ours.
+	lines=$(grep -cvE '^$|^fuse: ' "$T/log")
 	if [ $mounted = 0 ]; then
 		[ $status = 1 ] || echo "mounting ended with $status"
 		[ "$lines" = 1 ] || { echo "mounting says $lines lines:"; cat "$T/log"; }
 	elif [ $status = 1 ]; then
 		[ "$lines" -ge 1 ] || echo 'it failed without a word'
 	fi
-	leaks
+	leaks $mounted
 	if [ -e "$STORE" ] && ! "$MSYNCFS" check "$STORE" >"$T/check" 2>&1; then
 		echo 'check:'
 		tail -n 3 "$T/check"
@@ -109,13 +113,15 @@ intact() {
 	[ -z "$wrong" ] || echo "$wrong"
 }
 
+diag "SEED=$SEED"
+RANDOM=$((SEED % 32768))
 seq 30000 >"$T/data"
 mount_store >/dev/null || fail 'mount'
 cp "$T/data" "$MNT/kept"
 umount_store
 hit=
-bad=$(life 0 0)
-is 'a life without faults' "$bad" ''
+life 0 0 >"$T/wrong"
+is 'a life without faults' "$(cat "$T/wrong")" ''
 [ "$MODE" != release ] || { cp "$PLAN.live" "$T/live"; ok 'the library was loaded' test -s "$T/live"; }
 
 # In the short form some places only, other ones each time.
@@ -134,11 +140,11 @@ for count in 1 0; do
 		[ -n "$hit" ] || break
 		hits=$((hits + 1))
 		[ ${#bad} -lt 1500 ] || break
-		n=$((n + ${step:-1 + RANDOM % 60}))
+		n=$((n + ${step:-1 + RANDOM % 24}))
 	done
 	faults=$((faults + hits))
 	bad="$bad$(intact)"
 	is "memory is refused $([ $count = 1 ] && echo once || echo 'for ever'): $hits lives" "$bad" ''
-	ok 'at many places' test $hits -gt 10
+	ok 'at many places' test $hits -gt 5
 done
 finish

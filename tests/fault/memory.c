@@ -224,6 +224,12 @@ void free(void *p)
 	__libc_free(p);
 }
 
+/* The daemon's children (fusermount3) are not meant. */
+static void __attribute__((constructor)) stay_here(void)
+{
+	unsetenv("LD_PRELOAD");
+}
+
 static void __attribute__((destructor)) report(void)
 {
 	static struct { const void *at; unsigned count; } places[PLACES];
