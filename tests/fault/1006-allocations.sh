@@ -63,7 +63,7 @@ life() {
 	local n=$1 count=$2 mounted=0 lines
 	: >"$T/log"
 	rm -f "$PLAN.live"
-	[ "$n" = 0 ] && plan none || plan "$n $count"
+	if [ "$n" = 0 ]; then plan none; else plan "$n $count"; fi
 	env FAULT_FILE="$PLAN" "${preload[@]}" "$DAEMON_PROGRAM" mount -f -o sync-interval=0 "$STORE" "$MNT" </dev/null >"$T/log" 2>&1 &
 	DAEMON=$!
 	wait_for -t 20 "is_mounted || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL $DAEMON; }
@@ -125,7 +125,6 @@ is 'a life without faults' "$(cat "$T/wrong")" ''
 [ "$MODE" != release ] || { cp "$PLAN.live" "$T/live"; ok 'the library was loaded' test -s "$T/live"; }
 
 # In the short form some places only, other ones each time; of our own calls alone there are fewer.
-step=${LONG:+1}
 stride=24
 [ "$MODE" = release ] || stride=8
 for count in 1 0; do
@@ -142,7 +141,7 @@ for count in 1 0; do
 		[ -n "$hit" ] || break
 		hits=$((hits + 1))
 		[ ${#bad} -lt 1500 ] || break
-		n=$((n + ${step:-1 + RANDOM % stride}))
+		if [ -n "$LONG" ]; then n=$((n + 1)); else n=$((n + 1 + RANDOM % stride)); fi
 	done
 	faults=$((faults + hits))
 	bad="$bad$(intact)"

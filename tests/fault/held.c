@@ -44,7 +44,7 @@ static _Thread_local unsigned held_count;
 static _Thread_local bool requesting;
 
 /* Found once for each place that asks; dlsym() takes no lock of ours. */
-#define REAL(name) ({ \
+#define REAL(name) ({ /* NOLINT(bugprone-macro-parentheses): a name, not a value */ \
 	static _Atomic(void *) found; \
 	void *p = atomic_load(&found); \
 	if (p == NULL) { \

@@ -64,12 +64,15 @@ static void load(const char *file)
 
 static void note_hit(const char *file)
 {
+	static const char suffix[] = ".hit";
 	char hit[4096];
+	size_t len = strlen(file);
 	int fd;
 
-	strncpy(hit, file, sizeof hit - 5);
-	hit[sizeof hit - 5] = '\0';
-	strcat(hit, ".hit");
+	if (len + sizeof suffix > sizeof hit)
+		return;
+	memcpy(hit, file, len);
+	memcpy(hit + len, suffix, sizeof suffix);
 	fd = open(hit, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	if (fd < 0 || write(fd, ".", 1) < 0)
 		return;
