@@ -197,6 +197,8 @@ $(PROGRAM): $(call obj,$(FS_SRC)) $(LIB)
 WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 fallocate64 ftruncate64 pwrite64 \
 	getrandom pthread_create
 $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
+# Locks and waits that test_sync looks at.
+$(B)/tests/unit/test_sync: TEST_LDFLAGS := $(foreach f,pthread_mutex_lock pthread_mutex_unlock pthread_cond_wait pthread_cond_timedwait,-Wl,--wrap=$(f))
 # Those at which test_race lets another process come in between.
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
@@ -288,6 +290,19 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS) -ldl
 
+# Where a sanitizer has an allocator of its own: the daemon with our own calls wrapped, see memory.c. It has the program's name,
+# by which the tests know a daemon.
+FAULT_PROGRAM := $(B)/tests/fault/memory/msyncfs
+$(B)/tests/fault/memory/linked.o: tests/fault/memory.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -DLINKED -MMD -MP -c -o $@ $<
+
+$(FAULT_PROGRAM): $(B)/tests/fault/memory/linked.o $(call obj,$(FS_SRC)) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,malloc calloc realloc strdup,-Wl,--wrap=$(f)) \
+		$(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
+
 # The kill machine knows the daemon from outside only; its library is loaded into it. Neither is sanitized.
 $(KILL_PROGRAM): $(KILL_SRC) $(wildcard tests/kill/*.h) $(B)/flags
 	@mkdir -p $(@D)
@@ -303,7 +318,7 @@ $(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(B)/tests/fault/memory/linked.d $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -329,7 +344,7 @@ TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(CLUSTER_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
-	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO)
+	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO) $(if $(filter asan,$(MODE)),$(FAULT_PROGRAM))
 
 UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(CLUSTER_PROGRAM) $(FUZZ_PROGRAMS)
 unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, simulated clusters, the fuzz corpus (no root, no packages fetched)

@@ -21,15 +21,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/major.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
+#define FUSE_MINOR    229       /* of the device */
 #define STALE_MAX     16        /* dead mounts on top of each other that are taken away */
 #define DRAIN_MS      5000      /* for fsyncs that wait when we are told to stop */
 #define STORE_WAIT_S  30        /* for a daemon that is closing the store */
@@ -39,7 +42,7 @@ static int mount_lock = -1;     /* on the mount point: from before we look at it
 
 /* ---- What libfuse says ---- */
 
-/* While mounting, libfuse explains a failure here only: it is kept to become part of our line. */
+/* Until the mount works, libfuse explains a failure here only: it is kept to become part of our line. */
 static bool fuse_log_keep;
 static char fuse_log_text[512];
 
@@ -287,31 +290,42 @@ static char *kernel_words(const struct fs *fs)
 	return all;
 }
 
+/* libfuse 3.14 may say that it has mounted, and give descriptor 0, when it found no memory for it. */
+static bool has_device(struct fuse_session *fuse)
+{
+	struct stat st;
+
+	return fstat(fuse_session_fd(fuse), &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(MISC_MAJOR, FUSE_MINOR);
+}
+
 static int mount_fuse(struct fs *fs)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	char *words = kernel_words(fs);
+	char *words;
 	int r = EXIT_FAILED;
 
+	fuse_log_keep = true;
+	words = kernel_words(fs);
 	if (words == NULL || fuse_opt_add_arg(&args, "msyncfs") < 0 ||
 	    fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, words) < 0 ||
 	    (fs->options->debug && fuse_opt_add_arg(&args, "-d") < 0)) {
-		log_error("out of memory");
+		log_error("%s: cannot be mounted: out of memory", fs->mountpoint);
 		goto out;
 	}
-	fuse_log_keep = true;
 	fs->fuse = fuse_session_new(&args, &ops_table, sizeof ops_table, fs);
-	if (fs->fuse == NULL || fuse_session_mount(fs->fuse, fs->mountpoint) != 0) {
+	if (fs->fuse == NULL || fuse_session_mount(fs->fuse, fs->mountpoint) != 0 || !has_device(fs->fuse)) {
+		/* The options are ours: without a word, nothing but memory is missing. */
 		log_error("%s: cannot be mounted: %s: %s", fs->mountpoint,
-			  *fuse_log_text != '\0' ? fuse_log_text : "refused by fusermount3",
+			  *fuse_log_text != '\0' ? fuse_log_text : fs->fuse == NULL ? "out of memory" : "refused by fusermount3",
 			  geteuid() == 0 ? "is /dev/fuse there, and usable here?" :
 			  "is the directory yours, and /dev/fuse there?");
 		goto out;
 	}
-	fuse_log_keep = false;
 	/* In the mount table: who looks now, sees it. */
 	unlock_mountpoint();
-	r = session_attach(fs) < 0 ? EXIT_FAILED : 0;
+	r = session_attach(fs);
+	if (r < 0)
+		r = fail(fs->mountpoint, strerror(-r), "cannot be mounted");
 out:
 	fuse_opt_free_args(&args);
 	free(words);
@@ -323,6 +337,7 @@ static void ready(struct fs *fs)
 {
 	struct store_status st;
 
+	fuse_log_keep = false;
 	if (ready_fd >= 0 && daemon_ready(ready_fd) < 0) {
 		log_warn("%s: the mount command was interrupted: unmounting", fs->mountpoint);
 		raise(SIGTERM);
@@ -461,7 +476,8 @@ static int run(struct fs *fs)
 	if (status == 0) {
 		r = session_run(fs, ready);
 		if (r < 0) {
-			log_error("%s: the mount broke: %s", fs->mountpoint, strerror(-r));
+			log_error("%s: the mount broke: %s", fs->mountpoint,
+				  fuse_log_keep && *fuse_log_text != '\0' ? fuse_log_text : strerror(-r));
 			status = EXIT_FAILED;
 		}
 	}

@@ -8,8 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 
 static void read_control(fuse_req_t req, uint64_t ino, size_t size, off_t off)
 {
@@ -86,13 +84,10 @@ static void write_sync(fuse_req_t req, const char *data, size_t size)
 {
 	struct call c = { .op = CALL_SYNC, .flags = CALL_DURABLE, .src_off = size };
 	struct fs *fs = ops_fs(req);
-	char text[32], tail;
 	unsigned replicas, ms;
 	int r;
 
-	memcpy(text, data, size < sizeof text ? size : 0);
-	text[size < sizeof text ? size : 0] = '\0';
-	if (sscanf(text, "%9u %9u %c", &replicas, &ms, &tail) != 2) {
+	if (!control_parse_sync(data, size, &replicas, &ms)) {
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
