@@ -198,6 +198,9 @@ $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(
 # Those at which test_race lets another process come in between.
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
+# What test_outfile makes to fail, or not to be there.
+$(B)/tests/unit/test_outfile: TEST_LDFLAGS := $(foreach f,open64 linkat renameat2 fsync,-Wl,--wrap=$(f))
+
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
