@@ -217,7 +217,7 @@ $(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
-$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c fs/options.c fs/log.c)
 $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
 		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
 	$(say) LD $@
@@ -428,6 +428,8 @@ INSTALL_LIST := \
 	mount-scripts/umount.msyncfs|$(HELPERDIR)/umount.msyncfs|755 \
 	mount-scripts/fsck.msyncfs|$(HELPERDIR)/fsck.msyncfs|755 \
 	mount-scripts/msyncfs@.service|$(UNITDIR)/msyncfs@.service|644 \
+	mount-scripts/msyncfs-primary.service|$(DOCDIR)/examples/msyncfs-primary.service|644 \
+	mount-scripts/msyncfs-replica.service|$(DOCDIR)/examples/msyncfs-replica.service|644 \
 	mount-scripts/srv-data.mount|$(DOCDIR)/examples/srv-data.mount|644 \
 	mount-scripts/fstab.example|$(DOCDIR)/examples/fstab.example|644 \
 	LICENSE|$(DOCDIR)/LICENSE|644 \

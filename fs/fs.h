@@ -46,6 +46,7 @@ struct fs {
 	struct store *store;
 	struct fuse_session *fuse;
 	int fd;                                 /* /dev/fuse; -1 before it is mounted */
+	char device[24];                        /* of the mount, as the mount table has it; "" if not known */
 
 	struct inodes inodes;
 	struct reaper reaper;
@@ -59,6 +60,7 @@ struct fs {
 	const struct fs_shared *shared;         /* NULL: every change comes from this mount's kernel */
 	struct pending *pending;                /* a remote mount: calls under way to the primary; else NULL */
 
+	bool waits;                             /* it was said that we wait for who has the store */
 	bool cluster_locks;                     /* locks of programs here count on all machines */
 	uint64_t opens;                         /* number of the last open file, with cluster_locks */
 

@@ -9,6 +9,7 @@
 #include "fs/log.h"
 #include "fs/ops.h"
 #include "fs/repeat.h"
+#include "fs/say.h"
 
 #include "core/keys/item.h"
 
@@ -558,7 +559,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 	if (o->key_file != NULL) {
 		r = keyring_load(o->key_file, &l->ring);
 		if (r < 0) {
-			log_error("%s", err_last());
+			say_error(SAY_FILE, o->key_file, NULL, r);
 			remote_free(l);
 			return r;
 		}
@@ -623,7 +624,7 @@ static int lead(struct remote *l)
 			r = keys_begin_epoch(l->fs->keys, id.promised_epoch);
 	}
 	if (r < 0)
-		log_error("%s: cannot become a primary: %s", l->fs->store_path, *err_last() != '\0' ? err_last() : strerror(-r));
+		say_error(SAY_MOUNT, l->fs->store_path, "cannot become a primary", r);
 	return r;
 }
 
@@ -668,7 +669,7 @@ static int start_net(struct remote *l)
 		r = follower_follow(l, what);
 	}
 	if (r < 0)
-		log_error("%s: %s", what, *err_last() != '\0' ? err_last() : strerror(-r));
+		say_error(SAY_ADDRESS, what, NULL, r);
 	return r;
 }
 
@@ -721,8 +722,8 @@ static int wait_first_sync(struct remote *l)
 			pthread_mutex_lock(&l->lock);
 			memcpy(trouble, l->trouble, sizeof trouble);
 			pthread_mutex_unlock(&l->lock);
-			log_error("%s: the primary cannot be reached: %s", l->fs->options->from,
-				  trouble[0] != '\0' ? trouble : "no answer");
+			log_error("%s: the primary cannot be reached: %s: check the address and the key, and that it is mounted with "
+				  "--listen", l->fs->options->from, trouble[0] != '\0' ? trouble : "no answer");
 			return -ETIMEDOUT;
 		}
 		show_progress(l, &shown);
