@@ -86,6 +86,7 @@ for script in mount umount fsck; do
 	is "$script.msyncfs: the exit statuses of the man page are those of the script" \
 		"$(section "$script.msyncfs.8" 'EXIT STATUS' | sed -n 's/^\.It \([0-9]*\)$/\1/p' | sort -un | tr '\n' ' ')" "$want"
 	# Letters that the script takes, those of a case branch in its loop, are named in its page.
+	# shellcheck disable=SC2016 # the script's own words
 	for letter in $(sed -n '/case \${letters/,/esac/ s/^[[:space:]]*\([A-Za-z|]*\)).*/\1/p' "$ROOT/mount-scripts/$script.msyncfs" | tr '|' ' '); do
 		ok "$script.msyncfs -$letter is in its man page" grep -qE "^\.(It|Op) Fl .*$letter" "$ROOT/fs/man/$script.msyncfs.8"
 	done
