@@ -111,8 +111,8 @@ static int lock_mountpoint(const char *path)
 	if (r == -EBUSY)
 		return fail(path, "another msyncfs is mounting there", "see what it waits for, or try again");
 	if (r < 0)
-		return fail(path, strerror(-r), "the mount point cannot be locked");
-	return 0;
+		say_errno(SAY_FILE, path, "the mount point cannot be locked", r);
+	return r < 0 ? EXIT_FAILED : 0;
 }
 
 static void unlock_mountpoint(void)
@@ -372,7 +372,7 @@ static int mount_fuse(struct fs *fs)
 	if (words == NULL || fuse_opt_add_arg(&args, "msyncfs") < 0 ||
 	    fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, words) < 0 ||
 	    (fs->options->debug && fuse_opt_add_arg(&args, "-d") < 0)) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		goto out;
 	}
 	fuse_log_keep = true;
@@ -422,14 +422,14 @@ static int open_fs(struct fs *fs)
 	fs->fd = -1;
 	fs->dirbuf = malloc(FS_DIRBUF_MAX);
 	if (fs->dirbuf == NULL || inodes_init(&fs->inodes) < 0 || control_init(fs) < 0) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	session_block_signals();
 	lost_catch();
 	r = session_init(fs);
 	if (r < 0) {
-		log_error("cannot start: %s", strerror(-r));
+		say_errno(SAY_MOUNT, fs->mountpoint, "cannot start", r);
 		return EXIT_FAILED;
 	}
 	r = open_store(fs);
@@ -440,13 +440,13 @@ static int open_fs(struct fs *fs)
 		return r;
 	if (defer_init(&fs->durable, fs->store, store_durable_seq, fs->fd) < 0 ||
 	    defer_init(&fs->checkpoint, fs->store, store_checkpoint_seq, fs->fd) < 0) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	if (keys_getattr(fs->keys, KEYS_ROOT_INO, &root) == 0)
 		ops_fill_stat(&root, &fs->root);
 	if (fs->remote != NULL && remote_attach(fs->remote) < 0) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	atomic_store_explicit(&fs->started, true, memory_order_release);
@@ -564,7 +564,7 @@ int cmd_mount(int argc, char **argv)
 	r = EXIT_FAILED;
 	fs = calloc(1, sizeof *fs);
 	if (fs == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		goto out;
 	}
 	fs->options = &options;

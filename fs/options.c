@@ -245,7 +245,7 @@ static int set_text(char **to, const char *value)
 	*to = strdup(value);
 	if (*to != NULL)
 		return 0;
-	log_error("out of memory");
+	log_error("out of memory: free some");
 	return EXIT_FAILED;
 }
 
@@ -345,7 +345,7 @@ static int set_option(struct options *o, const struct option_def *def, const cha
 	case OPT_KERNEL:
 		if (add_kernel_word(o, def->name, value))
 			return 0;
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	default:
 		return set_remote(o, def->id, value);
@@ -390,7 +390,7 @@ static int option_words(struct options *o, const char *list)
 	int r = 0;
 
 	if (word == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	for (const char *p = list; r == 0; p++) {

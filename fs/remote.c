@@ -547,7 +547,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 		return 0;
 	l = calloc(1, sizeof *l);
 	if (l == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return -ENOMEM;
 	}
 	l->fs = fs;
@@ -766,7 +766,7 @@ int remote_start(struct remote *l)
 	if (r == 0 && !l->leads)
 		r = follower_init(l);
 	if (r < 0) {
-		log_error("remote mounts: %s", strerror(-r));
+		say_errno(SAY_MOUNT, l->fs->store_path, "remote mounts", r);
 		return r;
 	}
 	r = start_net(l);

@@ -124,7 +124,7 @@ esac
 limited f 1000 'files may not be that large' 'ulimit -f'
 
 # Standard files that are closed: no file of ours takes their place.
-"$MSYNCFS" mount "$T/closed" "$MNT" <&- >&- 2>&-
+timeout 60 "$MSYNCFS" mount "$T/closed" "$MNT" <&- >&- 2>&-
 is 'mount without standard files' "$?" 0
 echo kept >"$MNT/file"
 umount_store "$MNT" "$T/closed"
