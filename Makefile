@@ -202,8 +202,8 @@ $(B)/tests/unit/test_sync: TEST_LDFLAGS := $(foreach f,pthread_mutex_lock pthrea
 # Those at which test_race lets another process come in between.
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
-# Where files without a name are refused.
-$(B)/tests/unit/test_outfile: TEST_LDFLAGS := -Wl,--wrap=open64
+# What test_outfile makes to fail, or not to be there.
+$(B)/tests/unit/test_outfile: TEST_LDFLAGS := $(foreach f,open64 linkat renameat2 fsync,-Wl,--wrap=$(f))
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 $(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
@@ -222,7 +222,7 @@ $(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
-$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c fs/options.c fs/log.c)
 $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
 		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
 	$(say) LD $@
@@ -464,6 +464,8 @@ INSTALL_LIST := \
 	mount-scripts/umount.msyncfs|$(HELPERDIR)/umount.msyncfs|755 \
 	mount-scripts/fsck.msyncfs|$(HELPERDIR)/fsck.msyncfs|755 \
 	mount-scripts/msyncfs@.service|$(UNITDIR)/msyncfs@.service|644 \
+	mount-scripts/msyncfs-primary.service|$(DOCDIR)/examples/msyncfs-primary.service|644 \
+	mount-scripts/msyncfs-replica.service|$(DOCDIR)/examples/msyncfs-replica.service|644 \
 	mount-scripts/srv-data.mount|$(DOCDIR)/examples/srv-data.mount|644 \
 	mount-scripts/fstab.example|$(DOCDIR)/examples/fstab.example|644 \
 	LICENSE|$(DOCDIR)/LICENSE|644 \

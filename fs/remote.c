@@ -9,6 +9,7 @@
 #include "fs/log.h"
 #include "fs/ops.h"
 #include "fs/repeat.h"
+#include "fs/say.h"
 
 #include "core/keys/item.h"
 
@@ -689,7 +690,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 		return 0;
 	l = calloc(1, sizeof *l);
 	if (l == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return -ENOMEM;
 	}
 	l->fs = fs;
@@ -701,7 +702,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 	if (o->key_file != NULL) {
 		r = keyring_load(o->key_file, &l->ring);
 		if (r < 0) {
-			log_error("%s", err_last());
+			say_error(SAY_FILE, o->key_file, NULL, r);
 			remote_free(l);
 			return r;
 		}
@@ -768,7 +769,7 @@ static int lead(struct remote *l)
 			r = keys_begin_epoch(l->fs->keys, id.promised_epoch);
 	}
 	if (r < 0)
-		log_error("%s: cannot become a primary: %s", l->fs->store_path, *err_last() != '\0' ? err_last() : strerror(-r));
+		say_error(SAY_MOUNT, l->fs->store_path, "cannot become a primary", r);
 	return r;
 }
 
@@ -808,7 +809,7 @@ static int start_net(struct remote *l)
 		r = follower_follow(l, what);
 	}
 	if (r < 0)
-		log_error("%s: %s", what, *err_last() != '\0' ? err_last() : strerror(-r));
+		say_error(SAY_ADDRESS, what, NULL, r);
 	return r;
 }
 
@@ -861,8 +862,8 @@ static int wait_first_sync(struct remote *l)
 			pthread_mutex_lock(&l->lock);
 			memcpy(trouble, l->trouble, sizeof trouble);
 			pthread_mutex_unlock(&l->lock);
-			log_error("%s: the primary cannot be reached: %s", l->fs->options->from,
-				  trouble[0] != '\0' ? trouble : "no answer");
+			log_error("%s: the primary cannot be reached: %s: check the address and the key, and that it is mounted with "
+				  "--listen", l->fs->options->from, trouble[0] != '\0' ? trouble : "no answer");
 			return -ETIMEDOUT;
 		}
 		show_progress(l, &shown);
@@ -907,7 +908,7 @@ int remote_start(struct remote *l)
 	if (r == 0 && !l->leads)
 		r = follower_init(l);
 	if (r < 0) {
-		log_error("remote mounts: %s", strerror(-r));
+		say_errno(SAY_MOUNT, l->fs->store_path, "remote mounts", r);
 		return r;
 	}
 	r = start_net(l);
