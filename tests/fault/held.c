@@ -44,14 +44,14 @@ static _Thread_local unsigned held_count;
 static _Thread_local bool requesting;
 
 /* Found once for each place that asks; dlsym() takes no lock of ours. */
-#define REAL(name) ({ /* NOLINT(bugprone-macro-parentheses): a name, not a value */ \
+#define REAL(name) ({ \
 	static _Atomic(void *) found; \
 	void *p = atomic_load(&found); \
 	if (p == NULL) { \
 		p = dlsym(RTLD_NEXT, #name); \
 		atomic_store(&found, p); \
 	} \
-	(__typeof__(&name))p; })
+	(__typeof__(&(name)))p; })
 
 /* ---- The directory ---- */
 

@@ -7,7 +7,7 @@
  * - Locks are looked at, not timed: each mutex that a thread holds while it is in a call that can take long is noted, and
  *   so is each one that the request thread takes (pthread_mutex_lock() is wrapped by the linker). No mutex may be both. So
  *   a lock around an msync is found even if nothing happens to wait for it, and the test fails instead of hanging.
- * - Of the table of system calls the request thread may use the clocks only.
+ * - Of the table of system calls the request thread may use the clocks only, and ask for pages ahead.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -235,6 +235,14 @@ static int d_populate(void *ctx, void *addr, size_t len)
 	return sys_linux.populate(ctx, addr, len);
 }
 
+/* Of the request thread too, once for each piece of the file (map.h): it only begins to read. */
+static int d_ahead(void *ctx, void *addr, size_t len)
+{
+	if (!requesting)
+		note_slow();
+	return sys_linux.ahead(ctx, addr, len);
+}
+
 static uint64_t d_real(void *ctx)
 {
 	return sys_linux.now_real_ns(ctx);
@@ -253,7 +261,7 @@ static int d_random(void *ctx, void *buf, size_t len)
 }
 
 static const struct sys_ops slow_disk = {
-	d_allocate, d_truncate, d_size, d_map, d_unmap, d_sync, d_populate, d_real, d_mono, d_random, NULL,
+	d_allocate, d_truncate, d_size, d_map, d_unmap, d_sync, d_populate, d_ahead, d_real, d_mono, d_random, NULL,
 };
 
 static void progress(void *ctx)
