@@ -100,16 +100,29 @@ static void granted(struct prog *p)
 	C->grants++;
 }
 
+/* Who is told that he has not got it must not have it. */
+static void check_free(const struct prog *p)
+{
+	char text[8192], pid[24];
+
+	snprintf(pid, sizeof pid, " pid=%u ", p->op.pid);
+	(void)remote_locks(p->node->l, text, sizeof text);
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+		if (strstr(line, pid) && strstr(line, "state=held"))
+			failed("program %u is told that it has no lock, and it is kept for it", p->id);
+}
+
 int fuse_reply_err(fuse_req_t req, int err)
 {
 	struct prog *p = (struct prog *)req;
 
 	trace("program %u: %s", p->id, err == 0 ? "done" : strerror(err));
+	if ((p->state == PROG_ASKS && err != 0) || p->state == PROG_FREES)
+		check_free(p);
 	if (p->state == PROG_ASKS && err == 0)
 		granted(p);
-	else if (p->state == PROG_ASKS && ((err == EINTR && p->interrupted) || (err == EAGAIN && !p->op.wait)))
-		p->state = PROG_IDLE;
-	else if (p->state == PROG_FREES && err == 0)
+	else if ((p->state == PROG_ASKS && ((err == EINTR && p->interrupted) || (err == EAGAIN && !p->op.wait))) ||
+		 (p->state == PROG_FREES && err == 0))
 		p->state = PROG_IDLE;
 	else
 		failed("program %u in state %d is told: %s", p->id, (int)p->state, strerror(err));

@@ -21,6 +21,7 @@
 #define LIST_MAX  4096u
 #define LINKS_MAX 8u
 #define FRAMES_MAX 512u
+#define FRAMES_FULL 3u          /* under way in one direction: the sender has to wait */
 #define POSTS_MAX 4096u
 #define TIMERS_MAX 4u
 #define TOLD_MAX  1024u
@@ -56,6 +57,7 @@ struct simlink {
 	bool gone[2];           /* closed() was called there */
 	bool cut;               /* nothing more goes in */
 	bool paused[2];
+	bool full[2];           /* that side heard -EAGAIN */
 };
 
 struct post {

@@ -89,8 +89,6 @@ mutant no-second K1 'nothing is asked again after a link broke' $cluster $D '			
 mutant not-told K2 'a program has its lock before its kernel knows what has changed' $cluster $D '	return notify_told(d->l->notify, e->mark);' '	return true;'
 mutant not-here K2 'and before the changes are here' $cluster $D '		if (!d->streams || store_seq(d->l->fs->store) < e->seq)
 			return false;' ''
-mutant not-withdrawn K1 'the call of an entry that has its answer is sent again' $cluster $D '	e->in_flight = false;
-	(void)replica_cancel(d->l->replica, LOCKD_COOKIE | e->op.ticket);' '	e->in_flight = false;'
 mutant lost-unlock K3 'what is unlocked between a hello and its welcome is told to nobody' $cluster $D '	/* There may be a statement on its way that has it. */
 	d->restate = true;' ''
 mutant own-forgotten K1 'what the own table granted is asked for again of the next primary, and stated' $cluster $D '		if (e->state == ENTRY_DONE && e->own)

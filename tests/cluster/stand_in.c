@@ -88,17 +88,19 @@ static void free_link(struct simlink *l)
 
 int net_send_buf(struct net *net, net_id id, struct net_buf *b)
 {
-	struct node *n = node_of(net);
 	struct simlink *l = find_link(id);
 	struct ring *r;
 
+	(void)net;
 	if (!l || l->left[side_of(id)])
 		return -ENOTCONN;
 	r = &l->to[!side_of(id)];
 	if (l->cut)
 		return 0;               /* it is queued, and never arrives */
-	if (r->count == FRAMES_MAX)
-		failed("node %u: a link is full", n->id);
+	if (r->count >= FRAMES_FULL) {
+		l->full[side_of(id)] = true;
+		return -EAGAIN;
+	}
 	b->refs++;
 	r->at[(r->first + r->count++) % FRAMES_MAX] = b;
 	return 0;
@@ -235,6 +237,11 @@ static bool link_step(struct simlink *l, int side)
 
 		l->opened[side] = true;
 		n->owner.opened(n->owner.ctx, l->id + (net_id)side, &peer);
+		return true;
+	}
+	if (l->full[side] && !l->left[side] && l->to[!side].count <= FRAMES_FULL / 2) {
+		l->full[side] = false;
+		n->owner.writable(n->owner.ctx, l->id + (net_id)side);
 		return true;
 	}
 	if (!l->left[side] && r->count > 0) {
@@ -764,7 +771,12 @@ bool clients_unsure(struct clients *c, uint64_t client, uint64_t request, uint64
 unsigned options_sync_wait_ms(const struct options *o) { return (o->wait_s > 0 ? o->wait_s : 10) * 1000; }
 int device_reply(int fd, const struct iovec *iov, int count) { (void)fd, (void)iov, (void)count; return 0; }
 void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len) { (void)r, (void)rec, (void)len; }
-void repeat_named(struct repeat *r, uint64_t dir, const char *name, size_t len, uint64_t ino) { (void)r, (void)dir, (void)name, (void)len, (void)ino; }
+
+void repeat_named(struct repeat *r, uint64_t dir, const char *name, size_t len, uint64_t ino)
+{
+	(void)r, (void)dir, (void)name, (void)len, (void)ino;
+}
+
 int repeat_start(struct fs *fs, bool repeats, struct repeat **ret) { (void)fs, (void)repeats, (void)ret; return -ENOSYS; }
 void repeat_end(struct repeat *r) { (void)r; }
 bool repeat_ended(struct repeat *r) { (void)r; return true; }
@@ -779,13 +791,35 @@ int stream_dump(struct keys *k, int fd, const struct stream_watch *watch, struct
 }
 
 int map_guard(int (*fn)(void *arg), void *arg) { return fn(arg); }
-int diff_source_new(struct keys *k, uint64_t seed, diff_send_fn send, void *ctx, struct diff_source **ret) { (void)k, (void)seed, (void)send, (void)ctx, (void)ret; return -ENOSYS; }
+
+int diff_source_new(struct keys *k, uint64_t seed, diff_send_fn send, void *ctx, struct diff_source **ret)
+{
+	(void)k, (void)seed, (void)send, (void)ctx, (void)ret;
+	failed("a diff is to be served");
+}
+
+int diff_source_message(struct diff_source *s, unsigned type, const void *bytes, size_t len)
+{
+	(void)s, (void)type, (void)bytes, (void)len;
+	return -ENOSYS;
+}
+
 void diff_source_free(struct diff_source *s) { (void)s; }
-int diff_source_message(struct diff_source *s, unsigned type, const void *bytes, size_t len) { (void)s, (void)type, (void)bytes, (void)len; return -ENOSYS; }
 int diff_source_step(struct diff_source *s) { (void)s; return -ENOSYS; }
-int diff_target_new(struct keys *k, const struct diff_target_options *o, struct diff_target **ret) { (void)k, (void)o, (void)ret; failed("a diff"); }
+
+int diff_target_new(struct keys *k, const struct diff_target_options *o, struct diff_target **ret)
+{
+	(void)k, (void)o, (void)ret;
+	failed("a diff");
+}
+
+int diff_target_message(struct diff_target *t, unsigned type, const void *bytes, size_t len)
+{
+	(void)t, (void)type, (void)bytes, (void)len;
+	return -ENOSYS;
+}
+
 void diff_target_free(struct diff_target *t) { (void)t; }
-int diff_target_message(struct diff_target *t, unsigned type, const void *bytes, size_t len) { (void)t, (void)type, (void)bytes, (void)len; return -ENOSYS; }
 int diff_target_step(struct diff_target *t) { (void)t; return -ENOSYS; }
 int diff_target_apply(struct diff_target *t) { (void)t; return -ENOSYS; }
 void diff_target_progress(const struct diff_target *t, struct diff_progress *ret) { (void)t; memset(ret, 0, sizeof *ret); }
