@@ -1078,9 +1078,12 @@ int feeder_init(struct remote *l)
 /* The net thread has ended, and told of the end of each connection. */
 void feeder_release(struct remote *l)
 {
-	while (l->jobs != NULL) {
-		diff_tell(l->jobs, true, NULL);
-		diff_free(l->jobs);
+	struct diff_job *job;
+
+	while ((job = l->jobs) != NULL) {
+		diff_tell(job, true, NULL);
+		diff_free(job);
+		check(l->jobs != job);
 	}
 	primary_free(l->primary);
 	net_buf_put(l->frame);
