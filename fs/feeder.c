@@ -768,7 +768,8 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 		memcpy(l->trouble, trouble, sizeof trouble);
 		l->paused = false;
 		pthread_mutex_unlock(&l->lock);
-		if (news)
+		/* Before the mount can be used, who waits for that says it. */
+		if (news && atomic_load_explicit(&l->fs->started, memory_order_acquire))
 			log_warn("no link to the primary: %s", trouble);
 		if (l->up_link == id)
 			l->up_link = 0;
