@@ -769,7 +769,8 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 		memcpy(l->trouble, trouble, sizeof trouble);
 		l->paused = false;
 		pthread_mutex_unlock(&l->lock);
-		if (news)
+		/* Before the mount can be used, who waits for that says it. */
+		if (news && atomic_load_explicit(&l->fs->started, memory_order_acquire))
 			log_warn("no link to the primary: %s", trouble);
 		if (l->up_link == id)
 			l->up_link = 0;
@@ -1092,9 +1093,12 @@ int feeder_init(struct remote *l)
 /* The net thread has ended, and told of the end of each connection. */
 void feeder_release(struct remote *l)
 {
-	while (l->jobs != NULL) {
-		diff_tell(l->jobs, true, NULL);
-		diff_free(l->jobs);
+	struct diff_job *job;
+
+	while ((job = l->jobs) != NULL) {
+		diff_tell(job, true, NULL);
+		diff_free(job);
+		check(l->jobs != job);
 	}
 	primary_free(l->primary);
 	net_buf_put(l->frame);
