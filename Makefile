@@ -123,7 +123,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants kill kill-mutants inotify-test lock-links-test remote-test remote-mutants demo salvage-test compat-cross bench bench-remote lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -199,6 +199,7 @@ $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
+$(B)/tests/unit/test_linear: $(call obj,tests/remote/linear/linear.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 
@@ -253,12 +254,19 @@ $(LOOP_PROGRAM): $(B)/tests/mount/loop/loop.o $(call obj,$(FS_SRC)) $(LIB)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=session_run,--wrap=store_poll $(LDFLAGS) \
 		-o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+$(B)/tests/remote/linear/%.o: tests/remote/linear/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 define helper_recipe
 @mkdir -p $(@D)
 $(say) CC $<
-$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+$(Q)$(CC) $(ALL_CFLAGS) $(HELPER_CFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(OUR_LDFLAGS) $(LDFLAGS)
 endef
+$(B)/tests/helpers/history: $(call obj,tests/remote/linear/linear.c)
+$(B)/tests/helpers/history: HELPER_CFLAGS = $(SAN_CFLAGS)
 $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(helper_recipe)
 $(B)/tests/helpers/%: tests/remote/%.c $(B)/flags
@@ -286,7 +294,7 @@ $(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c tests/mount/loop/loop.c tests/remote/linear/linear.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -393,6 +401,19 @@ inotify-test: test-programs  ## inotify for changes made on other machines (abou
 
 lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
 	@$(TEST_ENV) tests/remote/lock-links.sh
+
+# The long form of what tests/mount/601*.sh does in part. SEED= replays the order of the trouble.
+remote-test:  ## real machines (network namespaces) under load and trouble of every kind, and histories checked (minutes; root)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(MAKE) test-programs
+	@ROUNDS=$(or $(ROUNDS),4) $(TEST_ENV) tests/remote/netns.sh
+	@ROUNDS=$(or $(ROUNDS),4) SECONDS_EACH=20 TROUBLE='cut cut hold lose slow none kill' $(TEST_ENV) tests/remote/history.sh
+
+remote-mutants: test-programs  ## break what remote mounts promise on purpose; the checker of histories must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/remote/mutants.sh $(MUTANTS)
+
+demo: all  ## three mounts on one machine: half a minute of what this is (root: in network namespaces)
+	@MSYNCFS='$(abspath $(PROGRAM))' tests/remote/demo.sh
 
 salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
