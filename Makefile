@@ -437,6 +437,12 @@ bench:  ## get what is missing, build, measure against the peers
 	@$(MAKE) all
 	@$(MAKE) -f tests/bench/bench.mk bench MODE=$(MODE) BUILD='$(B)' CC='$(CC)' BENCH_CORE_LIBS='$(CORE_LIBS) -lpthread'
 
+# Peers that are not installed are left out: `make deps DEPS='redis-server etcd-server glusterfs-server'` gets them.
+bench-remote:  ## the same for remote mounts: reads, changes, lag, catch-up (root: in network namespaces too)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_BENCH)'
+	@$(MAKE) all $(B)/tests/helpers/relay
+	@$(MAKE) -f tests/bench/bench.mk bench-remote MODE=$(MODE) BUILD='$(B)' CC='$(CC)' BENCH_CORE_LIBS='$(CORE_LIBS) -lpthread'
+
 # ------------------------------------------------------------------------------------------------------------ install
 # "source|destination|mode", one word each: install and uninstall read the same list. @BINDIR@-like words in scripts
 # and units are filled in on the way: the line `bindir=...` of the scripts, /usr/local/bin in the units.
