@@ -60,7 +60,7 @@ trouble() {
 	hold) relay_to "$n" hold; sleep 0.3; relay_to "$n" go;;
 	lose) relay_to "$n" lose; sleep 0.1; relay_to "$n" go; relay_to "$n" cut;;
 	slow) relay_to "$n" delay $((1 + RANDOM % 8)); sleep 0.3; relay_to "$n" delay 0;;
-	kill) kill_daemon "$T/$n.msync"; umount -l "$T/$n"; follow "$n" >"$T/out" || diag "$(cat "$T/out")";;
+	kill) kill_daemon "$T/$n.msync"; umount -i -f -l "$T/$n"; follow "$n" >"$T/out" || diag "$(cat "$T/out")";;
 	esac
 }
 
