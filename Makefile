@@ -265,8 +265,8 @@ define helper_recipe
 $(say) CC $<
 $(Q)$(CC) $(ALL_CFLAGS) $(HELPER_CFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(OUR_LDFLAGS) $(LDFLAGS)
 endef
-$(B)/tests/helpers/history: $(call obj,tests/remote/linear/linear.c)
-$(B)/tests/helpers/history: HELPER_CFLAGS = $(SAN_CFLAGS)
+$(B)/tests/helpers/netlog: $(call obj,tests/remote/linear/linear.c)
+$(B)/tests/helpers/netlog: HELPER_CFLAGS = $(SAN_CFLAGS)
 $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(helper_recipe)
 $(B)/tests/helpers/%: tests/remote/%.c $(B)/flags

@@ -72,7 +72,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
 		for ((w = 0; w < WRITERS; w++)); do
 			log=$T/logs/$round.$i.$w
 			logs+=("$log")
-			history record "$T/${names[i]}/r$round" $i "$log" $((SEED + 10 * i + w)) 2>"$log.err" 6>&- 7>&- &
+			netlog record "$T/${names[i]}/r$round" $i "$log" $((SEED + 10 * i + w)) 2>"$log.err" 6>&- 7>&- &
 			pids+=($!)
 		done
 	done
@@ -91,9 +91,9 @@ for ((round = 1; round <= ROUNDS; round++)); do
 	# What the kernels have cached follows the states: until they were told.
 	for n in "${names[@]}"; do wait_for "[ \"\$(value $n notify_waiting)\" = 0 ]"; done
 	dirs=("${names[@]/%//r$round}")
-	ok "round $round: all keys can be read on all" history same "$T/logs/$round.same" "${dirs[@]/#/$T/}"
-	ok "round $round: there is an order of what was done and seen" history check "${logs[@]}" "$T/logs/$round.same"
-	diag "$(history check "${logs[@]}" "$T/logs/$round.same" | tail -n 1)"
+	ok "round $round: all keys can be read on all" netlog same "$T/logs/$round.same" "${dirs[@]/#/$T/}"
+	ok "round $round: there is an order of what was done and seen" netlog check "${logs[@]}" "$T/logs/$round.same"
+	diag "$(netlog check "${logs[@]}" "$T/logs/$round.same" | tail -n 1)"
 done
 for n in two three one; do ok "$n unmounts" umount_store "$T/$n" "$T/$n.msync"; done
 exec 6>&- 7>&-

@@ -63,7 +63,7 @@ run() {
 	done
 	if [ -n "$why" ]; then
 		printf 'found      %-14s run %d: %s\n           because: %s\n' "$name" "$i" "$what" \
-			"$(grep -E '^# *(key [0-9]+: no|got:.*(history))' "$T/out" | head -n 1 | cut -c 3-160)"
+			"$(grep -E '^# *(key [0-9]+: no|got:.*(netlog))' "$T/out" | head -n 1 | cut -c 3-160)"
 		found=$((found + 1))
 	else
 		printf 'NOT FOUND  %-14s in %d runs: %s\n' "$name" "$TRIES" "$what"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * history: what several programs on several mounts did to a few keys and saw of them, and whether that was possible.
+ * netlog: what several programs on several mounts did to a few keys and saw of them, and whether that was possible.
  *
- *     history record DIR MOUNT LOG SEED     work on DIR/key.0 ... until LOG.stop exists; MOUNT: number of the mount, 0 is the
+ *     netlog record DIR MOUNT LOG SEED     work on DIR/key.0 ... until LOG.stop exists; MOUNT: number of the mount, 0 is the
  *                                           primary; LOG has each operation with its times
- *     history check LOG...                  exit 0: there is an order of all of it (linear/linear.h says which is asked for)
- *     history same LOG DIR...               exit 0: so it is with what all these mounts show in the end
+ *     netlog check LOG...                  exit 0: there is an order of all of it (linear/linear.h says which is asked for)
+ *     netlog same LOG DIR...               exit 0: so it is with what all these mounts show in the end
  *
  * A key is a file whose lines are values, each of which is written once in the world. A line of a log is
  *     KEY KIND MOUNT VALUE STATE BEGUN RETURNED OUTCOME
@@ -92,7 +92,7 @@ static int read_key(const char *path, uint64_t *ret_state, size_t *ret_len)
 		return -e;
 	*ret_len = (size_t)n;
 	if (!state_of(buf, (size_t)n, ret_state)) {
-		(void)fprintf(stderr, "history: %s is no list of values: %.*s\n", path, (int)n, buf);
+		(void)fprintf(stderr, "netlog: %s is no list of values: %.*s\n", path, (int)n, buf);
 		return -EBADMSG;
 	}
 	return 0;
@@ -192,7 +192,7 @@ static int record(const char *dir, unsigned mount, const char *log, uint64_t see
 		op.returned = now_ns();
 		what = outcome(&op, r);
 		if (what == 0) {
-			(void)fprintf(stderr, "history: kind %d of %s: %s\n", (int)op.kind, path, strerror(-r));
+			(void)fprintf(stderr, "netlog: kind %d of %s: %s\n", (int)op.kind, path, strerror(-r));
 			return 1;
 		}
 		if (op.kind == LINEAR_APPEND && what == 'a')
@@ -254,7 +254,7 @@ static int read_log(const char *path)
 		if (sscanf(text, "%u %d %u %" SCNx64 " %" SCNx64 " %" SCNd64 " %" SCNd64 " %c", &key, &kind, &op.mount, &op.value,
 			   &op.state, &op.begun, &op.returned, &what) != 8 ||
 		    key >= KEYS || kind < 0 || kind > (int)LINEAR_REMOVE || op.mount >= LINEAR_MOUNTS_MAX || counts[key] == OPS_MAX) {
-			(void)fprintf(stderr, "history: %s: strange line: %s", path, text);
+			(void)fprintf(stderr, "netlog: %s: strange line: %s", path, text);
 			(void)fclose(f);
 			return 2;
 		}
@@ -326,6 +326,6 @@ int main(int argc, char **argv)
 		return check(argv + 2, argc - 2);
 	if (argc >= 4 && strcmp(argv[1], "same") == 0)
 		return same(argv[2], argv + 3, argc - 3);
-	(void)fprintf(stderr, "usage: history record DIR MOUNT LOG SEED | check LOG... | same LOG DIR...\n");
+	(void)fprintf(stderr, "usage: netlog record DIR MOUNT LOG SEED | check LOG... | same LOG DIR...\n");
 	return 2;
 }
