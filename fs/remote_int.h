@@ -120,6 +120,9 @@ struct remote {
 	seq_t told_durable, sync_asked; /* [R] */
 	bool reached;                   /* [R] the first time that changes streamed */
 	bool space_logged;              /* [R] */
+
+	/* remote.c: results of calls of other machines that this kernel has not been told of yet, oldest first */
+	struct untold *untold, **untold_end;    /* [R] */
 };
 
 static inline int64_t remote_now_ms(void)

@@ -65,7 +65,10 @@ trouble() {
 }
 
 for ((round = 1; round <= ROUNDS; round++)); do
-	mkdir "$T/one/r$round"
+	mkdir "$T/one/r$round.new"
+	: >"$T/one/r$round.new/key.3"
+	: >"$T/one/r$round.new/key.4"
+	mv "$T/one/r$round.new" "$T/one/r$round"
 	pids=() logs=()
 	for i in 0 1 2; do
 		wait_for "[ -d '$T/${names[i]}/r$round' ]"

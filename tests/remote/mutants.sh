@@ -91,7 +91,11 @@ run
 
 begin append-where 'an append goes where this kernel believes the end to be'
 change fs/ops_data.c 'return (fi->flags & O_APPEND) != 0 && fs->shared != NULL ? CALL_APPEND : CALL_WRITE;' '(void)fs;
-	return fi->flags == -1 ? CALL_APPEND : CALL_WRITE;'
+	return fi->fh == (uint64_t)-1 ? CALL_APPEND : CALL_WRITE;'
+run
+
+begin told-late 'the primary answers a call before its own kernel was told of the change'
+change fs/remote.c '	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);' '	struct untold *u = NULL;'
 run
 
 begin not-exclusive 'a name that is there is made once more'

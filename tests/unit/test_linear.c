@@ -260,7 +260,7 @@ static bool step(const struct linear_op *op, struct list *l)
 	default:
 		if (op->refused || !there)
 			return op->refused && !there;
-		l->len = -1;
+		l->len = op->kind == LINEAR_CLEAR ? 0 : -1;
 		return true;
 	}
 }
@@ -297,7 +297,7 @@ static void random_history(void)
 		struct list before = l;
 
 		t += 4;
-		op = add((enum linear_kind)(rand() % 5), mount, t - rand() % 6, t + 1 + rand() % 6);
+		op = add((enum linear_kind)(rand() % 6), mount, t - rand() % 6, t + 1 + rand() % 6);
 		seen[states++ % 8] = l;
 		op->value = (uint64_t)(1 + rand() % 3);
 		if (op->kind == LINEAR_READ) {

@@ -76,7 +76,7 @@ static bool fits(const struct linear_op *op, uint64_t state, uint64_t *ret_state
 		return op->refused == there;
 	default:
 		if (there && !op->refused)
-			*ret_state = LINEAR_ABSENT;
+			*ret_state = op->kind == LINEAR_CLEAR ? LINEAR_EMPTY : LINEAR_ABSENT;
 		return op->refused != there;
 	}
 }

@@ -34,6 +34,7 @@ enum linear_kind {
 	LINEAR_APPEND,          /* `value` behind the others; ENOENT: there was none */
 	LINEAR_CREATE,          /* an empty list; EEXIST: there was one */
 	LINEAR_REMOVE,          /* ENOENT: there was none */
+	LINEAR_CLEAR,           /* an empty list instead; ENOENT: there was none */
 };
 
 struct linear_op {
