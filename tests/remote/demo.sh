@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: MIT
 # make demo: three mounts of one directory on one machine, and in half a minute what that is good for. As root each mount has a
 # network of its own, with cables that can be pulled; else they talk through Unix sockets. Nothing is left behind.
-#   MSYNCFS=PROGRAM     PAUSE=SECONDS (0.7) between the scenes; 0: as fast as it goes
+#   MSYNCFS=PROGRAM     PAUSE=SECONDS (1.5) between the scenes; 0: as fast as it goes     NET=0  sockets for root, too
 set -u
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 MSYNCFS=${MSYNCFS:-$here/../../build/release/msyncfs}
-PAUSE=${PAUSE:-0.7}
+PAUSE=${PAUSE:-1.5}
 names=(one two three)
 primary=one
 key=()
@@ -60,7 +60,7 @@ start() {
 	local n=$1 from=()
 	[ "$n" = "$primary" ] || from=(--from="$(at "$primary")" -o on-disconnect=wait:30)
 	show "$n" "msyncfs mount --listen=$(short "$(at "$n")")${from[*]:+ --from=$(short "$(at "$primary")")}${key[*]:+ --key-file=k} $n.msync $n"
-	in_net "$n" "$MSYNCFS" mount --listen="$(at "$n")" "${key[@]}" "${from[@]}" "$T/$n.msync" "$T/$n" </dev/null || die "$n does not mount"
+	in_net "$n" "$MSYNCFS" mount --listen="$(at "$n")" "${key[@]}" "${from[@]}" "$T/$n.msync" "$T/$n" </dev/null >"$T/out" 2>&1 || { cat "$T/out"; die "$n does not mount"; }
 }
 short() { echo "${1/#$T\//}"; }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'"; }
@@ -81,7 +81,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 for n in "${names[@]}"; do mkdir "$T/$n"; done
-if [ "$(id -u)" = 0 ] && command -v ip nsenter >/dev/null && net_up "${names[@]}" 2>/dev/null; then
+if [ "${NET:-1}" = 1 ] && [ "$(id -u)" = 0 ] && command -v ip nsenter >/dev/null && net_up "${names[@]}" 2>/dev/null; then
 	has_net=1
 	key=(--key-file="$T/k")
 	"$MSYNCFS" keygen "$T/k" >/dev/null
@@ -135,7 +135,7 @@ show one 'kill -9 DAEMON'
 # shellcheck disable=SC2046 # a list of numbers
 kill -KILL $(daemons one)
 until_is '[ -z "$(daemons one)" ]'
-umount -l "$T/one" 2>/dev/null || fusermount3 -uz "$T/one"
+umount -i -f -l "$T/one" 2>/dev/null || fusermount3 -uz "$T/one"
 start one
 run one 'cat kept; wc -l <log'
 until_is "[ \"\$(value two link_state)\$(value three link_state)\" = streamstream ]"
