@@ -3,7 +3,7 @@
  * netbench: what a small value costs when it has to be on more than one machine, here and at the peers; and how long a change
  * takes to be seen elsewhere. Prints name=value lines. remote.sh calls it.
  *
- *     netbench [-p CLIENTS] [-t SECONDS] put DIR              pwrite of 100 bytes over one of 256 files
+ *     netbench [-p CLIENTS] [-t SECONDS] [-f FILES] put DIR   pwrite of 100 bytes over one of 256 files
  *     netbench ...                       fsput DIR            the same, and fsync
  *     netbench ...                       redis PORT N         SET, WAIT N 0
  *     netbench ...                       etcd PORT            put, through etcd's HTTP gateway on a connection that is kept
@@ -37,14 +37,14 @@
 #include <unistd.h>
 
 #define VALUE       100u
-#define FILES       256u
+#define FILES_MAX   256u
 #define CLIENTS_MAX 64u
 #define SAMPLES_MAX (1u << 19)
 #define POLL_NS     20000       /* how often lag looks */
 
 struct client {
 	unsigned id;
-	int fds[FILES];         /* put, fsput */
+	int fds[FILES_MAX];         /* put, fsput */
 	int sock;               /* redis, etcd */
 	uint64_t i;
 };
@@ -55,7 +55,7 @@ struct shared {
 	volatile uint64_t written;      /* lag: the number of the last write */
 };
 
-static unsigned clients = 1;
+static unsigned clients = 1, files = FILES_MAX;
 static double seconds = 1, write_rate;
 static const char *where;
 static unsigned replicas;
@@ -99,7 +99,7 @@ static void files_open(struct client *c)
 	static const char zero[VALUE];
 	char path[4096];
 
-	for (unsigned i = 0; i < FILES; i++) {
+	for (unsigned i = 0; i < files; i++) {
 		(void)snprintf(path, sizeof path, "%s/n%u.%u", where, c->id, i);
 		c->fds[i] = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 		if (c->fds[i] < 0 || pwrite(c->fds[i], zero, VALUE, 0) != VALUE)
@@ -111,7 +111,7 @@ static void files_close(struct client *c)
 {
 	char path[4096];
 
-	for (unsigned i = 0; i < FILES; i++) {
+	for (unsigned i = 0; i < files; i++) {
 		(void)snprintf(path, sizeof path, "%s/n%u.%u", where, c->id, i);
 		(void)close(c->fds[i]);
 		(void)unlink(path);
@@ -129,14 +129,14 @@ static void file_put(struct client *c)
 	char buf[VALUE];
 
 	value(c, buf);
-	if (pwrite(c->fds[c->i % FILES], buf, VALUE, 0) != VALUE)
+	if (pwrite(c->fds[c->i % files], buf, VALUE, 0) != VALUE)
 		die("write");
 }
 
 static void file_put_durable(struct client *c)
 {
 	file_put(c);
-	if (fsync(c->fds[c->i % FILES]) < 0)
+	if (fsync(c->fds[c->i % files]) < 0)
 		die("fsync");
 }
 
@@ -198,7 +198,7 @@ static void redis_put(struct client *c)
 	for (unsigned i = 0; i < VALUE; i++)
 		if (v[i] == '\0')
 			v[i] = 'v';
-	len = snprintf(buf, sizeof buf, "SET n%u.%llu %s\r\n", c->id, (unsigned long long)(c->i % FILES), v);
+	len = snprintf(buf, sizeof buf, "SET n%u.%llu %s\r\n", c->id, (unsigned long long)(c->i % files), v);
 	if (replicas > 0)
 		len += snprintf(buf + len, sizeof buf - (size_t)len, "WAIT %u 0\r\n", replicas);
 	say(c->sock, buf, (size_t)len);
@@ -232,7 +232,7 @@ static void etcd_put(struct client *c)
 	size_t len = 0, want = SIZE_MAX;
 
 	value(c, v);
-	(void)snprintf(key, sizeof key, "n%u.%llu", c->id, (unsigned long long)(c->i % FILES));
+	(void)snprintf(key, sizeof key, "n%u.%llu", c->id, (unsigned long long)(c->i % files));
 	(void)base64(v, VALUE, v64);
 	(void)base64(key, strlen(key), k64);
 	(void)snprintf(body, sizeof body, "{\"key\":\"%s\",\"value\":\"%s\"}", k64, v64);
@@ -287,7 +287,7 @@ static void run_client(const struct work *w, unsigned id)
 	uint64_t begun, before, now, end;
 
 	w->open(&c);
-	for (unsigned i = 0; i < FILES / 8; i++, c.i++)
+	for (unsigned i = 0; i < files / 8; i++, c.i++)
 		w->op(&c);
 	(void)pthread_barrier_wait(&shared->start);
 	begun = now = now_ns();
@@ -477,10 +477,11 @@ int main(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "p:t:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "p:t:r:f:")) != -1) {
 		switch (opt) {
 		case 'p': clients = (unsigned)atoi(optarg); break;
 		case 't': seconds = atof(optarg); break;
+		case 'f': files = (unsigned)atoi(optarg); break;
 		case 'r': write_rate = atof(optarg); break;
 		default: return 2;
 		}
@@ -492,14 +493,14 @@ int main(int argc, char **argv)
 		return lag(argv[1], argv[2]);
 	if (argc == 1 && strcmp(argv[0], "stream") == 0)
 		return stream();
-	if (argc >= 2 && clients >= 1 && clients <= CLIENTS_MAX) {
+	if (argc >= 2 && clients >= 1 && clients <= CLIENTS_MAX && files >= 1 && files <= FILES_MAX) {
 		where = argv[1];
 		replicas = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
 		for (size_t i = 0; i < sizeof works / sizeof *works; i++)
 			if (strcmp(works[i].name, argv[0]) == 0)
 				return run(&works[i]);
 	}
-	(void)fprintf(stderr, "usage: netbench [-p CLIENTS] [-t SECONDS] put|fsput DIR | redis PORT N | etcd PORT\n"
+	(void)fprintf(stderr, "usage: netbench [-p CLIENTS] [-t SECONDS] [-f FILES] put|fsput DIR | redis PORT N | etcd PORT\n"
 		      "       netbench [-t SECONDS] [-r RATE] lag FILE COPY | stream\n");
 	return 2;
 }

@@ -41,6 +41,8 @@ cleanup() {
 	trap - EXIT
 	trap '' INT TERM HUP
 	cd /
+	[ -z "${gluster_at:-}" ] || [ -z "$net_id" ] || gluster_stop
+	for m in $(pgrep '^gluster'); do ! has_word "$m" "$work/" || kill -KILL "$m"; done
 	[ -z "$work" ] || awk -v t="$work/" 'index($5, t) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r m; do unmount_dir "$m"; done
 	end_servers
 	end_daemons
@@ -59,10 +61,11 @@ end_servers() {
 	for p in "${pids[@]}"; do wait "$p" 2>/dev/null; done
 	pids=()
 }
+has_word() { { tr '\0' '\n' <"/proc/$1/cmdline"; } 2>/dev/null | grep -qF -- "$2"; }
 # Daemons whose command line has $1 in it.
 daemons() {
 	local pid
-	for pid in $(pgrep -x msyncfs); do { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "$1" && echo "$pid"; done
+	for pid in $(pgrep -x msyncfs); do ! has_word "$pid" "$1" || echo "$pid"; done
 }
 end_daemons() {
 	local pid i
@@ -92,11 +95,11 @@ start() {
 	shift
 	[ -n "${port_of[$n]:-}" ] || port_of[$n]=$((port++))
 	mkdir -p "$work/$n"
-	in_net "$n" "$msyncfs" mount --key-file="$work/key" "$@" "$work/$n.msync" "$work/$n" </dev/null >"$work/out" 2>&1 9>&- ||
+	in_net "$n" "$msyncfs" mount "$@" "$work/$n.msync" "$work/$n" </dev/null >"$work/out" 2>&1 9>&- ||
 		{ note "$n does not mount: $(tail -n 1 "$work/out")"; return 1; }
 }
-lead() { local n=$1; shift; [ -n "${port_of[$n]:-}" ] || port_of[$n]=$((port++)); start "$n" --listen="$(address "$n")" "$@"; }
-follow() { local n=$1 to=$2; shift 2; start "$n" --from="$to" "$@"; }
+lead() { local n=$1; shift; [ -n "${port_of[$n]:-}" ] || port_of[$n]=$((port++)); start "$n" --listen="$(address "$n")" --key-file="$work/key" "$@"; }
+follow() { local n=$1 to=$2; shift 2; start "$n" --from="$to" --key-file="$work/key" "$@"; }
 stop() {
 	unmount_dir "$work/$1"
 	until_true "[ -z \"\$(daemons '$work/$1.msync')\" ]"
@@ -119,10 +122,10 @@ quotient() { awk -v a="$1" -v b="$2" -v d="${3:-2}" 'BEGIN { if (a != "" && b + 
 measure() {
 	local case=$1
 	shift
-	"$@" >"$work/one" 2>"$work/err" || { note "$case: $(tail -n 1 "$work/err")"; return 1; }
-	while IFS='=' read -r name figure; do echo "$figure" >>"$work/raw/$case.$name"; done <"$work/one"
+	"$@" >"$work/figures" 2>"$work/err" || { note "$case: $(tail -n 1 "$work/err")"; return 1; }
+	while IFS='=' read -r name figure; do echo "$figure" >>"$work/raw/$case.$name"; done <"$work/figures"
 }
-figure() { median <"$work/raw/$1.$2" 2>/dev/null; }     # CASE NAME
+figure() { [ ! -e "$work/raw/$1.$2" ] || median <"$work/raw/$1.$2"; }     # CASE NAME
 # How many times as long A takes as B: the median of the ratios of each round.
 cost() { paste "$work/raw/$1.ops_per_s" "$work/raw/$2.ops_per_s" 2>/dev/null | awk '$1 > 0 && $2 > 0 { printf "%.3f\n", $2 / $1 }' | median; }
 row() { printf '%-44s %10s %10s %10s\n' "$1" "$(figure "$2" ops_per_s)" "$(figure "$2" p50_us)" "$(figure "$2" p99_us)"; }
@@ -132,19 +135,23 @@ now_ms() { echo $(($(date +%s%N) / 1000000)); }
 # ----------------------------------------------------------------------------------------------------------- parts
 reads_part() {
 	local w round
-	start local && lead one && follow two "$(address one)" || return
-	until_true 'caught_up two one'
+	# Locks of the cluster cost each opening and closing a request; a local mount has none of them.
+	start local && lead one && follow two "$(address one)" && follow three "$(address one)" -o locks=local || return
+	until_true 'caught_up two one && caught_up three one'
 	head_line "reads ($net)"
 	for w in openread stat reread randread; do
 		for ((round = 0; round < ROUNDS; round++)); do
 			measure "local-$w" "$programs/fsbench" -d "$work/local" -t "$TIME" -s 32 "$w"
 			measure "replica-$w" "$programs/fsbench" -d "$work/two" -t "$TIME" -s 32 "$w"
+			measure "nolocks-$w" "$programs/fsbench" -d "$work/three" -t "$TIME" -s 32 "$w"
 		done
 		row "$w, local mount" "local-$w"
 		row "$w, replica" "replica-$w"
+		row "$w, replica, locks=local" "nolocks-$w"
 		aim "$w on a replica: cost against a local mount" "$(cost "replica-$w" "local-$w")" '<=' 1.15 x
+		aim "$w on a replica with locks=local: the same" "$(cost "nolocks-$w" "local-$w")" '<=' 1.15 x
 	done
-	forget two one local
+	forget two three one local
 }
 
 writes_part() {
@@ -192,7 +199,7 @@ remote_case() {
 		measure "$1-local" "$programs/netbench" -t "$TIME" put "$work/one"
 		measure "$1-1" "$programs/netbench" -t "$TIME" put "$work/two"
 		measure "$1-16" "$programs/netbench" -t "$TIME" -p 16 put "$work/two"
-		value two link_round_trip_seconds | awk '{ print $1 * 1e6 }' >>"$work/raw/$1.round_trip"
+		value two link_round_trip_seconds | awk '$1 > 0 { print $1 * 1e6 }' >>"$work/raw/$1.round_trip"
 	done
 	row 'put on the primary' "$1-local"
 	row 'put on a remote mount' "$1-1"
@@ -232,7 +239,7 @@ far_part() {
 
 catchup_part() {
 	local t disk link least took rate
-	lead one --journal-keep=1G && follow two "$(address one)" || return
+	lead one -o journal-keep=1G && follow two "$(address one)" || return
 	until_true 'caught_up two one'
 	t=$(now_ms)
 	dd if=/dev/zero of="$work/disk" bs=1M count="$MIB" conv=fdatasync 2>/dev/null
@@ -266,7 +273,7 @@ diff_part() {
 	[ -x "$programs/engine" ] || { note "no $programs/engine; diff left out"; return; }
 	"$programs/engine" scale -d "$work" -n "$KEYS" -t 0.2 -k >"$work/out" 2>&1 || { note "engine scale: $(tail -n 1 "$work/out")"; return; }
 	mv "$work/scale.msync" "$work/one.msync"
-	lead one --journal-keep=64K || return
+	lead one -o journal-keep=64K || return
 	t=$(now_ms)
 	follow two "$(address one)" || return
 	until_true 'caught_up two one'
@@ -314,8 +321,8 @@ peers_part() {
 			}
 			[ $has_etcd = 0 ] || measure "etcd-$n" "$programs/netbench" -t "$TIME" -p $n etcd "$etcd_port"
 			[ $has_gluster = 0 ] || {
-				measure "gluster-$n" "$programs/netbench" -t "$TIME" -p $n put "$work/gluster"
-				measure "gluster-disk-$n" "$programs/netbench" -t "$TIME" -p $n fsput "$work/gluster"
+				measure "gluster-$n" "$programs/netbench" -t "$TIME" -p $n -f 8 put "$work/gluster"
+				measure "gluster-disk-$n" "$programs/netbench" -t "$TIME" -p $n -f 8 fsput "$work/gluster"
 			}
 		done
 	done
@@ -331,7 +338,7 @@ peers_part() {
 	[ $has_etcd = 0 ] || peer_aim 'on disk, against etcd' ours-disk etcd
 	[ $has_gluster = 0 ] || { peer_aim 'in memory on two, against glusterfs' ours gluster; peer_aim 'on disk, against glusterfs' ours-disk gluster-disk; }
 	[ $durable = two ] || note 'fsync=replicas=N is not offered by this mount: ours on disk is on one disk, theirs on two'
-	[ $has_gluster = 0 ] || gluster_stop
+	[ $has_gluster = 0 ] || gluster_stop    # before its network goes
 	end_servers
 	forget two one dur2 dur
 }
@@ -355,6 +362,9 @@ redis_start() {
 	done
 }
 
+# http PORT PATH
+http() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3 && cat <&3) 2>/dev/null; }
+
 etcd_start() {
 	local i cluster='' peer=() client=()
 	command -v etcd >/dev/null || { note 'etcd is not installed; left out'; return 1; }
@@ -366,12 +376,9 @@ etcd_start() {
 		pids+=($!)
 	done
 	# The leader is the fair one to ask: the others pass what they get on to it.
-	for i in 0 1 2; do until_true "grep -q . <(exec 3<>/dev/tcp/127.0.0.1/${client[i]} && printf 'GET /health HTTP/1.0\r\n\r\n' >&3 && grep -a true <&3) 2>/dev/null" || return 1; done
+	for i in 0 1 2; do until_true "http ${client[i]} /health | grep -aq true" || return 1; done
 	etcd_port=${client[0]}
-	for i in 0 1 2; do
-		{ exec 3<>"/dev/tcp/127.0.0.1/${client[i]}" && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && grep -aq '^etcd_server_is_leader 1' <&3; } 2>/dev/null && etcd_port=${client[i]}
-		exec 3>&-
-	done
+	for i in 0 1 2; do ! http "${client[i]}" /metrics | grep -a '^etcd_server_is_leader 1' >/dev/null || etcd_port=${client[i]}; done
 }
 
 gluster_start() {
@@ -379,22 +386,31 @@ gluster_start() {
 	command -v glusterd >/dev/null || { note 'glusterfs-server is not installed; left out'; return 1; }
 	[ "$(id -u)" = 0 ] || { note 'glusterd needs root; left out'; return 1; }
 	if pgrep -x glusterd >/dev/null; then note 'a glusterd runs here already; left out'; return 1; fi
+	# It takes no address of loopback for its bricks: it gets a machine.
+	[ "$net" = loopback ] && net_up gluster 2>/dev/null || { note 'no network namespaces here; glusterfs left out'; net_down; return 1; }
+	gluster_at=$(net_address gluster)
 	mkdir "$d" "$work/brick1" "$work/brick2" "$work/gluster"
-	# One daemon whose state is elsewhere; both bricks are its own, which it takes when told twice.
-	printf 'volume management\n    type mgmt/glusterd\n    option working-directory %s\n    option transport-type socket\n    option run-directory %s\n    option transport.socket.bind-address 127.0.0.1\nend-volume\n' \
+	printf 'volume management\n    type mgmt/glusterd\n    option working-directory %s\n    option transport-type socket\n    option run-directory %s\n    option transport.address-family inet\nend-volume\n' \
 		"$d" "$d" >"$d/glusterd.vol"
-	glusterd -N -f "$d/glusterd.vol" -l "$d/log" -p "$d/pid" &
+	nsenter --net="/run/netns/$(net_ns gluster)" glusterd -N -f "$d/glusterd.vol" -l "$d/log" -p "$d/pid" &
 	pids+=($!)
-	until_true 'gluster --mode=script volume list >/dev/null 2>&1' || return 1
-	gluster --mode=script volume create bench replica 2 "127.0.0.1:$work/brick1" "127.0.0.1:$work/brick2" force >"$work/out" 2>&1 &&
-		gluster --mode=script volume start bench >"$work/out" 2>&1 &&
-		mount -t glusterfs 127.0.0.1:/bench "$work/gluster" >"$work/out" 2>&1 ||
-		{ note "glusterfs: $(tail -n 1 "$work/out"); left out"; gluster_stop; return 1; }
+	until_true 'gluster_do volume list >/dev/null 2>&1' || return 1
+	if gluster_do volume create bench replica 2 "$gluster_at:$work/brick1" "$gluster_at:$work/brick2" force >"$work/out" 2>&1 &&
+		gluster_do volume start bench >"$work/out" 2>&1 &&
+		net_in gluster mount -t glusterfs "$gluster_at:/bench" "$work/gluster" >"$work/out" 2>&1; then
+		return 0
+	fi
+	note "glusterfs: $(tail -n 1 "$work/out"); left out"
+	gluster_stop
+	return 1
 }
+gluster_do() { net_in gluster gluster --mode=script "$@"; }
 gluster_stop() {
-	unmount_dir "$work/gluster"
-	gluster --mode=script volume stop bench force >/dev/null 2>&1
-	gluster --mode=script volume delete bench >/dev/null 2>&1
+	! mountpoint -q "$work/gluster" || unmount_dir "$work/gluster"
+	gluster_do volume stop bench force >/dev/null 2>&1
+	gluster_do volume delete bench >/dev/null 2>&1
+	end_servers
+	net_down
 }
 
 # -------------------------------------------------------------------------------------------------------------- main
