@@ -16,6 +16,8 @@ net_cleanup() {
 	local status=$? n
 	# shellcheck disable=SC2046 # a list of numbers
 	for n in "${names[@]}"; do kill -CONT $(daemon_pids "$T/$n.msync") 2>/dev/null; done
+	# By force: see kill_one().
+	[ "$status" = 0 ] || for n in "${names[@]}"; do umount -i -f "$T/$n" 2>/dev/null; done
 	net_down
 	(exit $status)
 	cleanup
