@@ -125,7 +125,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants cluster cluster-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants cluster cluster-mutants kill kill-mutants inotify-test lock-links-test remote-test remote-mutants demo salvage-test compat-cross bench bench-remote lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -207,6 +207,7 @@ $(B)/tests/unit/test_outfile: TEST_LDFLAGS := $(foreach f,open64 linkat renameat
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 $(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
+$(B)/tests/unit/test_linear: $(call obj,tests/remote/linear/linear.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 
@@ -272,12 +273,19 @@ $(LOOP_PROGRAM): $(B)/tests/mount/loop/loop.o $(call obj,$(FS_SRC)) $(LIB)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=session_run,--wrap=store_poll $(LDFLAGS) \
 		-o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+$(B)/tests/remote/linear/%.o: tests/remote/linear/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 define helper_recipe
 @mkdir -p $(@D)
 $(say) CC $<
-$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+$(Q)$(CC) $(ALL_CFLAGS) $(HELPER_CFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(OUR_LDFLAGS) $(LDFLAGS)
 endef
+$(B)/tests/helpers/netlog: $(call obj,tests/remote/linear/linear.c)
+$(B)/tests/helpers/netlog: HELPER_CFLAGS = $(SAN_CFLAGS)
 $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(helper_recipe)
 $(B)/tests/helpers/%: tests/remote/%.c $(B)/flags
@@ -318,7 +326,7 @@ $(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(B)/tests/fault/memory/linked.d $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c tests/remote/linear/linear.c)) $(B)/tests/fault/memory/linked.d $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -432,6 +440,19 @@ inotify-test: test-programs  ## inotify for changes made on other machines (abou
 lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
 	@$(TEST_ENV) ROUNDS=8 tests/mount/6007-lock-links.sh
 
+# The long form of what tests/mount/601*.sh does in part. SEED= replays the order of the trouble.
+remote-test:  ## real machines (network namespaces) under load and trouble of every kind, and histories checked (minutes; root)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(MAKE) test-programs
+	@ROUNDS=$(or $(ROUNDS),4) $(TEST_ENV) tests/remote/netns.sh
+	@ROUNDS=$(or $(ROUNDS),4) SECONDS_EACH=20 TROUBLE='cut cut hold lose slow none kill' $(TEST_ENV) tests/remote/history.sh
+
+remote-mutants: test-programs  ## break what remote mounts promise on purpose; the checker of histories must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/remote/mutants.sh $(MUTANTS)
+
+demo: all  ## three mounts on one machine: half a minute of what this is (root: in network namespaces)
+	@MSYNCFS='$(abspath $(PROGRAM))' tests/remote/demo.sh
+
 salvage-test:  ## damage every page of a store in every way: is all of it named, and the rest saved? (minutes)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) $(foreach t,damage salvage salvage_lead,$(B)/tests/unit/test_$(t))
@@ -454,6 +475,12 @@ bench:  ## get what is missing, build, measure against the peers
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_BENCH)'
 	@$(MAKE) all
 	@$(MAKE) -f tests/bench/bench.mk bench MODE=$(MODE) BUILD='$(B)' CC='$(CC)' BENCH_CORE_LIBS='$(CORE_LIBS) -lpthread'
+
+# Peers that are not installed are left out: `make deps DEPS='redis-server etcd-server glusterfs-server'` gets them.
+bench-remote:  ## the same for remote mounts: reads, changes, lag, catch-up (root: in network namespaces too)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_BENCH)'
+	@$(MAKE) all $(B)/tests/helpers/relay
+	@$(MAKE) -f tests/bench/bench.mk bench-remote MODE=$(MODE) BUILD='$(B)' CC='$(CC)' BENCH_CORE_LIBS='$(CORE_LIBS) -lpthread'
 
 # ------------------------------------------------------------------------------------------------------------ install
 # "source|destination|mode", one word each: install and uninstall read the same list. @BINDIR@-like words in scripts

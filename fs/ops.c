@@ -446,9 +446,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	struct fs *fs = userdata;
 	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK |
 			FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
-			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS |
-			FUSE_CAP_EXPLICIT_INVAL_DATA;
+			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS;
 
+	/* Where others change files too, a new size may come with a reply before the kernel was told of the new contents:
+	 * it has to drop the pages then, or it would show zeros behind the old end. */
+	if (fs->remote == NULL)
+		want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
 	if (fs->options->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
 	/* Left out: ATOMIC_O_TRUNC (nothing is opened), AUTO_INVAL_DATA (nothing changes behind the

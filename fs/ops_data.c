@@ -52,9 +52,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 static void reply_written(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
 {
 	fuse_reply_write(req, res->number);
-	/* Appended elsewhere than the kernel believes, since the file was changed elsewhere: it has the bytes
-	 * in the wrong place. */
-	if (c->op == CALL_APPEND && res->off != c->off)
+	/* Through its cache the kernel has put the bytes where it believes the end to be, which is wrong if the file was changed
+	 * elsewhere; past its cache (op_open) it has them not at all, but perhaps a page that somebody read meanwhile. */
+	if (c->op == CALL_APPEND)
 		fs->shared->stale(fs->shared->ctx, c->ino, res->off < c->off ? res->off : c->off);
 }
 

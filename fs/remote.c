@@ -24,6 +24,7 @@
 #define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
 #define START_POLL_NS  2000000
 #define OLD_WAITING    256      /* entries of the notifier while what is too old is taken from the kernel */
+#define TOLD_LIMIT_MS  1000
 
 /* ---- Queues ---- */
 
@@ -298,6 +299,54 @@ static bool run_aside(struct remote *l, const struct item *item)
 	return true;
 }
 
+/* ---- Answers and this kernel ---- */
+
+/* The result of a call of another machine. */
+struct untold {
+	struct untold *next;
+	uint64_t mark;          /* of the notifier: what the call changed came before it */
+	int64_t since_ms;
+	struct primary_run run; /* without its bytes */
+	struct primary_result res;
+};
+
+/* Who is told that its change was made may ask a program on the primary for it. So the answer leaves when the kernel here has
+ * been told. A notifier waits for programs here whose changes are under way, and those of the primary wait for no other
+ * machine; but in a switch-over they do, so nothing is held then, nor ever for long. */
+static void release_results(struct remote *l, bool all)
+{
+	struct untold *u;
+
+	while ((u = l->untold) != NULL &&
+	       (all || remote_parks(l) || notify_told(l->notify, u->mark) || remote_now_ms() - u->since_ms >= TOLD_LIMIT_MS)) {
+		l->untold = u->next;
+		if (l->untold == NULL)
+			l->untold_end = &l->untold;
+		feeder_result(l, &u->run, &u->res);
+		free(u);
+	}
+}
+
+static void give_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+{
+	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);
+
+	if (u == NULL) {
+		/* Told, or no memory to wait with. */
+		release_results(l, true);
+		feeder_result(l, run, res);
+		return;
+	}
+	*u = (struct untold){ .mark = notify_mark(), .since_ms = remote_now_ms(), .run = *run, .res = *res };
+	u->run.bytes = NULL;
+	if (l->untold == NULL)
+		l->untold_end = &l->untold;
+	*l->untold_end = u;
+	l->untold_end = &u->next;
+	/* It may have been told just now: then nobody would say so. */
+	release_results(l, false);
+}
+
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
 static bool run_next(struct remote *l)
 {
@@ -339,7 +388,7 @@ static bool run_next(struct remote *l)
 	if (res.counted && item->id == 0)
 		res.error = -EIO;
 	if (item->id != 0)
-		feeder_result(l, &item->run, &res);
+		give_result(l, &item->run, &res);
 	else
 		follower_result(l, &item->run, &res);
 	free(item);
@@ -517,6 +566,7 @@ bool remote_step(struct remote *l)
 		free(item);
 		more = i + 1 == STEP_ITEMS;
 	}
+	release_results(l, false);
 	for (unsigned i = 0; i < STEP_ITEMS && run_next(l); i++)
 		more = i + 1 == STEP_ITEMS;
 	want = atomic_load(&l->want_checkpoint);
@@ -718,6 +768,12 @@ void remote_free(struct remote *l)
 	queue_clear(&l->inbox);
 	queue_clear(&l->runs);
 	queue_clear(&l->stuck);
+	while (l->untold != NULL) {
+		struct untold *u = l->untold;
+
+		l->untold = u->next;
+		free(u);
+	}
 	if (l->feeds)
 		feed_release(&l->feed);
 	free(l->old);

@@ -148,6 +148,9 @@ struct remote {
 	bool too_old;                   /* [R] */
 	uint64_t *old;                  /* [R] inodes; NULL: none left */
 	size_t old_count;
+
+	/* remote.c: results of calls of other machines that this kernel has not been told of yet, oldest first */
+	struct untold *untold, **untold_end;    /* [R] */
 };
 
 static inline int64_t remote_now_ms(void)
