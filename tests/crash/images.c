@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PENDING_MAX  12u
+#define PENDING_MAX  64u
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
 
 static const char *const how_names[] = {
@@ -25,6 +25,7 @@ static const char *const how_names[] = {
 _Static_assert(ARRAY_LEN(how_names) == HOW_CHOSEN + 1, "a name for each");
 
 unsigned open_from, call_from;
+enum making live_making;
 static struct image pending[PENDING_MAX];
 static unsigned pending_count;
 uint32_t unit_now, unit_images;
@@ -39,6 +40,10 @@ static bool image_new(struct image *im)
 	im->number = unit_images;
 	im->second = 0;
 	im->damaged = 0;
+	im->making = live_making;
+	im->nameless = false;
+	im->id_from = identity_durable();
+	im->id_to = identity_now();
 	im->rng = hash64(words, sizeof words, 1);
 	im->op = work.ops;
 	return orders->try == TRY_ALL || (orders->try != TRY_NONE && unit_now == orders->unit &&
@@ -298,6 +303,8 @@ static void damage(struct image *im, bool often)
 
 unsigned durable_state(void)
 {
+	if (rebase_state() != UINT32_MAX)
+		return rebase_state();
 	return store ? work_state_of(&work, store_durable_seq(store)) : open_from;
 }
 
@@ -325,6 +332,7 @@ void add_image(enum how how, unsigned from, const char *where)
 	observe(&live);
 	build_with_own_luck(&live, how, im, how != HOW_KILL);
 	im->from = from == UINT32_MAX ? durable_state() : from;
+	im->nameless = live_name == NAME_NONE || (live_name == NAME_IN_CACHE && how != HOW_KILL && im->rng >> 63);
 	im->unsynced = im->lost = false;
 	im->where = where;
 	pending_count++;
@@ -420,12 +428,39 @@ static void close_image(struct keys *k, const struct image *im)
 		bad_image(im, "close", strerror(-r));
 }
 
+int opened_state(struct keys *k, unsigned from, unsigned *ret_epochs, char *text, size_t size)
+{
+	*ret_epochs = epochs_unknown(k);
+	return work_compare_at(&work, k, store_seq(keys_store(k)) - *ret_epochs, from, text, size);
+}
+
+/* Which state and which identity does it show? Both are ones that this image may have, or it is a bad one. */
+static int judge(struct keys *k, struct image *im, const char *what)
+{
+	const char *wrong;
+	char text[1024];
+	unsigned epochs;
+	int found = opened_state(k, im->from, &epochs, text, sizeof text), id;
+
+	if (found < 0)
+		bad_image(im, what, text);
+	id = identity_find(k, im->id_from, im->id_to, text, sizeof text);
+	if (id < 0)
+		bad_image(im, what, text);
+	wrong = epochs_wrong(k, found, epochs);
+	if (wrong)
+		bad_image(im, what, wrong);
+	im->id_from = (unsigned)id;
+	return found;
+}
+
 /* Read-only it shows the same, and changes nothing. This one is a real file. */
 static void try_read_only(const struct image *im, int found)
 {
 	static uint8_t *bytes;
-	char text[1024], path[40];
-	struct store_options o = { .path = path, .read_only = true };
+	char path[40];
+	struct store_options o = { .path = path, .read_only = true, .incomplete = true };
+	struct image now = *im;
 	int fd = memfd_create("read-only", MFD_CLOEXEC);
 	uint8_t *file;
 	struct keys *k;
@@ -441,8 +476,8 @@ static void try_read_only(const struct image *im, int found)
 	memcpy(file, bytes, im->p.size);
 	if (keys_open(&o, &k) < 0)
 		bad_image(im, "opened read-only", err_last());
-	if (work_compare(&work, k, im->from, text, sizeof text) != found)
-		bad_image(im, "read-only", text);
+	if (judge(k, &now, "read-only") != found)
+		bad_image(im, "read-only", "another state");
 	close_image(k, im);
 	if (memcmp(file, bytes, im->p.size) != 0)
 		bad_image(im, "read-only", "the file was changed");
@@ -465,6 +500,7 @@ static void second_image(struct machine *m, const struct image *of, enum how how
 
 	im.p = p;
 	im.second = seconds;
+	im.making = MADE;
 	im.where = where;
 	im.unsynced = im.lost = false;
 	if (of->unsynced)
@@ -492,32 +528,43 @@ static void cut_recovery(struct machine *m, const struct image *of, const char *
 		second_image(m, of, (enum how)below(HOW_COUNT), where, build);
 }
 
+/* While a store is made there may be none. True: there is none, and need not be. */
+static bool is_unmade(const struct image *im)
+{
+	if (!im->nameless)
+		return false;
+	if (im->making == MADE)
+		bad_image(im, "a store that was made", "its name is not on disk");
+	return true;
+}
+
 /* Open the image: which state is it? */
 static void try_opened(struct machine *m, const struct image *im)
 {
 	bool first = im->second == 0, recut = first && (im->unsynced || below(24) == 0);
-	char text[1024];
+	struct image now = *im;
 	struct keys *k;
-	int found;
+	int found, r;
 
+	if (is_unmade(im))
+		return;
 	m->keeps = below(16) == 0;
 	machine_load(m, &im->p, im->unsynced, im->lost);
 	m->random = below(0);
 	recovering = recut ? im : NULL;
-	if (machine_open(m, false, 0, &k) < 0)
-		bad_image(im, "cannot be opened", err_last());
+	r = machine_open(m, false, 0, &k);
 	if (first)
 		recovering = NULL;
-	found = work_compare(&work, k, im->from, text, sizeof text);
-	if (found < 0)
-		bad_image(im, "not a state", text);
-	if (im->unsynced) {
-		/* Open, so all of it is durable. */
-		struct image now = *im;
-
-		now.durable = (unsigned)found;
+	if (r < 0 && im->making == MAKING_IN_PLACE)
+		return;
+	if (r < 0)
+		bad_image(im, "cannot be opened", err_last());
+	found = judge(k, &now, "not a state");
+	/* Open, so all of it is durable, whatever it is. */
+	now.from = now.durable = (unsigned)found;
+	now.id_to = now.id_from;
+	if (im->unsynced)
 		cut_recovery(m, &now, "behind a recovery");
-	}
 	if (below(8) == 0)
 		check_store(k, im);
 	close_image(k, im);
@@ -526,8 +573,8 @@ static void try_opened(struct machine *m, const struct image *im)
 		machine_forget(m);
 		if (machine_open(m, false, 0, &k) < 0)
 			bad_image(im, "cannot be opened again", err_last());
-		if (work_compare(&work, k, (unsigned)found, text, sizeof text) != found)
-			bad_image(im, "opened again", text);
+		if (judge(k, &now, "opened again") != found)
+			bad_image(im, "opened again", "another state");
 		close_image(k, im);
 		report->counts.reopened++;
 	}
@@ -545,6 +592,7 @@ static void try_image(const struct image *im)
 	report->second = im->second;
 	report->counts.images++;
 	report->counts.kills += im->how == HOW_KILL;
+	report->counts.making += im->making != MADE;
 	rng = im->rng;
 	if (im->second == 0) {
 		seconds = 0;
@@ -588,7 +636,7 @@ void kill_and_cut(const char *where)
 	im.unsynced = true;
 	im.lost = below(2);
 	im.durable = durable_state();
-	im.from = work_now(&work);
+	im.from = kill_state();
 	im.where = where;
 	report->counts.kills_cut++;
 	try_image(&im);
@@ -606,6 +654,7 @@ unsigned cut_live(struct patches *p)
 	/* The work goes on with it: undamaged, or the images that follow would have more than one damage. */
 	build_with_own_luck(&live, how, &im, false);
 	im.from = open_from = how == HOW_KILL ? work_now(&work) : durable_state();
+	identity_open_from = im.id_from;
 	im.where = "the live store";
 	if (wanted)
 		try_image(&im);

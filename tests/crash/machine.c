@@ -279,7 +279,8 @@ static struct sys_ops m_sys(struct machine *m)
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret)
 {
 	const struct sys_ops sys = m_sys(m);
-	const struct store_options o = { .path = m->path, .create = create, .max_bytes = max, .sys = &sys };
+	const struct store_options o = { .path = m == &live && live_name == NAME_NONE ? FOLDER_STORE : m->path, .create = create,
+					 .max_bytes = max, .sys = &sys, .incomplete = true };
 
 	m->engine = NULL;
 	return keys_open(&o, ret);
@@ -422,13 +423,6 @@ void live_load(const struct patches *p)
 	live.size = live.disk_size = live.low_size = p->size;
 	live.engine = NULL;
 	live.mapped = 0;
-}
-
-void live_settle_all(void)
-{
-	memcpy(live.disk, live.file, live.size);
-	live.disk_size = live.low_size = live.size;
-	live.size_count = 0;
 }
 
 /* Watching changes -------------------------------------------------------------------------------------------------- */

@@ -364,7 +364,7 @@ static void change_one(void)
 	int r;
 
 	if (below(40) == 0)
-		(void)work_epoch(&p->w);
+		(void)work_epoch(&p->w, store_epoch(p->a->store) + 1);
 	if (c < CLIENTS)
 		keys_set_caller(p->a, 1000 + c, ++p->request[c]);
 	(void)work_step(&p->w);
