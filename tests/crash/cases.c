@@ -215,6 +215,8 @@ static void crash_live(void)
 	unsigned from;
 
 	protect(&live);
+	/* The disk becomes another one: what waits would miss it. */
+	try_pending();
 	from = cut_live(&p);
 	/* What the old process still does, neither disk nor file see. */
 	store = NULL;
@@ -471,13 +473,13 @@ unsigned rebase_state(void)
  * also for a kill, and changes have to wait. */
 static void rebase_now(void)
 {
-	seq_t seq = store_seq(store), base = seq - min_u64(seq, below(40)) + below(40);
+	seq_t seq = store_seq(store), base = max_u64(seq - min_u64(seq, below(40)) + below(40), epochs_begin(work.k));
 	unsigned durable;
 	int r;
 
 	protect(&live);
 	expect(store_poll(store), "poll");
-	if (base == 0 || !work_rebase_ready(&work))
+	if (!work_rebase_ready(&work))
 		return;
 	protect(&live);
 	durable = durable_state();

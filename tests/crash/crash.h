@@ -123,7 +123,8 @@ struct machine {
 	bool lost;                      /* the kernel holds that for clean: it failed to write it, and told the one who died */
 	uint8_t *clean;                 /* by page: 1 = so, until something is stored there */
 	int32_t *patch_of;              /* not live: by page, -1 = none */
-	uint64_t random;
+	uint64_t random;                /* what it gives to the store */
+	uint64_t luck;                  /* which of the values before is forgotten */
 	struct page *page;              /* live */
 	uint32_t *touched, *dirty;
 	unsigned touched_count, dirty_count;
@@ -251,6 +252,8 @@ extern unsigned identity_open_from;     /* oldest identity allowed while the liv
 int identity_find(struct keys *k, unsigned from, unsigned to, char *text, size_t size);
 /* Epochs that k has begun, and the live store knows nothing of: those at the very end, with no other change behind them. */
 unsigned epochs_unknown(struct keys *k);
+/* The first change of the epoch in force; 1: none was begun. */
+uint64_t epochs_begin(struct keys *k);
 /* (O10) Has the store begun an epoch if it had to? NULL, or what is wrong. */
 const char *epochs_wrong(struct keys *k, int found, unsigned unknown);
 /* The live store has begun these. */

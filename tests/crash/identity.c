@@ -106,6 +106,16 @@ unsigned epochs_unknown(struct keys *k)
 	return unknown;
 }
 
+uint64_t epochs_begin(struct keys *k)
+{
+	struct keys_epoch e[2 * KEYS_HISTORY_MAX];
+	unsigned n;
+
+	if (keys_history(k, e, ARRAY_LEN(e), &n) < 0)
+		broken("the epochs cannot be read: %s", err_last());
+	return n > 0 ? e[n - 1].first_seq : 1;
+}
+
 const char *epochs_wrong(struct keys *k, int found, unsigned unknown)
 {
 	struct store_identity id;

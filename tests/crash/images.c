@@ -26,7 +26,7 @@ _Static_assert(ARRAY_LEN(how_names) == HOW_CHOSEN + 1, "a name for each");
 
 unsigned open_from, call_from;
 enum making live_making;
-static struct image pending[PENDING_MAX];
+static struct image pending[PENDING_MAX + 1];
 static unsigned pending_count;
 uint32_t unit_now, unit_images;
 static uint32_t seconds;                /* images of the recovery of the one that is tried */
@@ -327,9 +327,10 @@ void add_image(enum how how, unsigned from, const char *where)
 	/* A file that has grown is the rarer state: look at it more often. */
 	if (how != HOW_KILL && live.size > live.disk_size && below(3) == 0)
 		how = HOW_SHORT;
-	if (pending_count == PENDING_MAX || !image_new(im))
-		return;
+	/* Also if it is not tried: a replay must see the same. */
 	observe(&live);
+	if (!image_new(im) || pending_count == PENDING_MAX)
+		return;
 	build_with_own_luck(&live, how, im, how != HOW_KILL);
 	im->from = from == UINT32_MAX ? durable_state() : from;
 	im->nameless = live_name == NAME_NONE || (live_name == NAME_IN_CACHE && how != HOW_KILL && im->rng >> 63);
@@ -629,9 +630,9 @@ void kill_and_cut(const char *where)
 	static struct image im;
 
 	im = (struct image){ .p = im.p };
+	observe(&live);
 	if (!image_new(&im))
 		return;
-	observe(&live);
 	build_with_own_luck(&live, HOW_KILL, &im, false);
 	im.unsynced = true;
 	im.lost = below(2);

@@ -20,16 +20,19 @@ bool capture_record;
 
 static const uint8_t zeros[BLOCK_SIZE];
 
-uint64_t below(uint64_t n)
+static uint64_t draw(uint64_t *from, uint64_t n)
 {
-	uint64_t x;
+	uint64_t x = *from += 0x9e3779b97f4a7c15ull;
 
-	rng += 0x9e3779b97f4a7c15ull;
-	x = rng;
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
 	x ^= x >> 31;
 	return n ? x % n : x;
+}
+
+uint64_t below(uint64_t n)
+{
+	return draw(&rng, n);
 }
 
 /* Files as patches --------------------------------------------------------------------------------------------------- */
@@ -100,7 +103,7 @@ static void note_size(struct machine *m)
 	if (m->size_count < SIZES_MAX)
 		m->sizes[m->size_count++] = m->size;
 	else
-		m->sizes[below(SIZES_MAX)] = m->size;
+		m->sizes[draw(&m->luck, SIZES_MAX)] = m->size;
 }
 
 static int set_size(struct machine *m, uint64_t size)
@@ -447,7 +450,7 @@ void observe(struct machine *m)
 		if (slot == VALUES) {
 			uint8_t *recycled;
 
-			slot = (unsigned)below(VALUES);
+			slot = (unsigned)draw(&m->luck, VALUES);
 			recycled = p->old[slot];
 			memmove(p->old + slot, p->old + slot + 1, (VALUES - slot - 1) * sizeof *p->old);
 			p->old[slot = VALUES - 1] = recycled;
