@@ -337,15 +337,13 @@ static int claim_all(struct store *s, unsigned *ret_chain)
 {
 	struct walk w = { .record = claim_extents, .claim = claim_blocks };
 	int r = new_walk(s, &w);
-	unsigned i;
 
 	if (r == 0)
 		r = walk_journal(s, &w);
 	/* The third walk follows the chain in the segments found here. What the first two read may have been there. */
 	if (r == 0)
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
-	for (i = 0; i < s->journal.count && r == 0; i++)
-		tree_forget(&s->tree, s->journal.segs[i], journal_seg_blocks(&s->journal));
+	tree_forget_all(&s->tree);
 	*ret_chain = w.journal.used;
 	journal_release(&w.journal);
 	return r;

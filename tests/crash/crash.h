@@ -33,7 +33,7 @@
 #define FILE_PAGES  (FILE_MAX / BLOCK_SIZE)
 #define SECTOR      512u
 #define PER_PAGE    (BLOCK_SIZE / SECTOR)
-#define VALUES      4u                  /* older values kept of a page */
+#define VALUES      8u                  /* older values kept of a page */
 #define SIZES_MAX   8u
 #define LIST_MAX    8192u
 
@@ -109,7 +109,6 @@ struct machine {
 	char path[40];
 	bool is_live;
 	bool watched;                   /* live: writes to it are seen */
-	bool keeps;                     /* not live: what is synced stays, it is opened once more */
 	uint64_t size, limit;
 	uint8_t *engine;                /* where the store has it mapped */
 	uint64_t mapped;
@@ -159,7 +158,7 @@ void live_load(const struct patches *p);
 /* Note what pages hold that were touched; and watch them all again. */
 void observe(struct machine *m);
 void protect(struct machine *m);
-/* Pages of a machine that is not watched that differ from its disk. */
+/* Pages of a machine that is not watched that differ from its disk: m->dirty. */
 void find_dirty(struct machine *m);
 /* Part of the file is on disk now. */
 void settle_live(uint64_t off, uint64_t len);

@@ -13,6 +13,10 @@
 #include <unistd.h>
 
 #define PENDING_MAX  64u
+#define RECUT_ALL    48u                /* of so many images one has its recovery cut at all of its points, often at each */
+#define RECUT_KILLED 3u                 /* the same of those that a kill left */
+#define RECUT_POINTS 24u                /* about as many as recovery has */
+enum { CUT_EVERYWHERE = UINT32_MAX, CUT_DONE = UINT32_MAX - 1 };
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
 
 static const char *const how_names[] = {
@@ -488,6 +492,7 @@ static void try_read_only(const struct image *im, int found)
 
 static void try_image(const struct image *im);
 static bool at_super;                  /* the recovery is about to write a superblock */
+static unsigned cut_at;                 /* power is cut at this point of the recovery only; CUT_EVERYWHERE, CUT_BEHIND */
 static const struct image *recovering;  /* of again[0], if its recovery is cut too */
 
 /* One image of the recovery of another. */
@@ -522,8 +527,9 @@ static void second_image(struct machine *m, const struct image *of, enum how how
 
 static void cut_recovery(struct machine *m, const struct image *of, const char *where)
 {
-	unsigned n = (unsigned)below(3);
+	unsigned n = cut_at == CUT_EVERYWHERE ? (unsigned)below(3) : 1;
 
+	cut_at = cut_at == CUT_EVERYWHERE ? CUT_EVERYWHERE : CUT_DONE;
 	find_dirty(m);
 	while (n-- > 0)
 		second_image(m, of, (enum how)below(HOW_COUNT), where, build);
@@ -542,17 +548,19 @@ static bool is_unmade(const struct image *im)
 /* Open the image: which state is it? */
 static void try_opened(struct machine *m, const struct image *im)
 {
-	bool first = im->second == 0, recut = first && (im->unsynced || below(24) == 0);
+	bool first = im->second == 0;
 	struct image now = *im;
 	struct keys *k;
 	int found, r;
 
 	if (is_unmade(im))
 		return;
-	m->keeps = below(16) == 0;
 	machine_load(m, &im->p, im->unsynced, im->lost);
 	m->random = below(0);
-	recovering = recut ? im : NULL;
+	/* Of other images the recovery is cut once, at any of its points; if it has fewer, behind the last. */
+	recovering = first ? im : NULL;
+	if (first)
+		cut_at = below(im->unsynced ? RECUT_KILLED : RECUT_ALL) == 0 ? CUT_EVERYWHERE : (unsigned)below(RECUT_POINTS);
 	r = machine_open(m, false, 0, &k);
 	if (first)
 		recovering = NULL;
@@ -564,21 +572,18 @@ static void try_opened(struct machine *m, const struct image *im)
 	/* Open, so all of it is durable, whatever it is. */
 	now.from = now.durable = (unsigned)found;
 	now.id_to = now.id_from;
-	if (im->unsynced)
+	if (first && cut_at != CUT_DONE)
 		cut_recovery(m, &now, "behind a recovery");
-	if (below(8) == 0)
-		check_store(k, im);
+	check_store(k, im);
 	close_image(k, im);
-	if (m->keeps) {
-		/* Once recovered and closed it stays so: what was synced is all there is. */
-		machine_forget(m);
-		if (machine_open(m, false, 0, &k) < 0)
-			bad_image(im, "cannot be opened again", err_last());
-		if (judge(k, &now, "opened again") != found)
-			bad_image(im, "opened again", "another state");
-		close_image(k, im);
-		report->counts.reopened++;
-	}
+	/* Once recovered and closed it stays so: what was synced is all there is. */
+	machine_forget(m);
+	if (machine_open(m, false, 0, &k) < 0)
+		bad_image(im, "cannot be opened again", err_last());
+	if (judge(k, &now, "opened again") != found)
+		bad_image(im, "opened again", "another state");
+	close_image(k, im);
+	report->counts.reopened++;
 	if (below(200) == 0)
 		try_read_only(im, found);
 }
@@ -670,7 +675,8 @@ static struct {
 	unsigned count;
 	uint32_t page[EXHAUST_BITS], sector[EXHAUST_BITS];
 	unsigned values[EXHAUST_BITS];          /* besides what the disk has */
-	const uint8_t *value[EXHAUST_BITS][VALUES + 1];
+	const uint8_t *value[EXHAUST_BITS][VALUES + 2];
+	uint8_t mixed[EXHAUST_BITS][SECTOR];
 	unsigned pick[EXHAUST_BITS];            /* of this image: 0 = as on disk */
 	uint64_t combinations;
 	enum how rest;                          /* what becomes of all other sectors */
@@ -716,6 +722,12 @@ static bool collect(const struct machine *m, uint64_t off, uint64_t len, uint64_
 			note_value(at, in_cache(m, n) + s * SECTOR, disk);
 			if (all.values[at] == 0)
 				continue;
+			/* What differs of two superblocks is often one sector: torn it is only within. */
+			if (is_super(n)) {
+				memcpy(all.mixed[at], disk, SECTOR);
+				mix_words(all.mixed[at], in_cache(m, n) + s * SECTOR);
+				note_value(at, all.mixed[at], disk);
+			}
 			all.page[at] = n;
 			all.sector[at] = s;
 			all.combinations *= all.values[at] + 1;
@@ -801,7 +813,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 			continue;
 		rng = im.rng;
 		build_picked(&live, HOW_CHOSEN, &im);
-		damage(&im, false);
+		damage(&im, is_super((uint32_t)(off / BLOCK_SIZE)));
 		im.rng = rng;
 		rng = saved;
 		im.from = durable_state();
@@ -830,6 +842,11 @@ static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t
 	all.busy = false;
 }
 
+static bool is_cut_here(void)
+{
+	return cut_at == CUT_EVERYWHERE || (cut_at < RECUT_POINTS && cut_at-- == 0);
+}
+
 void image_synced(struct machine *m, uint64_t off, uint64_t len)
 {
 	const struct image *of = recovering;
@@ -837,13 +854,16 @@ void image_synced(struct machine *m, uint64_t off, uint64_t len)
 	if (m == &again[0] && of) {
 		recovering = NULL;
 		at_super = is_super(off / BLOCK_SIZE);
-		cut_recovery(m, of, "before a msync of recovery");
-		exhaust_recovery(m, of, off, len);
+		if (is_cut_here())
+			cut_recovery(m, of, "before a msync of recovery");
+		if (cut_at == CUT_EVERYWHERE)
+			exhaust_recovery(m, of, off, len);
 		settle_again(m, off, len);
 		at_super = false;
-		cut_recovery(m, of, "behind a msync of recovery");
+		if (is_cut_here())
+			cut_recovery(m, of, "behind a msync of recovery");
 		recovering = of;
-	} else if (m->keeps) {
+	} else {
 		settle_again(m, off, len);
 	}
 }

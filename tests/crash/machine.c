@@ -516,32 +516,37 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
 }
 
-static void dirty_if_changed(struct machine *m, uint32_t n)
-{
-	if (!m->clean[n] && memcmp(in_cache(m, n), on_disk(m, n), BLOCK_SIZE) != 0)
-		m->dirty[m->dirty_count++] = n;
-}
-
-/* Only pages that this process has copies of can differ: the kernel knows which are still the file's (bit 61), and which
- * are there at all (bits 62 and 63). */
-void find_dirty(struct machine *m)
+/* Only pages that this process has copies of can differ from the disk: the kernel knows which are still the file's (bit 61),
+ * and which are there at all (bits 62 and 63). fn for those of [from, to). */
+static void each_copy(struct machine *m, uint32_t from, uint32_t to, void (*fn)(struct machine *m, uint32_t n))
 {
 	static uint64_t entry[8192];
 	static int fd = -1;
-	uint32_t n, i, count = (uint32_t)(m->mapped / BLOCK_SIZE);
+	uint32_t n, i;
 
 	if (fd < 0)
 		fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(fd >= 0);
-	m->dirty_count = 0;
-	for (n = 0; n < count; n += i) {
-		uint32_t part = (uint32_t)min_u64(count - n, ARRAY_LEN(entry));
+	for (n = from; n < to; n += i) {
+		uint32_t part = (uint32_t)min_u64(to - n, ARRAY_LEN(entry));
 
 		check(pread(fd, entry, part * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + n) * 8) == (ssize_t)part * 8);
 		for (i = 0; i < part; i++)
-			if (entry[i] >> 62 && !(entry[i] >> 61 & 1))
-				dirty_if_changed(m, n + i);
+			if (entry[i] >> 62 && !(entry[i] >> 61 & 1) && !m->clean[n + i] &&
+			    memcmp(in_cache(m, n + i), on_disk(m, n + i), BLOCK_SIZE) != 0)
+				fn(m, n + i);
 	}
+}
+
+static void note_dirty(struct machine *m, uint32_t n)
+{
+	m->dirty[m->dirty_count++] = n;
+}
+
+void find_dirty(struct machine *m)
+{
+	m->dirty_count = 0;
+	each_copy(m, 0, (uint32_t)(m->mapped / BLOCK_SIZE), note_dirty);
 }
 
 void settle_live(uint64_t off, uint64_t len)
@@ -568,20 +573,19 @@ void settle_live(uint64_t off, uint64_t len)
 	m->dirty_count = left;
 }
 
+static void put_on_disk(struct machine *m, uint32_t n)
+{
+	if (m->patch_of[n] >= 0) {
+		memcpy(m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE, in_cache(m, n), BLOCK_SIZE);
+	} else {
+		m->patch_of[n] = (int32_t)m->base.count;
+		(void)patch_add(&m->base, n, in_cache(m, n));
+	}
+}
+
 void settle_again(struct machine *m, uint64_t off, uint64_t len)
 {
-	uint32_t n;
-
-	for (n = (uint32_t)(off / BLOCK_SIZE); n < (off + len) / BLOCK_SIZE; n++) {
-		if (m->clean[n] || memcmp(on_disk(m, n), in_cache(m, n), BLOCK_SIZE) == 0)
-			continue;
-		if (m->patch_of[n] >= 0) {
-			memcpy(m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE, in_cache(m, n), BLOCK_SIZE);
-		} else {
-			m->patch_of[n] = (int32_t)m->base.count;
-			(void)patch_add(&m->base, n, in_cache(m, n));
-		}
-	}
+	each_copy(m, (uint32_t)(off / BLOCK_SIZE), (uint32_t)((off + len) / BLOCK_SIZE), put_on_disk);
 	m->disk_size = m->base.size = m->size;
 	m->size_count = 0;
 }
