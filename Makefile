@@ -221,7 +221,7 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
 		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
 
-$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
+$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) $(wildcard tests/unit/crash_*_util.c) tests/unit/crash_util.c) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
