@@ -623,9 +623,9 @@ static void set_rates(void)
 	rate.crash = 30;
 	rate.reopen = 5;
 	rate.cut = 300;
-	rate.identity = below(2) ? (unsigned)below(150) : 0;
+	rate.identity = below(3) ? (unsigned)below(150) : 0;
 	rate.rebase = below(2) ? (unsigned)below(60) : 0;
-	cluster = below(2);
+	cluster = below(4) != 0;
 	/* What matters is growth that nothing but its own msync has made durable. */
 	if (work.profile == WORK_GROW) {
 		rate.sync = (unsigned)below(40);
