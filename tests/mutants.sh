@@ -79,6 +79,14 @@ verdict() {
 	fi
 }
 
+# run_unit TEST: what a machine does not meet, or only in a moment too short, is found by a test that makes it happen.
+run_unit() {
+	build "tests/unit/$1" || return 0
+	machine env CMOCKA_MESSAGE_OUTPUT=TAP timeout 300 "$T/src/build/$MODE/tests/unit/$1"
+	grep -q '^not ok' "$T/out"
+	verdict $? "by $1"
+}
+
 # finish WHO: the last line, and the exit status.
 finish() {
 	printf '%s: %d found, %d not found, %d errors\n' "$1" "$found" "$missed" "$errors"

@@ -28,14 +28,6 @@ run() {
 	verdict $? "after ${kills:-no} kills"
 }
 
-# run_unit: what happens in a moment too short to meet is found by test_race, which makes the moment.
-run_unit() {
-	build tests/unit/test_race || return 0
-	machine env CMOCKA_MESSAGE_OUTPUT=TAP timeout 300 "$T/src/build/$MODE/tests/unit/test_race"
-	grep -q '^not ok' "$T/out"
-	verdict $? 'by test_race'
-}
-
 begin early-answer P1 'a change is answered before its record is complete (the check comes with the next)'
 change core/store/journal.c '	put_le64(to + REC_CHECK, j->chain);' '	{
 		static uint8_t *last;
@@ -99,7 +91,7 @@ change core/store/file.c '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, err
 ' '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, errno) : check_kind(o, &st);
 	bool was_empty = st.st_size == 0;
 '
-run_unit
+run_unit test_race
 
 begin no-mount-lock lock 'the mount point is not locked'
 change fs/mount.c '	int r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
