@@ -209,7 +209,7 @@ static void follow_opening(unsigned from, const char *what)
 }
 
 /* Power is cut here, and the work goes on with what is found. */
-static void crash_live(void)
+static void crash_once(void)
 {
 	static struct patches p;
 	unsigned from;
@@ -237,6 +237,19 @@ static void crash_live(void)
 		try_pending();
 		if (below(2))
 			sync_now();
+	}
+}
+
+/* Now and then again soon, with what the opening began not on disk yet. */
+static void crash_live(void)
+{
+	unsigned n;
+
+	crash_once();
+	while (below(4) == 0) {
+		for (n = 1 + (unsigned)below(6); n > 0; n--)
+			step(CALL_ANY, false);
+		crash_once();
 	}
 }
 

@@ -266,8 +266,12 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	if (store && !in_call)
 		try_exhaustively(off, len);
 	settle_live(off, len);
-	if (helper_runs && store && below(3) == 0)
+	if (helper_runs && store && below(3) == 0) {
 		step_beside();
+		/* (O11) What was acknowledged meanwhile is not to be lost: nothing is. */
+		if (rebase_state() != UINT32_MAX)
+			kill_and_cut("beside a rebase");
+	}
 	protect(m);
 	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind a msync");
