@@ -13,6 +13,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
 keep=${KEEP:-}
 unset KEEP
 wanted=("$@")
+sources=()
 built=("build/$MODE/flags" "build/$MODE/core.list" "build/$MODE/core")
 found=0 missed=0 errors=0 job=
 
