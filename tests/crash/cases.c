@@ -246,8 +246,8 @@ static void crash_live(void)
 	unsigned n;
 
 	crash_once();
-	while (below(4) == 0) {
-		for (n = 1 + (unsigned)below(6); n > 0; n--)
+	while (below(3) == 0) {
+		for (n = 1 + (unsigned)below(8); n > 0; n--)
 			step(CALL_ANY, false);
 		crash_once();
 	}

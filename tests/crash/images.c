@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #define PENDING_MAX  64u
-#define RECUT_ALL    48u                /* of so many images one has its recovery cut at all of its points, often at each */
-#define RECUT_KILLED 3u                 /* the same of those that a kill left */
+#define RECUT_ALL    96u                /* of so many images one has its recovery cut at all of its points, often at each */
+#define RECUT_KILLED 6u                 /* the same of those that a kill left */
 #define RECUT_POINTS 24u                /* about as many as recovery has */
 enum { CUT_EVERYWHERE = UINT32_MAX, CUT_DONE = UINT32_MAX - 1 };
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */

@@ -219,7 +219,7 @@ run
 begin numbers-of-epoch rec 'inode numbers that a crash lost together with the beginning of an epoch are given out again'
 change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
 	'	uint64_t n = s->super.role == ROLE_ALONE ? 1ull << 20 : 0;'
-run
+run KIND=names
 
 begin extents-clean G6 'recovery writes extents that it found in the page cache only if the kernel knows them to be dirty'
 change core/store/recovery.c '		dirty_again(s, e->block, e->flags & EXT_DATA ? e->count : 0);
@@ -369,6 +369,9 @@ run
 
 begin rebase-open O11 'changes go on while a rebase is not on disk'
 change core/store/store.c '	if (store_rebasing(s) || (!frees && is_far_ahead(s)))' '	if (!frees && is_far_ahead(s))'
+change core/store/store.c '	if (store_rebasing(s))
+		return -EAGAIN;
+	r = journal_append' '	r = journal_append'
 run
 
 begin rebase-durable O11 'what was durable under the old numbers counts under the new ones'
