@@ -230,9 +230,9 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
 		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
 
-$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
+$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) $(wildcard tests/unit/crash_*_util.c) tests/unit/crash_util.c) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
 
 $(B)/tests/sim/%.o: tests/sim/%.c $(B)/flags
@@ -251,7 +251,7 @@ $(B)/tests/cluster/%.o: tests/cluster/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c follower.c feeder.c pending.c relay.c)) $(LIB)
+$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c follower.c feeder.c pending.c relay.c say.c)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=clock_gettime $(LDFLAGS) -o $@ \
 		$(filter %.o %.a,$^) $(CORE_LIBS) $(LDLIBS)
