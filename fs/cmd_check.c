@@ -12,6 +12,7 @@
 #include "core/store/map.h"
 #include "fs/log.h"
 #include "fs/progress.h"
+#include "fs/say.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -234,17 +235,9 @@ static int progress(void *ctx, uint64_t done, uint64_t total)
 	return 0;
 }
 
-/* Not all texts begin with the store's name. */
 static int open_failed(const struct check_cmd *cmd, int error)
 {
-	const char *text = err_last();
-
-	if (*text == '\0')
-		text = strerror(-error);
-	if (strncmp(text, cmd->store, strlen(cmd->store)) == 0)
-		log_error("check: %s", text);
-	else
-		log_error("check: %s: %s", cmd->store, text);
+	say_error(SAY_STORE, cmd->store, NULL, error);
 	/* -ENODATA: it was a store, and all of it is gone. */
 	return error == -EUCLEAN || error == -ENODATA ? EXIT_DAMAGED : EXIT_UNCHECKED;
 }
@@ -265,7 +258,7 @@ static int verdict(const struct check_cmd *cmd, const struct check_report *rep)
 		printf("%s: clean, %" PRIu64 " inodes, %" PRIu64 " blocks used, seq %" PRIu64 "\n", cmd->store,
 		       rep->inodes, rep->used_blocks, rep->seq);
 	if (fflush(stdout) != 0) {
-		log_error("standard output: %s", strerror(errno));
+		say_stdout(errno);
 		return EXIT_UNCHECKED;
 	}
 	return rep->problems > 0 ? EXIT_DAMAGED : 0;
@@ -342,14 +335,15 @@ static void salvage_finding(void *ctx, bool lost, const char *text)
 
 static int salvage_failed(const struct check_cmd *cmd, int error)
 {
-	const char *text = error == -EINTR ? "interrupted" : *err_last() != '\0' ? err_last() : strerror(-error);
+	size_t len = strlen(cmd->store);
 
-	if (error == -EEXIST)
-		log_error("check: %s", text);
-	else if (error == -EINTR)
-		log_error("check: interrupted: %s is not made", cmd->new_store);
+	if (error == -EINTR)
+		log_error("check: interrupted: %s is not made: begin anew", cmd->new_store);
+	else if (error == -EMEDIUMTYPE || error == -EUCLEAN || error == -EBUSY || error == -EPROTONOSUPPORT || error == -ENODATA ||
+		 (strncmp(err_last(), cmd->store, len) == 0 && err_last()[len] == ':'))
+		say_error(SAY_STORE, cmd->store, "cannot be saved", error);
 	else
-		log_error("check: %s is not made: %s", cmd->new_store, text);
+		say_error(SAY_NEW, cmd->new_store, "not made", error);
 	return error == -EINTR ? EXIT_INTERRUPTED : EXIT_UNCHECKED;
 }
 
@@ -384,8 +378,10 @@ static int salvage(struct check_cmd *cmd)
 	if (rep.aside > 0)
 		printf(", %" PRIu64 " of them in its folder %s", rep.aside, rep.folder);
 	printf("; %" PRIu64 " finding%s, %" PRIu64 " with a loss\n", rep.damage, rep.damage == 1 ? "" : "s", rep.lost);
-	if (fflush(stdout) != 0)
-		log_error("standard output: %s", strerror(errno));
+	if (fflush(stdout) != 0) {
+		say_stdout(errno);
+		return EXIT_UNCHECKED;
+	}
 	return rep.lost > 0 ? EXIT_DAMAGED : rep.damage > 0 ? EXIT_ALL_SAVED : 0;
 }
 
@@ -401,7 +397,7 @@ int cmd_check(int argc, char **argv)
 		return 0;
 	}
 	if (strcmp(cmd.store, ":memory:") == 0) {
-		log_error("check: a store in memory is gone with its daemon: there is nothing to check");
+		log_error("check: a store in memory is gone with its daemon: there is nothing to check, give a file");
 		return EXIT_UNCHECKED;
 	}
 	cmd.terminal = isatty(STDERR_FILENO);

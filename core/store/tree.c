@@ -92,6 +92,13 @@ static void fingers_move(struct tree *t, const uint8_t *from, const uint8_t *to)
 			t->finger[i].leaf = to;
 }
 
+void tree_forget_all(struct tree *t)
+{
+	fingers_drop(t);
+	/* Tags that were made with another seed are nobody's. */
+	t->tag_seed = mul_fold64(t->tag_seed ^ 0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull);
+}
+
 void tree_forget(struct tree *t, block_t block, uint64_t count)
 {
 	const uint8_t *first = map_place(t->map, block), *end = first + (count << BLOCK_SHIFT);
