@@ -104,7 +104,6 @@ mutant nameless R 'who takes over is not known any more when its link breaks' $c
 ' ''
 mutant old-word R 'others are told of the primary before the last' $cluster $F '	feeder_elsewhere(l, l->address);
 ' ''
-mutant one-way R 'only --from is asked when nobody leads' $cluster $F '		to = l->followed;' '		return;'
 
 printf '%u found, %u not found, %u errors\n' "$found" "$missed" "$errors"
 [ $((missed + errors)) = 0 ]
