@@ -758,7 +758,17 @@ void session_refuse(struct fs *fs) { (void)fs; }
 void session_block_signals(void) { }
 bool inodes_known(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return true; }
 bool inodes_mark_orphan(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return false; }
+size_t inodes_count(const struct inodes *t) { (void)t; return 0; }
+size_t inodes_list(const struct inodes *t, uint64_t *ret, size_t max) { (void)t, (void)ret, (void)max; return 0; }
 void defer_run(struct defer *d) { (void)d; }
+void defer_give_up(struct defer *d) { (void)d; }
+void clients_init(struct clients *c, struct keys *keys, uint64_t now) { (void)c, (void)keys, (void)now; }
+void clients_release(struct clients *c) { (void)c; }
+void clients_here(struct clients *c, uint64_t client) { (void)c, (void)client; }
+void clients_gone(struct clients *c, uint64_t client, uint64_t now) { (void)c, (void)client, (void)now; }
+void clients_step(struct clients *c, uint64_t now) { (void)c, (void)now; }
+bool clients_unsure(struct clients *c, uint64_t client, uint64_t request, uint64_t low) { (void)c, (void)client, (void)request, (void)low; return false; }
+unsigned options_sync_wait_ms(const struct options *o) { return (o->wait_s > 0 ? o->wait_s : 10) * 1000; }
 int device_reply(int fd, const struct iovec *iov, int count) { (void)fd, (void)iov, (void)count; return 0; }
 void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len) { (void)r, (void)rec, (void)len; }
 

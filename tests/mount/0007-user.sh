@@ -51,5 +51,12 @@ ok 'and waits for the daemon' flock -n "$STORE" true
 mkdir "$T/rootonly"
 chmod 700 "$T/rootonly"
 nok 'a mount point that is not theirs is refused' user timeout 60 "$MSYNCFS" mount "$STORE" "$T/rootonly"
+mkdir "$T/rootsown"
+for dir in rootonly rootsown; do
+	user timeout 60 "$MSYNCFS" mount "$home/new.msync" "$T/$dir" >"$T/out" 2>&1 </dev/null
+	is "$dir: one line" "$? $(wc -l <"$T/out")" '1 1'
+	ok "$dir: no store is left behind" test ! -e "$home/new.msync"
+done
+like 'it is said what to do' "$(cat "$T/out")" 'rootsown: Permission denied: mount on a directory that you may write to'
 wait_for no_daemon
 done_testing

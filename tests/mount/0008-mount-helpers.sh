@@ -39,7 +39,7 @@ status 'umount by the name of the store' 0 "$S/umount.msyncfs" "$STORE"
 status 'read-only' 0 "$S/mount.msyncfs" "$STORE" "$MNT" -o ro
 errno 'ro refuses writers' EROFS sysop creat "$MNT/new"
 is 'ro serves readers' "$(cat "$MNT/file")" hello
-[ "$(id -u)" != 0 ] || status 'remount' 0 "$S/mount.msyncfs" "$STORE" "$MNT" -o remount,ro,noatime
+[ "$(id -u)" != 0 ] || status 'remount' 0 "$S/mount.msyncfs" "$STORE" "$MNT" -o remount,ro,noexec
 is 'the mount goes on' "$(cat "$MNT/file")" hello
 umount_store
 

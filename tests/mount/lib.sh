@@ -128,6 +128,13 @@ skip_all() {
 	exit 0
 }
 
+# What this MODE cannot show, whatever is installed: a reason to skip with CI=true too.
+skip_mode() {
+	is_done=1
+	printf '1..0 # SKIP MODE=%s: %s\n' "$MODE" "$*"
+	exit 0
+}
+
 bail() {
 	printf 'Bail out! %s\n' "$*"
 	exit 1
