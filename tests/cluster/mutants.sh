@@ -98,20 +98,12 @@ mutant own-forgotten K1 'what the own table granted is asked for again of the ne
 mutant new-engine R4 'who led and follows again counts its calls from 1' $cluster $F '	if (l->replica != NULL) {
 		follow_again(l);' '	if (l->replica != NULL && false) {
 		follow_again(l);'
-mutant left-over K 'lock calls without a result are run when the mount leads' $cluster $F '	if (lock_call_is(bytes, len)) {
-		replica_local_result' '	if (lock_call_is(bytes, len)) {
-		struct lockd_call c;
-
-		if (lockd_take(l->lockd, bytes, len, &c) == 0)
-			lockd_run(l->lockd, client, &c);
-		replica_local_result'
 mutant change-passes R 'a change that passed the word that changes are parked does not count' $cluster $M '	if (store_seq(l->fs->store) != seq) {' '	if (false && store_seq(l->fs->store) != seq) {'
 mutant oneself R 'a mount follows itself if it is told so' $cluster $F '	    strcmp(name, own) == 0)' '	    own[0] == 0)'
 mutant nameless R 'who takes over is not known any more when its link breaks' $cluster core/replica/primary.c '		(void)snprintf(p->target_name, sizeof p->target_name, "%s", peer->name);
 ' ''
 mutant old-word R 'others are told of the primary before the last' $cluster $F '	feeder_elsewhere(l, l->address);
 ' ''
-mutant one-way R 'only --from is asked when nobody leads' $cluster $F '		to = l->followed;' '		return;'
 
 printf '%u found, %u not found, %u errors\n' "$found" "$missed" "$errors"
 [ $((missed + errors)) = 0 ]
