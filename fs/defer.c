@@ -116,41 +116,62 @@ void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count
 	pthread_mutex_unlock(&d->io_lock);
 }
 
-/* Take the first entry if it is due. Those behind it have more patience left. */
-static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
+enum due { DUE_NOT, DUE_REACHED, DUE_FAILED, DUE_LATE };
+
+/* Under the lock: is the first entry to be sent, and with what it says, or as an error? Those behind it have more patience left. */
+static enum due first_due(const struct defer *d)
 {
-	bool due = false;
+	const struct defer_entry *e = &d->ring[d->head];
 	uint64_t byte;
+	bool failed;
+
+	if (d->count == 0)
+		return DUE_NOT;
+	/* In this order: a store that failed after it reached seq is no reason to say EIO. */
+	failed = store_failed(d->store) != 0;
+	if (e->seq <= d->reached(d->ctx) && !store_lost(d->store, &byte))
+		return DUE_REACHED;
+	if (failed)
+		return DUE_FAILED;
+	return e->until_ms != 0 && now_ms() >= e->until_ms ? DUE_LATE : DUE_NOT;
+}
+
+static bool is_due(struct defer *d)
+{
+	bool due;
 
 	pthread_mutex_lock(&d->lock);
-	if (d->count > 0) {
-		/* In this order: a store that failed after it reached seq is no reason to say
-		 * EIO. */
-		const struct defer_entry *e = &d->ring[d->head];
-		bool failed = store_failed(d->store) != 0;
-		bool reached = e->seq <= d->reached(d->ctx) && !store_lost(d->store, &byte);
-		bool late = !failed && !reached && e->until_ms != 0 && now_ms() >= e->until_ms;
-
-		due = failed || reached || late;
-		d->expired += late;
-		if (due) {
-			*ret_entry = *e;
-			d->head = (d->head + 1) & (d->size - 1);
-			d->count--;
-			if (!reached)
-				entry_set_error(ret_entry, EIO);
-		}
-	}
+	due = first_due(d) != DUE_NOT;
 	pthread_mutex_unlock(&d->lock);
 	return due;
+}
+
+/* Take the first entry if it is due. */
+static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
+{
+	enum due due;
+
+	pthread_mutex_lock(&d->lock);
+	due = first_due(d);
+	if (due != DUE_NOT) {
+		*ret_entry = d->ring[d->head];
+		d->head = (d->head + 1) & (d->size - 1);
+		d->count--;
+		d->expired += due == DUE_LATE;
+		if (due != DUE_REACHED)
+			entry_set_error(ret_entry, EIO);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return due != DUE_NOT;
 }
 
 void defer_run(struct defer *d)
 {
 	struct defer_entry e;
 
-	/* For each entry anew, so that two threads that learn of progress share the work. */
-	for (;;) {
+	/* For each entry anew, so that two threads that learn of progress share the work. An entry that is not due yet is
+	 * found by whoever makes it so: that is told before they look, under the same lock. */
+	while (is_due(d)) {
 		bool due;
 
 		pthread_mutex_lock(&d->io_lock);
@@ -158,8 +179,6 @@ void defer_run(struct defer *d)
 		if (due && d->fd >= 0)
 			entry_send(&e, d->fd);
 		pthread_mutex_unlock(&d->io_lock);
-		if (!due)
-			return;
 	}
 }
 

@@ -6,8 +6,8 @@
  * waiters shares one sync. If the store has failed, or it takes longer than the queue's patience, the waiters get EIO instead.
  *
  * Locks: io_lock before lock. io_lock is held over the write to the device, so that defer_stop()
- * knows that nobody still uses the descriptor; lock is held for a few instructions only, and is all
- * that the request thread takes.
+ * knows that nobody still uses the descriptor; the request thread takes it only if a reply is due already. lock is held
+ * for a few instructions only.
  */
 #ifndef MSYNCFS_DEFER_H
 #define MSYNCFS_DEFER_H

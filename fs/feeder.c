@@ -414,7 +414,7 @@ static void op_park(void *ctx, bool park)
 	session_wake(l->fs);
 }
 
-static void op_hand_over(void *ctx, uint64_t next)
+static void op_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
 	struct item *item = remote_item(NEWS_HAND_OVER, 0, NULL, 0);
 
@@ -422,6 +422,7 @@ static void op_hand_over(void *ctx, uint64_t next)
 	if (item == NULL)
 		return;
 	item->number = next;
+	item->seq = seq;
 	remote_push(ctx, item);
 }
 
@@ -868,16 +869,29 @@ void feeder_handed(struct remote *l)
 	(void)net_post(l->net, handed_posted, l);
 }
 
+static void went_on_posted(void *ctx)
+{
+	struct remote *l = ctx;
+
+	primary_went_on(l->primary, store_seq(l->fs->store), now_ms());
+	feeder_pump(l);
+}
+
+void feeder_went_on(struct remote *l)
+{
+	(void)net_post(l->net, went_on_posted, l);
+}
+
 struct name_post {
 	struct remote *l;
 	char name[MSG_NAME_MAX + 1];
 };
 
-static void off_posted(void *ctx)
+static void elsewhere_posted(void *ctx)
 {
 	struct name_post *p = ctx;
 
-	primary_off(p->l->primary, "no longer the primary", p->name);
+	primary_elsewhere(p->l->primary, p->name);
 	free(p);
 }
 
@@ -922,9 +936,9 @@ static void post_name(struct remote *l, void (*fn)(void *ctx), const char *name)
 		free(p);
 }
 
-void feeder_off(struct remote *l, const char *who)
+void feeder_elsewhere(struct remote *l, const char *who)
 {
-	post_name(l, off_posted, who);
+	post_name(l, elsewhere_posted, who);
 }
 
 void feeder_switch(struct remote *l, const char *name)

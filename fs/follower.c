@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define TICK_MS    50
-#define REDIAL_FAILURES 3u      /* lost connections in a row to another machine than --from names */
+#define REDIAL_FAILURES 3u      /* connections in a row that were lost or refused, before another machine is asked */
 #define DIFF_STEPS 8u           /* between two requests; one takes about 100 us */
 
 /* What nobody else has is being written to a file beside the store, by a thread. */
@@ -340,6 +340,11 @@ static int op_welcome(void *ctx, const struct msg_welcome *w)
 
 	if (!relay_welcome(l, w))
 		return -EAGAIN;
+	l->failures = 0;
+	memcpy(l->followed, l->address, sizeof l->followed);
+	/* Who was told of an older primary here, or of none, is told of this one; a relay feeds them itself. */
+	if (l->handed_over)
+		feeder_elsewhere(l, l->address);
 	store_identity(s, &id);
 	if (id.role == STORE_REPLICA && memcmp(id.cluster, w->cluster, 16) == 0 &&
 	    (!id.incomplete || w->decision != WELCOME_STREAM))
@@ -395,13 +400,22 @@ static void op_forwarded(void *ctx, uint64_t client, uint64_t session, uint64_t 
 /* This is the primary now, and what programs here had asked the old one is still to be settled. */
 static void op_run(void *ctx, uint64_t client, uint64_t request, uint64_t low, const uint8_t *bytes, uint32_t len)
 {
-	struct item *item = remote_item(NEWS_RUN, 0, bytes, len);
+	struct remote *l = ctx;
+	const struct replica_answer taken = { .seq = store_seq(l->fs->store) };
+	struct item *item;
 
 	(void)low;
+	/* A lock that somebody waits for is asked of our own table, and what was unlocked is not in it: run now, it would take
+	 * away what its owner may have been given since. */
+	if (lock_call_is(bytes, len)) {
+		replica_local_result(l->replica, client, request, &taken);
+		return;
+	}
+	item = remote_item(NEWS_RUN, 0, bytes, len);
 	if (item == NULL)
 		return;
 	item->run = (struct primary_run){ .client = client, .request = request, .bytes = item->bytes, .len = len };
-	remote_push(ctx, item);
+	remote_push(l, item);
 }
 
 static void op_lead(void *ctx, uint64_t epoch)
@@ -483,9 +497,12 @@ static int redial(struct remote *l, const char *address)
 static void op_elsewhere(void *ctx, const char *name)
 {
 	struct remote *l = ctx;
+	char own[512];
 
-	/* Without a port or a path it is no address. */
-	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0)
+	/* Without a port or a path it is no address. Our own: who is asked has not heard yet that it is to lead; it is asked again. */
+	follower_name(l->fs->options, own, sizeof own);
+	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0 ||
+	    strcmp(name, own) == 0)
 		return;
 	log_info("%s is not the primary: following %s", l->address, name);
 	if (redial(l, name) < 0)
@@ -530,7 +547,17 @@ static void up_cancel(void *ctx, uint64_t request)
 	(void)replica_cancel(((struct remote *)ctx)->replica, request);
 }
 
-static struct fs_upstream upstream = { .send = up_send, .cancel = up_cancel };
+/* Whom we ask does not lead, or is gone. Who was given with --from may know more; so may the last primary that there was: it may
+ * have handed over to us, and the word of it was lost with the link. */
+static void ask_another(struct remote *l)
+{
+	const char *from = l->fs->options->from, *to = from;
+
+	if (from == NULL || strcmp(l->address, from) == 0)
+		to = l->followed;
+	if (to[0] != '\0' && strcmp(l->address, to) != 0)
+		(void)redial(l, to);
+}
 
 /* ---- For remote.c ---- */
 
@@ -541,7 +568,6 @@ int follower_item(struct remote *l, struct item *item)
 	switch (item->kind) {
 	case NEWS_OPENED:
 		l->link = item->id;
-		l->failures = 0;
 		(void)replica_opened(l->replica, item->id, now_ms());
 		return 0;
 	case NEWS_FRAME:
@@ -559,9 +585,8 @@ int follower_item(struct remote *l, struct item *item)
 		replica_closed(l->replica, item->id, now_ms());
 		if (l->link == item->id)
 			l->link = 0;
-		/* Whom we were told to follow is gone: who told us may know more. */
-		if (++l->failures >= REDIAL_FAILURES && l->fs->options->from != NULL && strcmp(l->address, l->fs->options->from) != 0)
-			(void)redial(l, l->fs->options->from);
+		if (++l->failures >= REDIAL_FAILURES)
+			ask_another(l);
 		return 0;
 	}
 }
@@ -596,8 +621,8 @@ bool follower_step(struct remote *l)
 	if (l->diff != NULL)
 		more = diff_step(l);
 	replica_status(l->replica, (uint64_t)now, &st);
-	if (st.state == REPLICA_STREAM && st.session != l->followed) {
-		l->followed = st.session;
+	if (st.state == REPLICA_STREAM && st.session != l->streamed) {
+		l->streamed = st.session;
 		log_info("%s: following %s", l->fs->store_path, l->address);
 		pthread_mutex_lock(&l->lock);
 		l->trouble[0] = '\0';
@@ -641,6 +666,23 @@ int follower_follow(struct remote *l, const char *address)
 	return strlen(address) < sizeof l->address ? redial(l, address) : err_set(ENAMETOOLONG, "too long an address");
 }
 
+/* It followed before it led. The same engine goes on: the numbers of its calls that were used are in the store, and one that came
+ * again would be taken for done; and the new primary may remember our links. */
+static void follow_again(struct remote *l)
+{
+	struct store *s = l->fs->store;
+	struct store_identity id;
+
+	store_identity(s, &id);
+	replica_committed(l->replica, store_epoch(s), store_seq(s));
+	l->told_durable = store_durable_seq(s);
+	replica_durable(l->replica, l->told_durable);
+	/* It is on disk: that was waited for before anybody else could be the primary. */
+	(void)replica_follow(l->replica, id.promised_epoch, now_ms());
+	replica_promised(l->replica, id.promised_epoch);
+	l->fs->pending = l->pending;
+}
+
 int follower_init(struct remote *l)
 {
 	const struct options *o = l->fs->options;
@@ -659,6 +701,10 @@ int follower_init(struct remote *l)
 		.name = name,
 	};
 
+	if (l->replica != NULL) {
+		follow_again(l);
+		return 0;
+	}
 	store_identity(s, &id);
 	memcpy(ro.cluster, id.cluster, sizeof ro.cluster);
 	memcpy(ro.store, l->store, sizeof ro.store);
@@ -674,8 +720,8 @@ int follower_init(struct remote *l)
 		l->pending = calloc(1, sizeof *l->pending);
 		if (l->pending == NULL)
 			return -ENOMEM;
-		upstream.ctx = l;
-		pending_init(l->pending, &upstream, ops_answer, l->fs);
+		l->upstream = (struct fs_upstream){ .ctx = l, .send = up_send, .cancel = up_cancel };
+		pending_init(l->pending, &l->upstream, ops_answer, l->fs);
 		pending_link_up(l->pending);
 	}
 	if (l->replica == NULL)

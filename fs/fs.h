@@ -46,6 +46,7 @@ struct fs {
 	struct store *store;
 	struct fuse_session *fuse;
 	int fd;                                 /* /dev/fuse; -1 before it is mounted */
+	char device[24];                        /* of the mount, as the mount table has it; "" if not known */
 
 	struct inodes inodes;
 	struct reaper reaper;
@@ -61,6 +62,7 @@ struct fs {
 	struct pending *pending;                /* a remote mount: calls under way to the primary; else NULL */
 
 	uint64_t syncs_failed;                  /* fsyncs of a remote mount for which too few disks were there */
+	bool waits;                             /* it was said that we wait for who has the store */
 	bool cluster_locks;                     /* locks of programs here count on all machines */
 	uint64_t opens;                         /* number of the last open file, with cluster_locks */
 

@@ -167,7 +167,7 @@ void ops_orphaned(struct fs *fs, uint64_t ino)
 		given_up(fs, ino);
 }
 
-static void forget(struct fs *fs, uint64_t ino, uint64_t count)
+void ops_forget(struct fs *fs, uint64_t ino, uint64_t count)
 {
 	if (control_owns(ino))
 		control_forget(fs, ino);
@@ -187,7 +187,7 @@ static void reply_entry(struct fs *fs, fuse_req_t req, const struct keys_attr *a
 	}
 	ops_fill_entry(fs, attr, &entry);
 	if (fuse_reply_entry(req, &entry) < 0)
-		forget(fs, attr->ino, 1);
+		ops_forget(fs, attr->ino, 1);
 }
 
 /* ---- Changes ---- */
@@ -446,9 +446,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	struct fs *fs = userdata;
 	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK |
 			FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
-			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS |
-			FUSE_CAP_EXPLICIT_INVAL_DATA;
+			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS;
 
+	/* Where others change files too, a new size may come with a reply before the kernel was told of the new contents:
+	 * it has to drop the pages then, or it would show zeros behind the old end. */
+	if (fs->remote == NULL)
+		want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
 	if (fs->options->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
 	/* Left out: ATOMIC_O_TRUNC (nothing is opened), AUTO_INVAL_DATA (nothing changes behind the
@@ -574,25 +577,6 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		repeat_dir_seen(fs->repeat, attr.ino);
 	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
 		repeat_named(fs->repeat, dir, name, strlen(name), attr.ino);
-}
-
-static void reply_none(fuse_req_t req)
-{
-	ops_fs(req)->req = NULL;
-	fuse_reply_none(req);
-}
-
-static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
-{
-	forget(ops_fs(req), ino, count);
-	reply_none(req);
-}
-
-static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
-{
-	for (size_t i = 0; i < count; i++)
-		forget(ops_fs(req), forgets[i].ino, forgets[i].nlookup);
-	reply_none(req);
 }
 
 /* ---- Attributes ---- */
@@ -794,8 +778,6 @@ static void op_rename(fuse_req_t req, fuse_ino_t odir, const char *oname, fuse_i
 const struct fuse_lowlevel_ops ops_table = {
 	.init = op_init,
 	.lookup = op_lookup,
-	.forget = op_forget,
-	.forget_multi = op_forget_multi,
 	.getattr = op_getattr,
 	.setattr = op_setattr,
 	.readlink = op_readlink,

@@ -39,6 +39,8 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 int ops_refuses(const struct call *c);
 /* ino lost its last name by a change made here. */
 void ops_orphaned(struct fs *fs, uint64_t ino);
+/* The kernel has `count` lookups less of ino. */
+void ops_forget(struct fs *fs, uint64_t ino, uint64_t count);
 /* Fill in who asks: credentials, and how to find out more. */
 void ops_fill_caller(fuse_req_t req, struct call *c);
 /* A reply for what needs no more than "done". */

@@ -9,6 +9,7 @@
 #include "fs/log.h"
 #include "fs/ops.h"
 #include "fs/repeat.h"
+#include "fs/say.h"
 
 #include "core/keys/item.h"
 
@@ -23,6 +24,7 @@
 #define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
 #define START_POLL_NS  2000000
 #define OLD_WAITING    256      /* entries of the notifier while what is too old is taken from the kernel */
+#define TOLD_LIMIT_MS  1000
 
 /* ---- Queues ---- */
 
@@ -206,10 +208,6 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 	struct call_result cr = { 0 };
 	struct call c;
 
-	if (lock_call_is(run->bytes, run->len)) {
-		res->error = lockd_run(l->lockd, run->client, run->bytes, run->len);
-		return;
-	}
 	res->error = call_decode(run->bytes, run->len, &c);
 	if (res->error < 0) {
 		res->error = -EIO;
@@ -262,16 +260,91 @@ static void client_news(struct remote *l, const struct item *item)
 	}
 }
 
-/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. Asking for a lock again does no harm. */
-static int run_before(struct remote *l, const struct item *item, struct primary_result *res)
+/* Asking for a lock again does no harm: the table knows it by its ticket. */
+static void run_lock(struct remote *l, const struct item *item)
 {
-	const struct primary_run *run = &item->run;
-	int r;
+	struct lockd_call c;
+	struct primary_result res = { .error = lockd_take(l->lockd, item->bytes, item->len, &c), .seq = store_seq(l->fs->store) };
 
-	if (lock_call_is(item->bytes, item->len))
-		return -ENOENT;
-	r = keys_call_result(l->fs->keys, run->client, run->request, &res->seq, &res->number);
+	feeder_result(l, &item->run, &res);
+	if (res.error == 0)
+		lockd_run(l->lockd, item->run.client, &c);
+}
+
+/* Calls that were left over from following: whoever leads now gets them from the engine. */
+static bool waits_for_role(const struct remote *l, const struct item *item)
+{
+	return item->kind == NEWS_RUN && item->id == 0 && l->handing;
+}
+
+/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. */
+static int run_before(struct remote *l, const struct primary_run *run, struct primary_result *res)
+{
+	int r = keys_call_result(l->fs->keys, run->client, run->request, &res->seq, &res->number);
+
 	return r == -ENOENT && clients_unsure(&l->clients, run->client, run->request, run->low) ? -ESTALE : r;
+}
+
+/* What needs no run here: news of who is there, locks, and what was left over from following. */
+static bool run_aside(struct remote *l, const struct item *item)
+{
+	bool own = item->id == 0, lock = item->kind == NEWS_RUN && lock_call_is(item->bytes, item->len);
+
+	if (item->kind != NEWS_RUN)
+		client_news(l, item);
+	else if (l->leads && lock && !own)
+		run_lock(l, item);
+	else
+		return own && (lock || !l->leads);
+	return true;
+}
+
+/* ---- Answers and this kernel ---- */
+
+/* The result of a call of another machine. */
+struct untold {
+	struct untold *next;
+	uint64_t mark;          /* of the notifier: what the call changed came before it */
+	int64_t since_ms;
+	struct primary_run run; /* without its bytes */
+	struct primary_result res;
+};
+
+/* Who is told that its change was made may ask a program on the primary for it. So the answer leaves when the kernel here has
+ * been told. A notifier waits for programs here whose changes are under way, and those of the primary wait for no other
+ * machine; but in a switch-over they do, so nothing is held then, nor ever for long. */
+static void release_results(struct remote *l, bool all)
+{
+	struct untold *u;
+
+	while ((u = l->untold) != NULL &&
+	       (all || remote_parks(l) || notify_told(l->notify, u->mark) || remote_now_ms() - u->since_ms >= TOLD_LIMIT_MS)) {
+		l->untold = u->next;
+		if (l->untold == NULL)
+			l->untold_end = &l->untold;
+		feeder_result(l, &u->run, &u->res);
+		free(u);
+	}
+}
+
+static void give_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+{
+	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);
+
+	if (u == NULL) {
+		/* Told, or no memory to wait with. */
+		release_results(l, true);
+		feeder_result(l, run, res);
+		return;
+	}
+	*u = (struct untold){ .mark = notify_mark(), .since_ms = remote_now_ms(), .run = *run, .res = *res };
+	u->run.bytes = NULL;
+	if (l->untold == NULL)
+		l->untold_end = &l->untold;
+	*l->untold_end = u;
+	l->untold_end = &u->next;
+	/* It may have been told just now: then nobody would say so. */
+	release_results(l, false);
 }
 
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
@@ -284,21 +357,19 @@ static bool run_next(struct remote *l)
 	pthread_mutex_lock(&l->lock);
 	item = l->runs.first;
 	pthread_mutex_unlock(&l->lock);
-	if (item == NULL)
+	if (item == NULL || waits_for_role(l, item))
 		return false;
-	if (item->kind != NEWS_RUN) {
-		item = take(l, &l->runs);
-		client_news(l, item);
-		free(item);
+	if (run_aside(l, item)) {
+		free(take(l, &l->runs));
 		return true;
 	}
-	if (!l->leads && item->id != 0) {
+	if (!l->leads) {
 		if (relay_run(l, item) == -EAGAIN)
 			return false;
 		free(take(l, &l->runs));
 		return true;
 	}
-	r = run_before(l, item, &res);
+	r = run_before(l, &item->run, &res);
 	if (r == 0)
 		;                       /* done before its answer was lost */
 	else if (r == -ENOENT)
@@ -317,7 +388,7 @@ static bool run_next(struct remote *l)
 	if (res.counted && item->id == 0)
 		res.error = -EIO;
 	if (item->id != 0)
-		feeder_result(l, &item->run, &res);
+		give_result(l, &item->run, &res);
 	else
 		follower_result(l, &item->run, &res);
 	free(item);
@@ -344,15 +415,20 @@ static void fenced(struct remote *l, uint64_t promised)
 
 static void mark(struct remote *l, uint64_t ino)
 {
-	/* Known again, or no space: it is found when the store is opened again. */
-	if (!inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
+	/* Who leads next marks it. Known again, or no space: it is found when the store is opened again. */
+	if (l->leads && !l->handing && !inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
 		reaper_add(l->fs, ino);
 }
 
-static void hand_over(struct remote *l, uint64_t next)
+static void hand_over(struct remote *l, uint64_t next, seq_t seq)
 {
 	struct store_identity id;
 
+	/* The word that changes are parked and a change passed each other: nobody but this thread could know. */
+	if (store_seq(l->fs->store) != seq) {
+		feeder_went_on(l);
+		return;
+	}
 	store_identity(l->fs->store, &id);
 	id.role = STORE_REPLICA;
 	id.promised_epoch = max_u64(id.promised_epoch, next);
@@ -451,7 +527,7 @@ static int handle(struct remote *l, struct item *item)
 {
 	switch (item->kind) {
 	case NEWS_HAND_OVER:
-		hand_over(l, item->number);
+		hand_over(l, item->number, item->seq);
 		return 0;
 	case NEWS_HANDED:
 		handed(l, (const char *)item->bytes);
@@ -490,6 +566,7 @@ bool remote_step(struct remote *l)
 		free(item);
 		more = i + 1 == STEP_ITEMS;
 	}
+	release_results(l, false);
 	for (unsigned i = 0; i < STEP_ITEMS && run_next(l); i++)
 		more = i + 1 == STEP_ITEMS;
 	want = atomic_load(&l->want_checkpoint);
@@ -610,7 +687,7 @@ static size_t follower_status(struct remote *l, char *buf, size_t size)
 	n = snprintf(buf, size, "from='%s'\nlink_state=%s\nlink_trouble='%s'\nprimary_seq=%llu\nprimary_durable_seq=%llu\n"
 		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nmax_stale_seconds=%u\nreads=%s\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n"
 		     "comparisons=%llu\n",
-		     l->fs->options->from, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
+		     l->address, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
 		     (unsigned long long)st.primary_last, (unsigned long long)st.primary_durable,
 		     (unsigned long long)(st.primary_last > st.applied ? st.primary_last - st.applied : 0),
 		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, l->fs->options->max_stale_s,
@@ -663,7 +740,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 		return 0;
 	l = calloc(1, sizeof *l);
 	if (l == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return -ENOMEM;
 	}
 	l->fs = fs;
@@ -675,7 +752,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 	if (o->key_file != NULL) {
 		r = keyring_load(o->key_file, &l->ring);
 		if (r < 0) {
-			log_error("%s", err_last());
+			say_error(SAY_FILE, o->key_file, NULL, r);
 			remote_free(l);
 			return r;
 		}
@@ -691,6 +768,12 @@ void remote_free(struct remote *l)
 	queue_clear(&l->inbox);
 	queue_clear(&l->runs);
 	queue_clear(&l->stuck);
+	while (l->untold != NULL) {
+		struct untold *u = l->untold;
+
+		l->untold = u->next;
+		free(u);
+	}
 	if (l->feeds)
 		feed_release(&l->feed);
 	free(l->old);
@@ -742,7 +825,7 @@ static int lead(struct remote *l)
 			r = keys_begin_epoch(l->fs->keys, id.promised_epoch);
 	}
 	if (r < 0)
-		log_error("%s: cannot become a primary: %s", l->fs->store_path, *err_last() != '\0' ? err_last() : strerror(-r));
+		say_error(SAY_MOUNT, l->fs->store_path, "cannot become a primary", r);
 	return r;
 }
 
@@ -782,7 +865,7 @@ static int start_net(struct remote *l)
 		r = follower_follow(l, what);
 	}
 	if (r < 0)
-		log_error("%s: %s", what, *err_last() != '\0' ? err_last() : strerror(-r));
+		say_error(SAY_ADDRESS, what, NULL, r);
 	return r;
 }
 
@@ -835,8 +918,8 @@ static int wait_first_sync(struct remote *l)
 			pthread_mutex_lock(&l->lock);
 			memcpy(trouble, l->trouble, sizeof trouble);
 			pthread_mutex_unlock(&l->lock);
-			log_error("%s: the primary cannot be reached: %s", l->fs->options->from,
-				  trouble[0] != '\0' ? trouble : "no answer");
+			log_error("%s: the primary cannot be reached: %s: check the address and the key, and that it is mounted with "
+				  "--listen", l->fs->options->from, trouble[0] != '\0' ? trouble : "no answer");
 			return -ETIMEDOUT;
 		}
 		show_progress(l, &shown);
@@ -881,7 +964,7 @@ int remote_start(struct remote *l)
 	if (r == 0 && !l->leads)
 		r = follower_init(l);
 	if (r < 0) {
-		log_error("remote mounts: %s", strerror(-r));
+		say_errno(SAY_MOUNT, l->fs->store_path, "remote mounts", r);
 		return r;
 	}
 	r = start_net(l);

@@ -43,7 +43,8 @@ struct item {
 	net_id id;
 	unsigned type;                  /* of a frame; NEWS_HELD, NEWS_CLIENT_HERE: true or false; NEWS_TREE: count */
 	struct primary_run run;         /* NEWS_RUN: its bytes are ours; NEWS_CLIENT_*, NEWS_CANCEL: whose */
-	uint64_t number;                /* NEWS_MARK, NEWS_HELD: inode; NEWS_FENCED: epoch; NEWS_TREE: applied */
+	uint64_t number;                /* NEWS_MARK, NEWS_HELD: inode; NEWS_FENCED, NEWS_HAND_OVER: epoch; NEWS_TREE: applied */
+	seq_t seq;                      /* NEWS_HAND_OVER: the last change, as far as the net thread knew */
 	seq_t durable;                  /* NEWS_TREE */
 	int64_t since_ms;
 	uint32_t len;
@@ -123,11 +124,13 @@ struct remote {
 	/* follower.c */
 	struct replica *replica;        /* [R] */
 	struct pending *pending;        /* [R] */
+	struct fs_upstream upstream;    /* [C] its way to the primary */
 	net_id dialer, link;            /* [R] as the follower knows it */
 	char address[300];              /* [R] that is dialed */
-	unsigned failures;              /* [R] connections lost in a row, none opened */
+	char followed[300];             /* [R] of the last primary that took us; "": none yet */
+	unsigned failures;              /* [R] connections in a row that were lost or refused */
 	uint64_t cookie;                /* [R] */
-	uint64_t followed;              /* [R] session of the last link that streamed */
+	uint64_t streamed;              /* [R] session of the last link that streamed */
 	struct diff_target *diff;       /* [R] or NULL */
 	bool diff_direct, diff_applied; /* [R] */
 	uint64_t comparisons;           /* [R] that were begun */
@@ -145,6 +148,9 @@ struct remote {
 	bool too_old;                   /* [R] */
 	uint64_t *old;                  /* [R] inodes; NULL: none left */
 	size_t old_count;
+
+	/* remote.c: results of calls of other machines that this kernel has not been told of yet, oldest first */
+	struct untold *untold, **untold_end;    /* [R] */
 };
 
 static inline int64_t remote_now_ms(void)
@@ -179,8 +185,10 @@ void feeder_lead(struct remote *l);
 void feeder_cluster(struct remote *l);
 /* Request thread: that this store is no primary any more is on disk. */
 void feeder_handed(struct remote *l);
-/* Request thread: be nobody's primary (who: the one who is, for those who ask). */
-void feeder_off(struct remote *l, const char *who);
+/* Request thread: this store had a change more when the primary was to be handed over; it is not. */
+void feeder_went_on(struct remote *l);
+/* Request thread: who the primary is, for those who ask here. */
+void feeder_elsewhere(struct remote *l, const char *who);
 /* Request thread: hand over to the remote mount of that name, or to the one that has most; told in the log. */
 void feeder_switch(struct remote *l, const char *name);
 /* [any] There is something new to send. */

@@ -162,6 +162,7 @@ size_t status_to_text(struct fs *fs, char *buf, size_t size)
 {
 	struct text t = { .buf = buf, .size = size };
 	struct store_status st;
+	char options[2048];
 
 	store_status(fs->store, &st);
 	put_quoted(&t, "store", fs->store_path);
@@ -174,6 +175,8 @@ size_t status_to_text(struct fs *fs, char *buf, size_t size)
 	put_store(&t, &st);
 	put(&t, "sync_interval_seconds=%u\n", fs->options->sync_interval_s);
 	put_fsync(&t, fs);
+	options_to_text(fs->options, options, sizeof options);
+	put_quoted(&t, "options", options);
 	put_u64(&t, "kernel_inodes", inodes_count(&fs->inodes));
 	put_u64(&t, "parked_requests", session_parked(fs));
 	t.len += remote_status(fs->remote, t.buf + t.len, t.size - t.len);

@@ -116,6 +116,14 @@ int keys_close(struct keys *k)
 	return r;
 }
 
+int keys_abandon(struct keys *k)
+{
+	int r = store_abandon(k->store);
+
+	free(k);
+	return r;
+}
+
 struct store *keys_store(struct keys *k)
 {
 	return k->store;

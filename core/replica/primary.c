@@ -126,6 +126,12 @@ void primary_off(struct primary *p, const char *reason, const char *name)
 	primary_close_all(p, reason, true);
 }
 
+void primary_elsewhere(struct primary *p, const char *name)
+{
+	if (p->state == PRIMARY_OFF)
+		(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+}
+
 void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed)
 {
 	memcpy(p->o.cluster, cluster, 16);
@@ -223,20 +229,30 @@ void primary_check_switch(struct primary *p)
 	 * even by a power cut right after. */
 	if (p->running == 0 && peer->acked && peer->applied == p->last && peer->durable == p->last && syncs_are_done(p)) {
 		p->state = PRIMARY_HANDING;
+		(void)snprintf(p->target_name, sizeof p->target_name, "%s", peer->name);
 		p->target_epoch = p->epoch;
 		p->target_seq = p->last;
 		p->target_next = epoch_next_term(max_u64(p->epoch, p->promised));
 		/* Crash before this is durable: we are the primary, the target was told nothing. After: nobody is, until the
 		 * target is told (when it asks again) or somebody promotes one by hand; no change can be made meanwhile. */
-		p->ops->hand_over(p->ctx, p->target_next);
+		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);
 	} else if (elapsed(p->now, p->parked_at) >= p->o.switch_wait_ms) {
 		give_up(p, "the replica did not get there in time");
 	}
 }
 
+void primary_went_on(struct primary *p, seq_t last, uint64_t now)
+{
+	p->now = now;
+	if (p->state != PRIMARY_HANDING)
+		return;
+	p->last = max_u64(p->last, last);
+	p->state = PRIMARY_PARKED;
+	primary_check_switch(p);
+}
+
 void primary_handed(struct primary *p, uint64_t now)
 {
-	char name[MSG_NAME_MAX + 1] = "";
 	struct primary_peer *peer;
 
 	p->now = now;
@@ -247,14 +263,12 @@ void primary_handed(struct primary *p, uint64_t now)
 	p->promised = max_u64(p->promised, p->target_next);
 	p->ops->park(p->ctx, false);
 	peer = find_store(p, p->target);
-	if (peer) {
-		(void)snprintf(name, sizeof name, "%s", peer->name);
-		/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+	/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+	if (peer)
 		(void)primary_send_promote(p, peer->link);
-	}
-	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", p->target_name);
 	primary_close_all(p, "the primary has moved", true);
-	p->ops->handed(p->ctx, p->target, name);
+	p->ops->handed(p->ctx, p->target, p->target_name);
 }
 
 /* News ------------------------------------------------------------------------------------------------------------- */

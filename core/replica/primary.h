@@ -93,8 +93,9 @@ struct primary_ops {
 	void (*fenced)(void *ctx, uint64_t promised);
 	/* Park local changes, or let them go on. */
 	void (*park)(void *ctx, bool park);
-	/* Make durable: this store is a replica, promised = next. Then primary_handed(). */
-	void (*hand_over)(void *ctx, uint64_t next);
+	/* Make durable: this store is a replica, promised = next. Then primary_handed(). But only if its last change is `seq`: one that
+	 * was made while the parking was on its way to who makes changes would be lost. If there is one: primary_went_on(). */
+	void (*hand_over)(void *ctx, uint64_t next, seq_t seq);
 	/* It was told, and is where to connect now. */
 	void (*handed)(void *ctx, const uint8_t store[16], const char *name);
 	/* An fsync up to here is done. */
@@ -139,6 +140,8 @@ void primary_pause(struct primary *p, const char *reason);
 void primary_set_upstream(struct primary *p, const uint8_t store[16]);
 /* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
 void primary_off(struct primary *p, const char *reason, const char *name);
+/* OFF: whom this store follows, for those who ask; may be "". */
+void primary_elsewhere(struct primary *p, const char *name);
 /* The cluster was taken from the primary. */
 void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed);
 /* A higher epoch was promised here. */
@@ -148,6 +151,8 @@ void primary_promised(struct primary *p, uint64_t promised);
 int primary_switch(struct primary *p, const uint8_t store[16], uint64_t now);
 /* ops->hand_over is durable. */
 void primary_handed(struct primary *p, uint64_t now);
+/* ops->hand_over has done nothing: changes up to `last` were made before all were parked. The target is to have them first. */
+void primary_went_on(struct primary *p, seq_t last, uint64_t now);
 
 /* News ------------------------------------------------------------------------------------------------------------- */
 

@@ -104,6 +104,7 @@ struct primary {
 	unsigned sample_next;
 	/* The switch-over under way, or the last one, until its epoch is heard of. */
 	uint8_t target[16];
+	char target_name[MSG_NAME_MAX + 1];     /* its link may be gone when it is time to follow it */
 	uint64_t target_epoch, target_next, parked_at;
 	seq_t target_seq;
 	bool handed;

@@ -232,6 +232,13 @@ static void hello_again(struct replica *r)
 		cut(r, "no hello could be sent");
 }
 
+void replica_restate(struct replica *r, uint64_t now)
+{
+	replica_advance(r, now);
+	if (r->state == REPLICA_STREAM)
+		hello_again(r);
+}
+
 /* Epochs ----------------------------------------------------------------------------------------------------------- */
 
 /* (R1) 0: obey it. */

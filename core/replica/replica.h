@@ -71,14 +71,14 @@ struct replica_ops {
 	int (*diff_start)(void *ctx, link_t link, const struct msg_welcome *w);
 	int (*diff_frame)(void *ctx, link_t link, unsigned type, const uint8_t *bytes, uint32_t len);
 	void (*diff_stop)(void *ctx, link_t link);
-	/* The locks that this mount holds, to be restated: at most max bytes; returns how many. */
+	/* The locks that this mount holds, to be restated: at most max bytes; returns how many. May call replica_cancel(). */
 	uint32_t (*locks)(void *ctx, uint8_t *buf, uint32_t max);
 	/* A call of this mount has its answer. */
 	void (*answer)(void *ctx, uint64_t cookie, const struct replica_answer *a);
 	/* A call that was handed over by replica_forward() has its answer. */
 	void (*forwarded)(void *ctx, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
 			  const struct replica_answer *a);
-	/* LEADS: run what was left over from before, with its number; then replica_local_result(). */
+	/* LEADS: run what was left over from before, with its number; then replica_local_result(), also within this call. */
 	void (*run)(void *ctx, uint64_t client, uint64_t request, uint64_t low, const uint8_t *bytes, uint32_t len);
 	/* Become the primary of `epoch`: durable promise and role, then the EPOCH change. Then replica_led(). */
 	void (*lead)(void *ctx, uint64_t epoch);
@@ -87,7 +87,7 @@ struct replica_ops {
 	/* The position of the primary came. May be NULL. */
 	void (*news)(void *ctx);
 	void (*note)(void *ctx, const char *text);
-	/* What became of a lock, of this client or of one behind it. May be NULL: then nothing is said of locks. */
+	/* What became of a lock, of this client or of one behind it. May be NULL: then nothing is said of locks. May call replica_cancel(). */
 	void (*lock)(void *ctx, const struct msg_lock *m);
 };
 
@@ -164,6 +164,9 @@ void replica_local_result(struct replica *r, uint64_t client, uint64_t request, 
 void replica_wrote(struct replica *r, uint64_t object, seq_t seq);
 /* -EIO, once, if changes to `object` were lost (R6); else 0. */
 int replica_sync_check(struct replica *r, uint64_t object);
+
+/* State anew what this mount has (locks, holds): a new hello on the same link. Without a stream nothing: the next one is to come. */
+void replica_restate(struct replica *r, uint64_t now);
 
 /* HELLO_INCOMPLETE, HELLO_REPLACE... from the next hello on. */
 void replica_set_flags(struct replica *r, uint32_t flags);

@@ -185,8 +185,10 @@ static void p_park(void *ctx, bool park)
 	node_of(ctx)->parked = park;
 }
 
-static void p_hand_over(void *ctx, uint64_t next)
+static void p_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
+	must(node_of(ctx)->st.n == seq, "node %u has %u changes, and hands over behind %llu", node_of(ctx)->id, node_of(ctx)->st.n,
+	     (unsigned long long)seq);
 	node_of(ctx)->hand = next;
 }
 

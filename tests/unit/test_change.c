@@ -378,7 +378,7 @@ static void change_one(void)
 	int r;
 
 	if (below(40) == 0)
-		(void)work_epoch(&p->w);
+		(void)work_epoch(&p->w, store_epoch(p->a->store) + 1);
 	if (below(40) == 0 && !p->alone)
 		forget_one((unsigned)below(CLIENTS));
 	if (c < CLIENTS)

@@ -533,10 +533,11 @@ static void p_park(void *ctx, bool park)
 	(void)park;
 }
 
-static void p_hand_over(void *ctx, uint64_t next)
+static void p_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
 	(void)ctx;
 	t.hand_next = next;
+	(void)seq;
 }
 
 static void p_handed(void *ctx, const uint8_t store[16], const char *name)
