@@ -97,10 +97,6 @@ change tests/sim/node.c '		pause_relay(n, "a new epoch, link or state");' '		(vo
 change tests/sim/node.c '		pause_relay(n, "it has no link itself");' '		(void)s;'
 run
 
-begin pause-forgets P5 'a relay that pauses forgets who was behind it'
-change $P '	primary_close_all(p, reason, false);' '	primary_close_all(p, reason, true);'
-run
-
 # -------------------------------------------------------------------------------------------------------------- calls
 begin no-dedupe S 'the slot of a call is not looked up'
 change tests/sim/node.c '	if (slot) {' '	if (0 && slot) {'
