@@ -48,7 +48,7 @@ try rm f l
 try cat ../.msyncfs/status
 END
 exercise() { op bash "$T/exercise" "$MNT" "d$1" "$T/data" >"$T/errors" 2>&1; }
-allowed='Cannot allocate memory|Input/output error|Read-only file system|No such file or directory|Transport endpoint is not connected'
+allowed='Cannot allocate memory|Input/output error|Read-only file system|No such file or directory|Transport endpoint is not connected|No locks available'
 
 # Places that still hold more than after a life without faults. If it is not mounted ($1 = 0) the process ends, and libfuse does not
 # care; we do.
