@@ -347,7 +347,11 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 		reply_raw(fs, ops_hold_durable(fs));
 		break;
 	default:
-		if (fs->repeat == NULL || !repeat_answer(fs->repeat, in))
+		if (fs->repeat != NULL && repeat_answer(fs->repeat, in))
+			break;
+		if (fs->options->max_stale_s != 0 && ops_is_too_old(fs, in))
+			reply_raw(fs, ESTALE);
+		else
 			fuse_session_process_buf(fs->fuse, &buf);
 	}
 	/* The store may have got there before the reply was in the queue. */
@@ -593,10 +597,13 @@ static void housekeeping(struct fs *fs, bool idle)
 static void *stopper_main(void *arg)
 {
 	struct fs *fs = arg;
-	int r;
+	struct mnt_info info;
+	int r = 0;
 
 	session_block_signals();
-	r = mnt_detach(fs->mountpoint);
+	/* Who has taken our mount away may have mounted something else there. */
+	if (fs->device[0] == '\0' || (mnt_find(fs->mountpoint, &info) == 0 && strcmp(info.device, fs->device) == 0))
+		r = mnt_detach(fs->mountpoint);
 	if (r < 0)
 		log_warn("%s: cannot be unmounted: %s, leaving it", fs->mountpoint, strerror(-r));
 	atomic_store(&fs->session->detached, true);

@@ -97,8 +97,8 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 			return err_set(EFBIG, "a store of %llu bytes cannot be mapped by this program, which has room for "
 				       "%llu; use a 64-bit build", (unsigned long long)bytes,
 				       (unsigned long long)RESERVE_MAX);
-		return err_set(ENOMEM, "no address space to map %llu bytes; raise ulimit -v",
-			       (unsigned long long)bytes);
+		return err_set(ENOMEM, "no address space for a store, %llu bytes in one piece; raise ulimit -v, or set it to unlimited",
+			       (unsigned long long)max_u64(bytes, RESERVE_MIN));
 	}
 	if (bytes > 0) {
 		r = sys->map(sys->ctx, base, (size_t)bytes, fd, 0, private_copy);

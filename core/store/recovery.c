@@ -149,11 +149,10 @@ int recovery_format(struct store *s, const struct store_options *o)
 	if (r < 0)
 		return r;
 	r = map_grow(&s->map, blocks);
-	if (r == -ENOSPC && blocks > STORE_MIN >> BLOCK_SHIFT)
+	if ((r == -ENOSPC || r == -EDQUOT || r == -EFBIG) && blocks > STORE_MIN >> BLOCK_SHIFT)
 		r = map_grow(&s->map, STORE_MIN >> BLOCK_SHIFT);
 	if (r < 0)
-		return err_set(-r, "cannot make a store of %llu bytes: %s; make room or choose another place",
-			       (unsigned long long)STORE_MIN, strerror(-r));
+		return err_set(-r, "cannot make a store of %llu bytes: %s", (unsigned long long)STORE_MIN, strerror(-r));
 	r = fill_new_super(s, o);
 	if (r == 0)
 		r = recovery_start_parts(s, 1);
@@ -337,15 +336,13 @@ static int claim_all(struct store *s, unsigned *ret_chain)
 {
 	struct walk w = { .record = claim_extents, .claim = claim_blocks };
 	int r = new_walk(s, &w);
-	unsigned i;
 
 	if (r == 0)
 		r = walk_journal(s, &w);
 	/* The third walk follows the chain in the segments found here. What the first two read may have been there. */
 	if (r == 0)
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
-	for (i = 0; i < s->journal.count && r == 0; i++)
-		tree_forget(&s->tree, s->journal.segs[i], journal_seg_blocks(&s->journal));
+	tree_forget_all(&s->tree);
 	*ret_chain = w.journal.used;
 	journal_release(&w.journal);
 	return r;
@@ -386,8 +383,7 @@ static int check_file(struct store *s, block_t slot)
 	/* A copy may have holes where the store was free; a store into a hole on a full disk would be SIGBUS. */
 	r = s->sys.allocate(s->sys.ctx, s->fd, 0, size);
 	if (r < 0)
-		return err_set(-r, "cannot allocate all blocks of the store (it was copied with holes?): %s; make room",
-			       strerror(-r));
+		return err_set(-r, "cannot allocate all blocks of the store (it was copied with holes?): %s", strerror(-r));
 	/* (G6) */
 	dirty_again(s, slot, 1);
 	r = map_sync(&s->map, slot, 1);
@@ -430,6 +426,28 @@ static int check_complete(const struct store *s, const struct store_options *o)
 		       "mount it with --from to go on, or remove it");
 }
 
+/* What the file has already, no limit takes away; but one that was given before stays good, whatever a recovery needed. */
+static int check_limit(const struct store *s, const struct store_options *o)
+{
+	uint64_t bytes = map_blocks(&s->map) << BLOCK_SHIFT;
+
+	if (s->read_only || o->max_bytes == 0 || o->max_bytes >= bytes || o->max_bytes >> BLOCK_SHIFT == s->super.max_blocks)
+		return 0;
+	return err_set(EINVAL, "it is larger already than the size to which it may grow; give at least size=%llu, or none",
+		       (unsigned long long)bytes);
+}
+
+/* Numbers that a lost tail gave out do not come back as other files. In a cluster the epoch that begins now leaves them out,
+ * on all members alike; but the beginning of an epoch may be lost itself, with what followed it, and the next one would begin
+ * at the same number. So a primary leaves out as many here, where it is on disk before any of them is given out. */
+static void leave_numbers(struct store *s)
+{
+	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;
+
+	if (s->counts.next_ino < (1ull << 48) - 2 * n - 4096)
+		s->counts.next_ino += n;
+}
+
 int recovery_load(struct store *s, const struct store_options *o)
 {
 	uint64_t records;
@@ -452,7 +470,9 @@ int recovery_load(struct store *s, const struct store_options *o)
 		if (r < 0 && !(r == -EROFS && s->read_only))
 			return r;
 	}
-	r = check_file(s, slot);
+	r = check_limit(s, o);
+	if (r == 0)
+		r = check_file(s, slot);
 	if (r == 0 && !o->snapshot)
 		r = checkpoint_repair(s, slot);
 	if (r < 0)
@@ -488,10 +508,8 @@ int recovery_load(struct store *s, const struct store_options *o)
 	s->recovered = records;
 	s->was_clean = s->was_clean && records == 0;
 	if (!s->read_only && !s->was_clean) {
-		/* The old journal is not continued: see DESIGN.md. Numbers that a lost tail gave out do not come back as other
-		 * files; in a cluster the epoch that begins now sees to that, on all members alike. */
-		if (s->super.role == ROLE_ALONE && s->counts.next_ino < (1ull << 48) - 4096)
-			s->counts.next_ino += 1024;
+		/* The old journal is not continued: see DESIGN.md. */
+		leave_numbers(s);
 		r = journal_new_start(&s->journal);
 		if (r == 0)
 			r = first_checkpoint(s);

@@ -743,6 +743,7 @@ static void store_release(struct store *s)
 	(void)pthread_cond_destroy(&s->prov_wake);
 	if (s->fd >= 0)
 		(void)close(s->fd);
+	free(s->made_path);
 	free(s);
 }
 
@@ -806,6 +807,13 @@ int store_open(const struct store_options *o, const struct store_client *client,
 	if (r < 0)
 		goto fail;
 	ours = opening.is_new && !s->memory;
+	if (ours) {
+		s->made_name = unnamed || made;
+		s->made_path = strdup(o->path);
+		r = s->made_path ? 0 : -ENOMEM;
+		if (r < 0)
+			goto fail;
+	}
 	r = map_guard(make_or_load, &opening);
 	if (r < 0 && s->map.base && store_lost(s, &byte))
 		r = err_set(EIO, "%s: byte %llu cannot be read: the file is being cut short, or the disk failed",
@@ -829,7 +837,7 @@ int store_open(const struct store_options *o, const struct store_client *client,
 	return 0;
 fail:
 	if (ours)
-		file_discard(o, s->fd, made);
+		file_discard(o->path, s->fd, s->made_name);
 	store_release(s);
 	return r;
 }
@@ -879,4 +887,20 @@ int store_close(struct store *s)
 	r = map_guard(finish, s);
 	store_release(s);
 	return r;
+}
+
+int store_abandon(struct store *s)
+{
+	/* The root directory is all there is. */
+	if (!s->made_path || s->counts.inodes > 1)
+		return store_close(s);
+	if (s->threads)
+		workers_stop(s);
+	s->threads = false;
+	s->live = false;
+	/* The lock is kept until it is gone: who waits for it finds no store. A crash before leaves an empty store, which is
+	 * as good as none. */
+	file_discard(s->made_path, s->fd, s->made_name);
+	store_release(s);
+	return 0;
 }

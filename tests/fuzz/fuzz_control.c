@@ -64,6 +64,18 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 	return 0;
 }
 
+uint64_t remote_synced(const struct remote *l)
+{
+	(void)l;
+	return 0;
+}
+
+void defer_count(struct defer *d, uint64_t *ret_waiting, uint64_t *ret_expired)
+{
+	(void)d;
+	*ret_waiting = *ret_expired = 0;
+}
+
 size_t remote_locks(const struct remote *l, char *buf, size_t size)
 {
 	(void)l, (void)buf, (void)size;
