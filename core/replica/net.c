@@ -14,11 +14,10 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 #include <netdb.h>
-
-#include <openssl/rand.h>
 
 #define EVENTS_MAX  64
 #define SLEEP_MAX   (60000 * MS)
@@ -790,8 +789,9 @@ int net_start(const struct net_options *o, const struct net_owner *owner, struct
 	net->ready_end = &net->ready;
 	(void)pthread_mutex_init(&net->lock, NULL);
 	fill_options(net, o);
-	if (RAND_bytes((unsigned char *)&net->instance, sizeof net->instance) != 1 ||
-	    RAND_bytes((unsigned char *)&net->rng, sizeof net->rng) != 1)
+	/* Not from OpenSSL: without keys it is not needed, and it does not survive a lack of memory when it is used first. */
+	if (getrandom(&net->instance, sizeof net->instance, 0) != sizeof net->instance ||
+	    getrandom(&net->rng, sizeof net->rng, 0) != sizeof net->rng)
 		r = err_set(EIO, "there are no random numbers to be had");
 	else
 		r = open_loop(net);
