@@ -5,11 +5,14 @@
  */
 #include "fs/cmd.h"
 #include "fs/control.h"
+#include "fs/holder.h"
 #include "fs/log.h"
 #include "fs/lost.h"
 #include "fs/mnt.h"
 #include "fs/progress.h"
+#include "fs/say.h"
 
+#include "core/base.h"
 #include "core/store/map.h"
 #include "core/store/store.h"
 #include "core/store/super.h"
@@ -27,6 +30,7 @@
 #include <unistd.h>
 
 #define WAIT_S 10               /* for a daemon that is closing the store */
+#define SERVED_WAIT_MS 1000     /* for one that serves it, although its mount is gone */
 #define ASK_MS 30000            /* for a checkpoint that is being written already */
 #define NAP_MS 10
 
@@ -138,20 +142,22 @@ static const char *ask_checkpoint(const char *store)
 
 static int open_failed(const char *store, int r)
 {
-	const char *text = err_last();
-	size_t n = strlen(store);
-
-	/* The store's own words name it already. */
-	if (strncmp(text, store, n) == 0 && text[n] == ':')
-		log_error("%s", text);
-	else
-		log_error("%s: cannot be opened: %s", store, *text != '\0' ? text : strerror(-r));
+	say_error(SAY_STORE, store, "cannot be opened", r);
 	return EXIT_FAILED;
+}
+
+/* Beside a daemon that goes on serving it the last checkpoint is read; only for one that closes it is it worth waiting. */
+static int wait_for_holder(void *ctx, unsigned pid, unsigned waited_ms)
+{
+	unsigned minor;
+
+	(void)ctx;
+	return waited_ms >= SERVED_WAIT_MS && pid != 0 && holder_serves(pid, &minor) ? err_set(EBUSY, "in use by process %u", pid) : 0;
 }
 
 static int open_store(const char *store, struct keys **ret_keys)
 {
-	struct store_options so = { .path = store, .read_only = true, .wait_s = WAIT_S };
+	struct store_options so = { .path = store, .read_only = true, .wait_s = WAIT_S, .waiting = wait_for_holder };
 	const char *why;
 	int r;
 
@@ -182,7 +188,7 @@ static int look_at_file(const char *file, int *ret_fd)
 	char head[STREAM_MAGIC_LEN];
 	struct stat st;
 	ssize_t n;
-	int fd;
+	int fd, error;
 
 	*ret_fd = -1;
 	if (stat(file, &st) != 0)
@@ -195,18 +201,23 @@ static int look_at_file(const char *file, int *ret_fd)
 		*ret_fd = open(file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
 		if (*ret_fd >= 0 && !isatty(*ret_fd))
 			return 0;
-		log_error("%s: %s", file,
-			  *ret_fd < 0 ? strerror(errno) : "is a terminal: give a file");
+		if (*ret_fd < 0)
+			say_errno(SAY_FILE, file, NULL, errno);
+		else
+			log_error("%s: is a terminal: give a file", file);
 		return EXIT_FAILED;
 	}
 	fd = open(file, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, head, sizeof head);
+	error = errno;
 	if (fd >= 0)
 		close(fd);
 	if (n == 0 || (n == (ssize_t)sizeof head && memcmp(head, STREAM_MAGIC, sizeof head) == 0))
 		return 0;
-	log_error("%s: %s", file, n < 0 ? strerror(errno) :
-		  "is there already and is no stream of msyncfs dump: give another name");
+	if (n < 0)
+		say_errno(SAY_FILE, file, NULL, error);
+	else
+		log_error("%s: is there already and is no stream of msyncfs dump: give another name", file);
 	return EXIT_FAILED;
 }
 
@@ -242,11 +253,13 @@ static int dump_to(struct keys *k, const struct dump_args *a, int fd, const char
 		return 0;
 	text = *err_last() != '\0' ? err_last() : strerror(-r);
 	if (r == -EIO && store_lost(keys_store(k), &byte))
-		log_error("%s: byte %llu: %s", a->store, (unsigned long long)byte, text);
+		log_error("%s: byte %llu: %s: look after its disk, or after who cut it", a->store, (unsigned long long)byte, text);
 	else if (r == -EUCLEAN)
 		log_error("%s: damaged: %s: run msyncfs check on it", a->store, text);
+	else if (r == -EINTR)
+		log_error("%s: interrupted: begin anew", name);
 	else
-		log_error("%s: %s", name, r == -EINTR ? "interrupted" : text);
+		say_text(a->file != NULL ? SAY_NEW : SAY_FILE, name, NULL, text, r);
 	return EXIT_FAILED;
 }
 
@@ -257,11 +270,15 @@ static int dump_file(struct keys *k, const struct dump_args *a)
 	int r = outfile_open(&out, target != NULL ? target : a->file);
 
 	if (r < 0)
-		log_error("%s", err_last());
+		say_error(SAY_NEW, out.path, NULL, r);
 	r = r < 0 ? EXIT_FAILED : dump_to(k, a, out.fd, a->file);
-	if (r == 0 && outfile_publish(&out, true) < 0) {
-		log_error("%s", err_last());
-		r = EXIT_FAILED;
+	if (r == 0) {
+		int error = outfile_publish(&out, true);
+
+		if (error < 0) {
+			say_error(SAY_NEW, out.path, NULL, error);
+			r = EXIT_FAILED;
+		}
 	}
 	outfile_close(&out);
 	free(target);
@@ -275,7 +292,7 @@ static int dump_fd(struct keys *k, const struct dump_args *a, int fd)
 
 	/* Some file systems tell only now that there was no room. */
 	if (close(fd) != 0 && r == 0) {
-		log_error("%s: %s", name, strerror(errno));
+		say_errno(SAY_FILE, name, NULL, errno);
 		r = EXIT_FAILED;
 	}
 	return r;

@@ -5,6 +5,7 @@
  */
 #include "fs/cmd.h"
 #include "fs/log.h"
+#include "fs/say.h"
 
 #include "core/replica/key.h"
 
@@ -77,9 +78,11 @@ static int parse(struct keygen_args *a, int argc, char **argv)
 	return 0;
 }
 
-static int failed(void)
+static int failed(const struct keygen_args *a, int error)
 {
-	log_error("keygen: %s", err_last());
+	bool out = strcmp(a->file, "-") == 0;
+
+	say_error(out ? SAY_FILE : SAY_NEW, out ? "standard output" : a->file, NULL, error);
 	return EXIT_FAILED;
 }
 
@@ -94,12 +97,12 @@ static int fill(const struct keygen_args *a, struct net_key *k)
 		memcpy(k->id, a->id, strlen(a->id) + 1);
 	k->read_only = a->read_only;
 	if (a->tree != NULL && (k->tree = strdup(a->tree)) == NULL) {
-		log_error("keygen: no memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	r = key_generate(k);
 	if (r < 0)
-		return failed();
+		return failed(a, r);
 	return key_validate(k) < 0 ? usage("keygen", err_last()) : 0;
 }
 
@@ -116,10 +119,11 @@ int cmd_keygen(int argc, char **argv)
 		return 0;
 	}
 	r = fill(&a, &k);
-	if (r == 0 && strcmp(a.file, "-") == 0)
-		r = key_write(STDOUT_FILENO, &k) < 0 ? failed() : 0;
-	else if (r == 0)
-		r = key_create(a.file, &k) < 0 ? failed() : 0;
+	if (r == 0) {
+		int error = strcmp(a.file, "-") == 0 ? key_write(STDOUT_FILENO, &k) : key_create(a.file, &k);
+
+		r = error < 0 ? failed(&a, error) : 0;
+	}
 	key_release(&k);
 	return r;
 }

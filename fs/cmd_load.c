@@ -8,6 +8,7 @@
 #include "fs/log.h"
 #include "fs/lost.h"
 #include "fs/progress.h"
+#include "fs/say.h"
 
 #include "core/base.h"
 #include "core/stream/stream.h"
@@ -110,7 +111,7 @@ static int open_stream(const char *file, int *ret_fd)
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 
 	if (fd < 0) {
-		log_error("%s: %s", file, strerror(errno));
+		say_errno(SAY_FILE, file, NULL, errno);
 		return EXIT_FAILED;
 	}
 	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
@@ -128,8 +129,6 @@ static int load(const struct load_args *a, int fd)
 	struct stream_counts counts;
 	struct stream_watch watch;
 	struct progress progress;
-	const char *text;
-	size_t n = strlen(a->store);
 	int r;
 
 	lost_catch();
@@ -138,11 +137,10 @@ static int load(const struct load_args *a, int fd)
 	progress_end(&progress, r == 0 ? &counts : NULL);
 	if (r == 0)
 		return 0;
-	text = r == -EINTR ? "interrupted" : *err_last() != '\0' ? err_last() : strerror(-r);
-	if (strncmp(text, a->store, n) == 0 && text[n] == ':')
-		log_error("%s", text);
+	if (r == -EINTR)
+		log_error("%s: not made: interrupted: begin anew", a->store);
 	else
-		log_error("%s: not made: %s", a->store, text);
+		say_error(SAY_NEW, a->store, "not made", r);
 	return EXIT_FAILED;
 }
 

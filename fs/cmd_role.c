@@ -7,6 +7,7 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/log.h"
+#include "fs/say.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,16 +25,20 @@ static int usage(const char *verb, const char *what, const char *why)
 	return EXIT_USAGE;
 }
 
-static const char *explain(int error)
+static void explain(const char *mountpoint, bool found, int error)
 {
 	switch (error) {
-	case ENOENT: case ENOTDIR:
-		return "not an msyncfs mount: give the directory that a store is mounted on";
-	case ENOTCONN:  return "its daemon has died: mount it again";
-	case EINVAL:    return "no other machine follows or leads it in that way: see its status";
-	case EBUSY:     return "not now: its state is being made that of the primary";
-	case EACCES:    return "only who mounted it may";
-	default:        return strerror(error);
+	case EINVAL:
+		log_error("%s: no other machine follows or leads it in that way: see its status", mountpoint);
+		break;
+	case EBUSY:
+		log_error("%s: not now, its state is being made that of the primary: try again when its status says that it is", mountpoint);
+		break;
+	case EACCES:
+		log_error("%s: only who mounted it may: ask them, or root", mountpoint);
+		break;
+	default:
+		say_mount(mountpoint, found, error);
 	}
 }
 
@@ -70,7 +75,7 @@ static int change(const char *mountpoint, const char *file, const char *text, co
 		close(fd);
 	}
 	if (error != 0) {
-		log_error("%s: %s", mountpoint, explain(error));
+		explain(mountpoint, dir >= 0, error);
 		if (dir >= 0)
 			close(dir);
 		return EXIT_FAILED;

@@ -5,6 +5,7 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/log.h"
+#include "fs/say.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,28 +22,13 @@ static int copy_out(int fd, const char *mountpoint)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			log_error("%s: status cannot be read: %s", mountpoint, strerror(errno));
+			say_errno(SAY_DIR, mountpoint, "status cannot be read", errno);
 			return EXIT_FAILED;
 		}
 		if (fwrite(buf, 1, (size_t)n, stdout) != (size_t)n)
 			break;
 	}
-	if (fflush(stdout) != 0 || ferror(stdout)) {
-		log_error("standard output: %s", strerror(errno));
-		return EXIT_FAILED;
-	}
 	return 0;
-}
-
-static const char *explain(int error)
-{
-	switch (error) {
-	case ENOENT:
-	case ENOTDIR:
-		return "not an msyncfs mount: give the directory that a store is mounted on";
-	case ENOTCONN:  return "its daemon has died: mount it again";
-	default:        return strerror(error);
-	}
 }
 
 int cmd_status(int argc, char **argv)
@@ -72,8 +58,7 @@ int cmd_status(int argc, char **argv)
 	fd = dir < 0 ? -1 : openat(dir, CONTROL_NAME "/status", O_RDONLY | O_CLOEXEC);
 	error = errno;
 	if (fd < 0) {
-		log_error("%s: %s", argv[1],
-			  dir < 0 && error == ENOENT ? "no such directory" : explain(error));
+		say_mount(argv[1], dir >= 0, error);
 		r = EXIT_FAILED;
 	} else {
 		r = copy_out(fd, argv[1]);

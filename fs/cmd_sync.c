@@ -6,6 +6,7 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/log.h"
+#include "fs/say.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,25 +37,32 @@ static int help(void)
 	return 0;
 }
 
-static const char *explain(int error)
+static void explain(const char *mountpoint, bool found, int error)
 {
 	switch (error) {
-	case ENOENT: case ENOTDIR:
-		return "not an msyncfs mount: give the directory that a store is mounted on";
-	case ENOTCONN:  return "its daemon has died: mount it again";
-	case EINVAL:    return "no other machine follows it: mount it with --listen or --from";
-	case EACCES:    return "only who mounted it may";
-	case EROFS:     return "the primary cannot be reached";
-	case ECANCELED: return "it is the primary no more: see its status";
-	default:        return strerror(error);
+	case EINVAL:
+		log_error("%s: no other machine follows it: mount it with --listen or --from", mountpoint);
+		break;
+	case EACCES:
+		log_error("%s: only who mounted it may: ask them, or root", mountpoint);
+		break;
+	case EROFS:
+		log_error("%s: the primary cannot be reached: try again when its status says link_state=stream", mountpoint);
+		break;
+	case ECANCELED:
+		log_error("%s: it is the primary no more: see its status", mountpoint);
+		break;
+	default:
+		say_mount(mountpoint, found, error);
 	}
 }
 
 /* 0 or an errno. */
-static int ask(const char *mountpoint, const char *text)
+static int ask(const char *mountpoint, const char *text, bool *ret_found)
 {
 	int dir = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error;
 
+	*ret_found = dir >= 0;
 	if (dir < 0)
 		return errno;
 	fd = openat(dir, CONTROL_NAME "/sync", O_WRONLY | O_CLOEXEC);
@@ -80,7 +88,7 @@ int cmd_sync(int argc, char **argv)
 {
 	unsigned long replicas = 0, seconds = TIMEOUT_S;
 	const char *mountpoint = NULL;
-	bool words = false;
+	bool words = false, found;
 	char text[48];
 	int error;
 
@@ -108,14 +116,14 @@ int cmd_sync(int argc, char **argv)
 	if (mountpoint == NULL)
 		return usage("sync", "MOUNTPOINT is missing");
 	snprintf(text, sizeof text, "%lu %lu\n", replicas, seconds * 1000);
-	error = ask(mountpoint, text);
+	error = ask(mountpoint, text, &found);
 	if (error == ETIMEDOUT) {
 		log_error("%s: not on the disks of %lu other machine%s after %lu s: see its status for who is behind", mountpoint, replicas,
 			  replicas == 1 ? "" : "s", seconds);
 		return EXIT_TIMEOUT;
 	}
 	if (error != 0) {
-		log_error("%s: %s", mountpoint, explain(error));
+		explain(mountpoint, found, error);
 		return EXIT_FAILED;
 	}
 	return 0;

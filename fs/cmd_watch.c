@@ -6,6 +6,7 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/log.h"
+#include "fs/say.h"
 #include "fs/watch.h"
 
 #include <errno.h>
@@ -31,6 +32,7 @@ struct watch {
 	dev_t dev;                      /* the mount, which is not held: it can be unmounted */
 	uint64_t next, restarts;
 	bool begun, json, once;
+	bool found;                     /* the mount point is there */
 	unsigned stale;
 	char text[WATCH_TEXT + 1];
 };
@@ -41,16 +43,20 @@ static int usage(const char *what, const char *why)
 	return EXIT_USAGE;
 }
 
-static const char *explain(int error)
+static void explain(const char *mountpoint, bool found, int error)
 {
 	switch (error) {
-	case ENOENT: case ENOTDIR:
-		return "not an msyncfs mount: give the directory that a store is mounted on";
-	case ESHUTDOWN: return "it was unmounted";
-	case ENOTCONN:  return "its daemon has died: mount it again";
-	case EOPNOTSUPP: return "it keeps no changes: mount it with --listen or --from";
-	case EACCES:    return "only who mounted it may";
-	default:        return strerror(error);
+	case ESHUTDOWN:
+		log_error("%s: it was unmounted: mount it, then go on with --since", mountpoint);
+		break;
+	case EOPNOTSUPP:
+		log_error("%s: it keeps no changes: mount it with --listen or --from", mountpoint);
+		break;
+	case EACCES:
+		log_error("%s: only who mounted it may: ask them, or root", mountpoint);
+		break;
+	default:
+		say_mount(mountpoint, found, error);
 	}
 }
 
@@ -63,6 +69,7 @@ static int fetch(struct watch *w)
 	int dir = open(w->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error = 0;
 	struct stat st;
 
+	w->found = dir >= 0;
 	if (dir < 0 || fstat(dir, &st) < 0) {
 		error = errno;
 		if (dir >= 0)
@@ -226,13 +233,14 @@ static int take_text(struct watch *w, bool *ret_news)
 	for (line = strchr(w->text, '\n') + 1; (end = strchr(line, '\n')) != NULL; line = end + 1) {
 		*end = '\0';
 		if (!take_line(w, line)) {
-			log_error("%s: a text of changes that makes no sense", w->mountpoint);
+			log_error("%s: a text of changes that makes no sense: its daemon is of another version, mount it again",
+				  w->mountpoint);
 			return EXIT_FAILED;
 		}
 		*ret_news = true;
 	}
 	if (fflush(stdout) != 0 || ferror(stdout)) {
-		log_error("standard output: %s", strerror(errno));
+		say_stdout(errno);
 		return EXIT_FAILED;
 	}
 	return w->once && w->next > last ? 0 : -1;
@@ -253,7 +261,7 @@ static int run(struct watch *w)
 				return status;
 		} else if ((r != 0 && r != ESTALE) || ++w->stale > STALE_TRIES) {
 			/* ESTALE: many watch, and the text was dropped before it was read. */
-			log_error("%s: %s", w->mountpoint, explain(r));
+			explain(w->mountpoint, w->found, r);
 			return EXIT_FAILED;
 		}
 		if (news) {
@@ -277,13 +285,16 @@ static int set_below(struct watch *w, const char *path)
 	snprintf(joined, sizeof joined, *path == '/' ? "%.0s%s" : "%s/%s", w->mountpoint, path);
 	full = realpath(joined, NULL);
 	if (top == NULL || full == NULL) {
-		log_error("%s: %s", full == NULL ? path : w->mountpoint, strerror(errno));
+		if (top == NULL)
+			say_mount(w->mountpoint, false, errno);
+		else
+			say_errno(SAY_FILE, path, NULL, errno);
 		free(top);
 		return EXIT_FAILED;
 	}
 	len = strcmp(top, "/") == 0 ? 0 : strlen(top);
 	if (strncmp(full, top, len) != 0 || (full[len] != '/' && full[len] != '\0')) {
-		log_error("%s: not below %s", path, w->mountpoint);
+		log_error("%s: not below %s: give a path in the mount", path, w->mountpoint);
 		free(top);
 		free(full);
 		return EXIT_FAILED;
@@ -330,7 +341,7 @@ int cmd_watch(int argc, char **argv)
 	int status = 0;
 
 	if (w == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	w->next = UINT64_MAX / 2;

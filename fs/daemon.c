@@ -29,7 +29,7 @@ static _Noreturn void wait_for(pid_t child, int fd)
 		if (errno != EINTR)
 			_exit(EXIT_FAILED);
 	if (WIFSIGNALED(status))
-		log_error("the daemon was killed: signal %d (%s)", WTERMSIG(status),
+		log_error("the daemon was killed: signal %d (%s): mount again, nothing is lost", WTERMSIG(status),
 			  strsignal(WTERMSIG(status)));
 	_exit(WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : EXIT_FAILED);
 }

@@ -4,9 +4,14 @@
  */
 #include "fs/cmd.h"
 #include "fs/log.h"
+#include "fs/say.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static int cmd_help(int argc, char **argv);
 static int cmd_version(int argc, char **argv);
@@ -79,7 +84,31 @@ static int cmd_help(int argc, char **argv)
 	return verb->run(2, args);
 }
 
-int main(int argc, char **argv)
+/* What was to be printed counts as done when it is written. A verb that failed has said why. */
+static int finish(int status)
+{
+	int error = fflush(stdout) != 0 ? errno : ferror(stdout) ? EIO : 0;
+
+	if (error == 0 || status != 0)
+		return status;
+	say_stdout(error);
+	return EXIT_FAILED;
+}
+
+/* A descriptor of the standard ones that is closed would be the next file's, and what is printed would go into it. Opened
+ * for reading only, writing to it fails as before. */
+static void keep_standard_files(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDONLY);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int run(int argc, char **argv)
 {
 	const struct verb *verb;
 
@@ -95,4 +124,12 @@ int main(int argc, char **argv)
 	if (verb == NULL)
 		return unknown_verb(argv[1]);
 	return verb->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	keep_standard_files();
+	/* A limit on the size of files (ulimit -f) is an error like a full disk, not a reason to die. */
+	(void)signal(SIGXFSZ, SIG_IGN);
+	return finish(run(argc, argv));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * mnt: see mnt.h. The table is /proc/self/mountinfo: fields parted by blanks, of which the fifth is
+ * mnt: see mnt.h. The table is /proc/self/mountinfo: fields parted by blanks, of which the third is the device, the fifth
  * the mount point, and behind a field "-" the type and the source; odd characters are written as
  * octal escapes.
  */
@@ -43,12 +43,14 @@ static void unescape(char *s)
 /* Fill *info if the line is of a mount at path. */
 static bool parse_line(char *line, const char *path, struct mnt_info *info)
 {
-	char *save = NULL, *field, *type, *source;
+	char *save = NULL, *field, *type, *source, *device = NULL;
 	int n = 0;
 
 	for (field = strtok_r(line, " \n", &save); field != NULL;
 	     field = strtok_r(NULL, " \n", &save)) {
-		if (++n == 5) {
+		if (++n == 3)
+			device = field;
+		if (n == 5) {
 			unescape(field);
 			if (strcmp(field, path) != 0)
 				return false;
@@ -63,6 +65,7 @@ static bool parse_line(char *line, const char *path, struct mnt_info *info)
 	if (type == NULL || source == NULL)
 		return false;
 	unescape(source);
+	snprintf(info->device, sizeof info->device, "%s", device);
 	snprintf(info->type, sizeof info->type, "%s", type);
 	snprintf(info->source, sizeof info->source, "%s", source);
 	return true;

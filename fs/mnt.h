@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 struct mnt_info {
+	char device[24];        /* major:minor, which tells mounts of one place apart */
 	char type[64];
 	char source[4096];
 };

@@ -10,36 +10,44 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
-#include "fs/remote.h"
+#include "fs/holder.h"
 #include "fs/log.h"
 #include "fs/lost.h"
 #include "fs/mnt.h"
 #include "fs/ops.h"
 #include "fs/options.h"
+#include "fs/remote.h"
+#include "fs/remount.h"
+#include "fs/say.h"
 #include "fs/session.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/major.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
+#define FUSE_MINOR    229       /* of the device */
 #define STALE_MAX     16        /* dead mounts on top of each other that are taken away */
 #define DRAIN_MS      5000      /* for fsyncs that wait when we are told to stop */
 #define STORE_WAIT_S  30        /* for a daemon that is closing the store */
+#define WORD_MS       1000      /* so long nothing is said about that */
+#define SERVED_WAIT_MS 10000    /* for one that does not close it, since programs use its mount */
 
 static int ready_fd = -1;
 static int mount_lock = -1;     /* on the mount point: from before we look at it until we are mounted */
 
 /* ---- What libfuse says ---- */
 
-/* While mounting, libfuse explains a failure here only: it is kept to become part of our line. */
+/* Until the mount works, libfuse explains a failure here only: it is kept to become part of our line. */
 static bool fuse_log_keep;
 static char fuse_log_text[512];
 
@@ -97,13 +105,17 @@ static int fail(const char *where, const char *what, const char *hint)
  * the other away, having found a dead one there before. */
 static int lock_mountpoint(const char *path)
 {
-	int r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
+	int r = mnt_lock(path, WORD_MS / 1000, &mount_lock);
 
+	if (r == -EBUSY) {
+		log_warn("%s: waiting for another msyncfs that is mounting there", path);
+		r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
+	}
 	if (r == -EBUSY)
 		return fail(path, "another msyncfs is mounting there", "see what it waits for, or try again");
 	if (r < 0)
-		return fail(path, strerror(-r), "the mount point cannot be locked");
-	return 0;
+		say_errno(SAY_FILE, path, "the mount point cannot be locked", r);
+	return r < 0 ? EXIT_FAILED : 0;
 }
 
 static void unlock_mountpoint(void)
@@ -144,8 +156,10 @@ static int check_mountpoint(const char *path)
 	}
 	if (error == ENOENT)
 		return fail(path, "no such directory", "make it with mkdir");
-	if (error != 0)
-		return fail(path, "cannot be used as the mount point", strerror(error));
+	if (error != 0) {
+		say_errno(SAY_FILE, path, "cannot be used as the mount point", error);
+		return EXIT_FAILED;
+	}
 	if (mounted && mnt_is_ours(&info)) {
 		log_error("%s: %s is mounted there already: unmount it first", path, info.source);
 		return EXIT_FAILED;
@@ -155,23 +169,55 @@ static int check_mountpoint(const char *path)
 	return 0;
 }
 
+/* What the kernel or fusermount3 would refuse, before a store is made, or synced, in vain. */
+static int check_device(const char *path)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), error = errno;
+	struct stat st;
+
+	if (fd < 0)
+		return fail("/dev/fuse", strerror(error),
+			    error == EACCES || error == EPERM ? "those who mount must be able to read and write it" :
+			    "load the kernel's part (modprobe fuse), or give this container the device");
+	close(fd);
+	if (geteuid() == 0)
+		return 0;
+	if (access(path, W_OK) < 0)
+		return fail(path, strerror(errno), "mount on a directory that you may write to");
+	if (stat(path, &st) == 0 && (st.st_mode & S_ISVTX) != 0 && st.st_uid != getuid())
+		return fail(path, "its sticky bit is set, and it is not yours", "mount on a directory of your own");
+	return 0;
+}
+
+/* A path that cannot be followed. A name that begins nowhere is another matter than one that leads nowhere. */
+static int bad_path(const char *path, int error, const char *missing, const char *hint)
+{
+	char here[PATH_MAX];
+
+	if (error == ENOENT && *path != '/' && getcwd(here, sizeof here) == NULL)
+		return fail(path, "the current directory was removed", "change to another one, or give the whole path");
+	if (error == ENOENT)
+		return fail(path, missing, hint);
+	say_errno(SAY_FILE, path, NULL, error);
+	return EXIT_FAILED;
+}
+
 static int find_paths(struct fs *fs, const struct options *o)
 {
 	char *mountpoint = absolute_path(o->mountpoint), *store;
+	int r;
 
 	if (mountpoint == NULL)
-		return fail(o->mountpoint, errno == ENOENT ? "no such directory" : strerror(errno),
-			    "make it with mkdir");
+		return bad_path(o->mountpoint, errno, "no such directory", "make it with mkdir");
 	fs->mountpoint = mountpoint;
 	store = strcmp(o->store, ":memory:") == 0 ? strdup(o->store) : absolute_path(o->store);
 	if (store == NULL)
-		return fail(o->store,
-			    errno == ENOENT ? "its directory does not exist" : strerror(errno),
-			    "give the path of a file");
+		return bad_path(o->store, errno, "its directory does not exist", "make it with mkdir, or give another path");
 	fs->store_path = store;
 	if (lock_mountpoint(mountpoint) != 0)
 		return EXIT_FAILED;
-	return check_mountpoint(mountpoint);
+	r = check_mountpoint(mountpoint);
+	return r != 0 ? r : check_device(mountpoint);
 }
 
 /* ---- The store ---- */
@@ -184,41 +230,40 @@ void fs_progress(void *ctx)
 	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
 		return;
 	defer_run(&fs->durable);
+	defer_run(&fs->synced);
 	remote_progress(fs->remote);
 	session_wake(fs);
 }
 
-static const char *open_hint(int error)
+/* Asked by store_open() while somebody else has the store and no mount of it is seen. Nobody waits long without a word, nor
+ * for a program that may never end. */
+static int wait_for_holder(void *ctx, unsigned pid, unsigned waited_ms)
 {
-	switch (error) {
-	case EBUSY:             return "unmount it there first";
-	case EMEDIUMTYPE:       return "give another name, this file is left as it is";
-	case EPROTONOSUPPORT:   return "use a newer msyncfs";
-	case EUCLEAN:           return "run msyncfs check on it";
-	case ENODATA:           return "bring it back from a copy, or remove it to begin anew";
-	case EISDIR:            return "give the name of a file";
-	case EACCES: case EPERM: return "check its owner and mode";
-	case EROFS:             return "mount with -o ro";
-	case ENOSPC: case EDQUOT: return "make room on its disk";
-	case EINPROGRESS:       return "mount it with --from to go on";
-	case EEXIST:            return "try again";
-	case ENOENT:            return "check the name, or mount without -o ro to make it";
-	default:                return "the store was not mounted";
+	struct fs *fs = ctx;
+	char users[256];
+	unsigned minor = 0;
+	bool serves;
+
+	if (waited_ms < (fs->waits ? SERVED_WAIT_MS : WORD_MS))
+		return 0;
+	serves = pid != 0 && holder_serves(pid, &minor);
+	if (!serves) {
+		if (!fs->waits && pid != 0)
+			log_warn("%s: waiting for process %u, which is closing it", fs->store_path, pid);
+		else if (!fs->waits)
+			log_warn("%s: waiting for another process that has it open", fs->store_path);
+		fs->waits = true;
+		return 0;
 	}
-}
-
-/* What, where, what to do: once each. A text that says itself what to do has it behind a semicolon. */
-static void say_why(const char *path, const char *text, int error)
-{
-	size_t len = strlen(path);
-	bool named, advised;
-
-	if (*text == '\0')
-		text = strerror(-error);
-	named = strncmp(text, path, len) == 0 && text[len] == ':';
-	advised = strchr(named ? text + len : text, ';') != NULL;
-	log_error("%s%s%s%s%s", named ? "" : path, named ? "" : ": cannot be opened: ", text, advised ? "" : ": ",
-		  advised ? "" : open_hint(-error));
+	holder_users(pid, minor, users, sizeof users);
+	if (waited_ms >= SERVED_WAIT_MS)
+		return err_set(EBUSY, "%s: in use: process %u goes on serving it, since it is still used%s%s where it was unmounted; "
+			       "end %s, or kill %u", fs->store_path, pid, *users != '\0' ? " by " : "", users,
+			       *users != '\0' ? "who uses it" : "what has files open there", pid);
+	log_warn("%s: waiting for process %u, which goes on serving it, since it is still used%s%s where it was unmounted",
+		 fs->store_path, pid, *users != '\0' ? " by " : "", users);
+	fs->waits = true;
+	return 0;
 }
 
 static int open_store(struct fs *fs)
@@ -234,17 +279,20 @@ static int open_store(struct fs *fs)
 		.max_bytes = o->size_bytes,
 		.sync_interval_s = o->sync_interval_s,
 		.wait_s = STORE_WAIT_S,
+		.waiting = wait_for_holder,
+		.waiting_ctx = fs,
 		.holder_mount = fs->mountpoint,
 		.progress = fs_progress,
 		.progress_ctx = fs,
 		.incomplete = o->from != NULL,
+		.follow = o->from != NULL,
 		.committed = fs->remote != NULL ? remote_committed : NULL,
 		.committed_ctx = fs,
 	};
 	int r = keys_open(&so, &fs->keys);
 
 	if (r < 0) {
-		say_why(fs->store_path, err_last(), r);
+		say_error(SAY_MOUNT, fs->store_path, "cannot be opened", r);
 		fs->keys = NULL;
 		return EXIT_FAILED;
 	}
@@ -285,31 +333,79 @@ static char *kernel_words(const struct fs *fs)
 	return all;
 }
 
+/* libfuse 3.14 may say that it has mounted, and give descriptor 0, when it found no memory for it. */
+static bool has_device(struct fuse_session *fuse)
+{
+	struct stat st;
+
+	return fstat(fuse_session_fd(fuse), &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(MISC_MAJOR, FUSE_MINOR);
+}
+
+/* fuse_session_mount(). What fusermount3 says on standard error becomes a part of our line, and else of our log. */
+static int mount_session(struct fs *fs)
+{
+	int pipes[2], err, r;
+	size_t len = 0;
+	ssize_t n;
+
+	if (pipe2(pipes, O_CLOEXEC | O_NONBLOCK) < 0)
+		return fuse_session_mount(fs->fuse, fs->mountpoint);
+	err = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+	dup2(pipes[1], STDERR_FILENO);
+	close(pipes[1]);
+	r = fuse_session_mount(fs->fuse, fs->mountpoint);
+	if (err >= 0)
+		dup2(err, STDERR_FILENO);
+	else
+		close(STDERR_FILENO);
+	if (err >= 0)
+		close(err);
+	/* What libfuse has said itself comes first. */
+	if (*fuse_log_text != '\0')
+		len = strlen(fuse_log_text);
+	if (len > 0 && len + 2 < sizeof fuse_log_text)
+		len = (size_t)(stpcpy(fuse_log_text + len, ", ") - fuse_log_text);
+	/* It has ended: what it said is there. Its last words are the reason. */
+	while ((n = read(pipes[0], fuse_log_text + len, sizeof fuse_log_text - 1 - len)) > 0)
+		len += (size_t)n;
+	close(pipes[0]);
+	while (len > 0 && strchr("\n, ", fuse_log_text[len - 1]) != NULL)
+		len--;
+	fuse_log_text[len] = '\0';
+	return r;
+}
+
 static int mount_fuse(struct fs *fs)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	char *words = kernel_words(fs);
+	struct mnt_info info;
+	char *words;
 	int r = EXIT_FAILED;
 
+	fuse_log_keep = true;
+	words = kernel_words(fs);
 	if (words == NULL || fuse_opt_add_arg(&args, "msyncfs") < 0 ||
 	    fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, words) < 0 ||
 	    (fs->options->debug && fuse_opt_add_arg(&args, "-d") < 0)) {
-		log_error("out of memory");
+		log_error("%s: cannot be mounted: out of memory: free some", fs->mountpoint);
 		goto out;
 	}
-	fuse_log_keep = true;
 	fs->fuse = fuse_session_new(&args, &ops_table, sizeof ops_table, fs);
-	if (fs->fuse == NULL || fuse_session_mount(fs->fuse, fs->mountpoint) != 0) {
+	if (fs->fuse == NULL || mount_session(fs) != 0 || !has_device(fs->fuse)) {
+		/* The options are ours: without a word, nothing but memory is missing. */
 		log_error("%s: cannot be mounted: %s: %s", fs->mountpoint,
-			  *fuse_log_text != '\0' ? fuse_log_text : "refused by fusermount3",
-			  geteuid() == 0 ? "is /dev/fuse there, and usable here?" :
-			  "is the directory yours, and /dev/fuse there?");
+			  *fuse_log_text != '\0' ? fuse_log_text : fs->fuse == NULL ? "out of memory" : "refused by fusermount3",
+			  geteuid() == 0 ? "may this container mount (CAP_SYS_ADMIN)? dmesg may say more" :
+			  "is fusermount3 installed (package fuse3), and set-user-ID root? /etc/fuse.conf limits mounts, too");
 		goto out;
 	}
-	fuse_log_keep = false;
+	if (mnt_find(fs->mountpoint, &info) == 0 && mnt_is_ours(&info))
+		memcpy(fs->device, info.device, sizeof fs->device);
 	/* In the mount table: who looks now, sees it. */
 	unlock_mountpoint();
-	r = session_attach(fs) < 0 ? EXIT_FAILED : 0;
+	r = session_attach(fs);
+	if (r < 0)
+		r = fail(fs->mountpoint, strerror(-r), "cannot be mounted");
 out:
 	fuse_opt_free_args(&args);
 	free(words);
@@ -321,6 +417,7 @@ static void ready(struct fs *fs)
 {
 	struct store_status st;
 
+	fuse_log_keep = false;
 	if (ready_fd >= 0 && daemon_ready(ready_fd) < 0) {
 		log_warn("%s: the mount command was interrupted: unmounting", fs->mountpoint);
 		raise(SIGTERM);
@@ -334,6 +431,30 @@ static void ready(struct fs *fs)
 
 /* ---- Life ---- */
 
+static uint64_t durable_seq(const void *store)
+{
+	return store_durable_seq(store);
+}
+
+static uint64_t checkpoint_seq(const void *store)
+{
+	return store_checkpoint_seq(store);
+}
+
+static uint64_t synced_seq(const void *remote)
+{
+	return remote_synced(remote);
+}
+
+static int open_queues(struct fs *fs)
+{
+	if (defer_init(&fs->durable, fs->store, durable_seq, fs->store, 0, fs->fd) < 0 ||
+	    defer_init(&fs->synced, fs->store, synced_seq, fs->remote, options_sync_wait_ms(fs->options), fs->fd) < 0 ||
+	    defer_init(&fs->checkpoint, fs->store, checkpoint_seq, fs->store, 0, fs->fd) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
 static int open_fs(struct fs *fs)
 {
 	struct keys_attr root;
@@ -342,14 +463,14 @@ static int open_fs(struct fs *fs)
 	fs->fd = -1;
 	fs->dirbuf = malloc(FS_DIRBUF_MAX);
 	if (fs->dirbuf == NULL || inodes_init(&fs->inodes) < 0 || control_init(fs) < 0) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	session_block_signals();
 	lost_catch();
 	r = session_init(fs);
 	if (r < 0) {
-		log_error("cannot start: %s", strerror(-r));
+		say_errno(SAY_MOUNT, fs->mountpoint, "cannot start", r);
 		return EXIT_FAILED;
 	}
 	r = open_store(fs);
@@ -358,15 +479,14 @@ static int open_fs(struct fs *fs)
 	r = mount_fuse(fs);
 	if (r != 0)
 		return r;
-	if (defer_init(&fs->durable, fs->store, store_durable_seq, fs->fd) < 0 ||
-	    defer_init(&fs->checkpoint, fs->store, store_checkpoint_seq, fs->fd) < 0) {
-		log_error("out of memory");
+	if (open_queues(fs) < 0) {
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	if (keys_getattr(fs->keys, KEYS_ROOT_INO, &root) == 0)
 		ops_fill_stat(&root, &fs->root);
 	if (fs->remote != NULL && remote_attach(fs->remote) < 0) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	atomic_store_explicit(&fs->started, true, memory_order_release);
@@ -379,7 +499,7 @@ static void drain(struct fs *fs)
 {
 	const struct timespec pause = { .tv_nsec = 5000000 };
 
-	for (int ms = 0; ms < DRAIN_MS && !defer_is_empty(&fs->durable); ms += 5)
+	for (int ms = 0; ms < DRAIN_MS && !(defer_is_empty(&fs->durable) && defer_is_empty(&fs->synced)); ms += 5)
 		nanosleep(&pause, NULL);
 }
 
@@ -397,14 +517,17 @@ static void cut_device(int fd)
 	close(fds[1]);
 }
 
-/* Undo open_fs(), as far as it came. What the store says of its end is ours. */
+/* Undo open_fs(), as far as it came: a store that was made for a mount that failed is taken away. What the store says of its
+ * end is ours. */
 static int close_fs(struct fs *fs)
 {
+	bool started = atomic_load(&fs->started);
 	int r = 0;
 
-	if (atomic_load(&fs->started)) {
+	if (started) {
 		drain(fs);
 		defer_stop(&fs->durable);
+		defer_stop(&fs->synced);
 		defer_stop(&fs->checkpoint);
 	}
 	remote_stop(fs->remote);
@@ -416,9 +539,10 @@ static int close_fs(struct fs *fs)
 		fuse_session_destroy(fs->fuse);
 	}
 	if (fs->keys != NULL)
-		r = keys_close(fs->keys);
+		r = started ? keys_close(fs->keys) : keys_abandon(fs->keys);
 	/* Only now has the last helper ended that calls fs_progress(). */
 	defer_release(&fs->durable);
+	defer_release(&fs->synced);
 	defer_release(&fs->checkpoint);
 	session_release(fs);
 	control_release(fs);
@@ -434,7 +558,8 @@ static int run(struct fs *fs)
 	if (status == 0) {
 		r = session_run(fs, ready);
 		if (r < 0) {
-			log_error("%s: the mount broke: %s", fs->mountpoint, strerror(-r));
+			log_error("%s: the mount broke: %s", fs->mountpoint,
+				  fuse_log_keep && *fuse_log_text != '\0' ? fuse_log_text : strerror(-r));
 			status = EXIT_FAILED;
 		}
 	}
@@ -449,6 +574,20 @@ static int run(struct fs *fs)
 	return status;
 }
 
+static int change_mount(const struct options *o, int argc, char **argv)
+{
+	char *path = absolute_path(o->mountpoint), *store;
+	int r;
+
+	if (path == NULL)
+		return bad_path(o->mountpoint, errno, "no such directory", "give the mount point");
+	store = absolute_path(o->store);
+	r = remount(argc, argv, store != NULL && *o->store != ':' ? store : o->store, path);
+	free(store);
+	free(path);
+	return r;
+}
+
 int cmd_mount(int argc, char **argv)
 {
 	struct options options;
@@ -461,10 +600,14 @@ int cmd_mount(int argc, char **argv)
 		options_help();
 		goto out;
 	}
+	if (options.remount) {
+		r = change_mount(&options, argc, argv);
+		goto out;
+	}
 	r = EXIT_FAILED;
 	fs = calloc(1, sizeof *fs);
 	if (fs == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		goto out;
 	}
 	fs->options = &options;
@@ -481,7 +624,8 @@ int cmd_mount(int argc, char **argv)
 	if (!options.foreground) {
 		r = daemon_start(&ready_fd);
 		if (r < 0) {
-			r = fail("mount", strerror(-r), "cannot go to the background");
+			say_errno(SAY_MOUNT, "mount", "cannot go to the background", r);
+			r = EXIT_FAILED;
 			goto out;
 		}
 	}

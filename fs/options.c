@@ -15,7 +15,7 @@
 
 enum option_id {
 	OPT_HELP, OPT_FOREGROUND, OPT_DEBUG, OPT_WORDS, OPT_SIZE, OPT_SYNC_INTERVAL, OPT_WRITEBACK,
-	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE, OPT_LOCKS, OPT_INOTIFY,
+	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_FSYNC, OPT_MAX_STALE, OPT_REPLACE, OPT_LOCKS, OPT_INOTIFY,
 	OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
 	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME, OPT_NOXATTR,
 	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
@@ -68,6 +68,10 @@ static const struct option_def {
 	  "changes kept for replicas that come back, as 256M or 10min (default 64M)" },
 	{ "on-disconnect", 0, AT_WORD, OPT_ON_DISCONNECT, "wait:SECONDS|readonly|error",
 	  "changes of a remote mount without its primary (default wait:10, then EROFS)" },
+	{ "fsync", 0, AT_WORD, OPT_FSYNC, "primary|replicas=N|all",
+	  "disks that fsync waits for: the primary's (default), and those of N replicas, or of all in step" },
+	{ "max-stale", 0, AT_WORD, OPT_MAX_STALE, "SECONDS",
+	  "a remote mount is not read (ESTALE) when its state is older than that" },
 	{ "locks", 0, AT_WORD, OPT_LOCKS, "cluster|local",
 	  "flock and fcntl locks hold on all machines (default with listen or from), or on this one" },
 	{ "replace", 0, AT_WORD, OPT_REPLACE, NULL,
@@ -121,6 +125,11 @@ static const struct option_def {
 	{ "symfollow", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	{ "nonempty", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	{ "default_permissions", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
+	/* What fuse shows in the mount table, and mount(8) takes from there for a remount. */
+	{ "user_id", 0, AT_WORD, OPT_IGNORE, "", NULL },
+	{ "group_id", 0, AT_WORD, OPT_IGNORE, "", NULL },
+	{ "max_read", 0, AT_WORD, OPT_IGNORE, "", NULL },
+	{ "blksize", 0, AT_WORD, OPT_IGNORE, "", NULL },
 };
 
 #define OPTION_COUNT (sizeof option_defs / sizeof option_defs[0])
@@ -227,7 +236,8 @@ static bool set_switch(struct options *o, enum option_id id)
 	case OPT_ALLOW_OTHER:   o->allow_other = true; return true;
 	case OPT_NOALLOW_OTHER: o->allow_other = false; return true;
 	case OPT_REPLACE:       o->replace = true; return true;
-	case OPT_INOTIFY:     o->inotify = true; return true;
+	case OPT_INOTIFY:       o->inotify = true; return true;
+	case OPT_REMOUNT:       o->remount = true; return true;
 	case OPT_IGNORE:        return true;
 	default:                return false;
 	}
@@ -239,7 +249,7 @@ static int set_text(char **to, const char *value)
 	*to = strdup(value);
 	if (*to != NULL)
 		return 0;
-	log_error("out of memory");
+	log_error("out of memory: free some");
 	return EXIT_FAILED;
 }
 
@@ -280,11 +290,31 @@ static bool parse_disconnect(struct options *o, const char *value)
 	return true;
 }
 
+static bool parse_fsync(struct options *o, const char *value)
+{
+	unsigned n = 0;
+
+	if (strcmp(value, "primary") == 0)
+		o->sync_replicas = 0;
+	else if (strcmp(value, "all") == 0)
+		o->sync_replicas = PRIMARY_SYNC_ALL;
+	else if (strncmp(value, "replicas=", 9) == 0 && parse_seconds(value + 9, &n) && n > 0 && n <= PRIMARY_PEERS_MAX)
+		o->sync_replicas = n;
+	else
+		return false;
+	return true;
+}
+
 static bool parse_locks(struct options *o, const char *value)
 {
 	o->local_locks = strcmp(value, "local") == 0;
 	o->cluster_locks = strcmp(value, "cluster") == 0;
 	return o->local_locks || o->cluster_locks;
+}
+
+unsigned options_sync_wait_ms(const struct options *o)
+{
+	return (o->wait_s > 0 ? o->wait_s : 10) * 1000;
 }
 
 bool options_cluster_locks(const struct options *o)
@@ -303,6 +333,11 @@ static int set_remote(struct options *o, enum option_id id, const char *value)
 		return set_text(&o->key_file, value);
 	case OPT_JOURNAL_KEEP:
 		return parse_keep(o, value) ? 0 : usage(value, "journal-keep is no size or time, as 256M or 10min");
+	case OPT_MAX_STALE:
+		return parse_seconds(value, &o->max_stale_s) && o->max_stale_s > 0 ?
+			       0 : usage(value, "max-stale is not a number of seconds from 1 to 86400");
+	case OPT_FSYNC:
+		return parse_fsync(o, value) ? 0 : usage(value, "fsync is primary, replicas=N (N from 1 to 128) or all");
 	case OPT_LOCKS:
 		return parse_locks(o, value) ? 0 : usage(value, "locks is cluster or local");
 	default:
@@ -339,12 +374,8 @@ static int set_option(struct options *o, const struct option_def *def, const cha
 	case OPT_KERNEL:
 		if (add_kernel_word(o, def->name, value))
 			return 0;
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
-	case OPT_REMOUNT:
-		log_error("remount: flags of a mount belong to the kernel: "
-			  "use mount -i -o remount,... MOUNTPOINT");
-		return EXIT_USAGE;
 	default:
 		return set_remote(o, def->id, value);
 	}
@@ -388,7 +419,7 @@ static int option_words(struct options *o, const char *list)
 	int r = 0;
 
 	if (word == NULL) {
-		log_error("out of memory");
+		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
 	for (const char *p = list; r == 0; p++) {
@@ -461,22 +492,39 @@ static int check_remote(const struct options *o)
 		return usage("locks=cluster", "needs listen or from");
 	if (o->cluster_locks && o->read_only)
 		return usage("locks=cluster", "not with ro: who changes nothing cannot ask for locks");
+	if (o->sync_replicas != 0 && o->listen == NULL && o->from == NULL)
+		return usage("fsync", "needs listen or from: there are no replicas");
+	if (o->max_stale_s != 0 && o->listen == NULL && o->from == NULL)
+		return usage("max-stale", "needs listen or from: nothing here is ever older than its primary");
 	if (o->replace && o->from == NULL)
 		return usage("replace", "needs from");
 	if ((o->listen != NULL || o->from != NULL) && o->writeback)
 		return usage("writeback", "not with listen or from: the kernel would not see changes made elsewhere");
-	if (o->listen != NULL && o->read_only)
+	if (o->listen != NULL && o->from == NULL && o->read_only)
 		return usage("listen", "not with ro: a primary writes");
+	if (o->listen != NULL && o->from != NULL && strcmp(o->listen, o->from) == 0)
+		return usage(o->from, "listen and from are the same address: a mount cannot follow itself");
 	return 0;
 }
 
-int options_parse(struct options *o, int argc, char **argv)
+void options_default(struct options *o)
 {
-	bool root = geteuid() == 0, only_words = false;
-	int r = 0;
+	bool root = geteuid() == 0;
 
 	*o = (struct options){ .atime = KEYS_RELATIME, .sync_interval_s = 5, .wait_s = 10,
 			       .allow_other = root, .nosuid = !root, .nodev = !root };
+}
+
+int options_add_words(struct options *o, const char *list)
+{
+	return option_words(o, list);
+}
+
+int options_add(struct options *o, int argc, char **argv)
+{
+	bool only_words = false;
+	int r = 0;
+
 	for (int i = 1; i < argc && r == 0; i++) {
 		const char *arg = argv[i];
 
@@ -493,13 +541,104 @@ int options_parse(struct options *o, int argc, char **argv)
 		else
 			r = usage(arg, "too many arguments");
 	}
+	return r;
+}
+
+int options_parse(struct options *o, int argc, char **argv)
+{
+	int r;
+
+	options_default(o);
+	r = options_add(o, argc, argv);
 	if (r != 0 || o->help)
 		return r;
 	if (o->store == NULL || *o->store == '\0')
 		return usage("mount", "STORE is missing");
 	if (o->mountpoint == NULL || *o->mountpoint == '\0')
 		return usage("mount", "MOUNTPOINT is missing");
-	return check_remote(o);
+	/* The words of a remount are a part only: the rest is with the daemon. */
+	return o->remount ? 0 : check_remote(o);
+}
+
+/* ---- As text ---- */
+
+/* name=value, the value as -o takes it. "" without a value. */
+static void named_word(char *buf, size_t size, const char *name, const char *value)
+{
+	size_t n = 0;
+
+	buf[0] = '\0';
+	if (value == NULL)
+		return;
+	n = (size_t)snprintf(buf, size, "%s=", name);
+	for (; *value != '\0' && n + 3 < size; value++) {
+		if (strchr(",\\\"", *value) != NULL)
+			buf[n++] = '\\';
+		buf[n++] = *value;
+	}
+	buf[n] = '\0';
+}
+
+static void keep_word(const struct options *o, char *buf, size_t size)
+{
+	if (o->keep_s != 0)
+		snprintf(buf, size, "journal-keep=%us", o->keep_s);
+	else if (o->keep_bytes != 0)
+		snprintf(buf, size, "journal-keep=%llu", (unsigned long long)o->keep_bytes);
+}
+
+static void disconnect_word(const struct options *o, char *buf, size_t size)
+{
+	if (o->on_disconnect == REPLICA_WAIT)
+		snprintf(buf, size, "on-disconnect=wait:%u", o->wait_s);
+	else
+		snprintf(buf, size, "on-disconnect=%s", o->on_disconnect == REPLICA_ERROR ? "error" : "readonly");
+}
+
+bool options_word(const struct options *o, unsigned n, char *buf, size_t size)
+{
+	static const char *const atimes[] = { [KEYS_NOATIME] = "noatime", [KEYS_RELATIME] = "relatime",
+					      [KEYS_STRICTATIME] = "strictatime" };
+
+	buf[0] = '\0';
+	switch (n) {
+	case 0:  snprintf(buf, size, "%s", o->read_only ? "ro" : "rw"); break;
+	case 1:  snprintf(buf, size, "%s", o->sync ? "sync" : "async"); break;
+	case 2:  snprintf(buf, size, "%s", o->dirsync ? "dirsync" : ""); break;
+	case 3:  snprintf(buf, size, "%s", atimes[o->atime]); break;
+	case 4:  snprintf(buf, size, "%s", o->nodiratime ? "nodiratime" : "diratime"); break;
+	case 5:  snprintf(buf, size, "%s", o->noxattr ? "noxattr" : ""); break;
+	case 6:  snprintf(buf, size, "%s", o->writeback ? "writeback" : ""); break;
+	case 7:  snprintf(buf, size, "%s", o->allow_other ? "allow_other" : "noallow_other"); break;
+	case 8:  snprintf(buf, size, "sync-interval=%u", o->sync_interval_s); break;
+	case 9:
+		if (o->size_bytes != 0)
+			snprintf(buf, size, "size=%llu", (unsigned long long)o->size_bytes);
+		break;
+	case 10: named_word(buf, size, "listen", o->listen); break;
+	case 11: named_word(buf, size, "from", o->from); break;
+	case 12: named_word(buf, size, "key-file", o->key_file); break;
+	case 13: keep_word(o, buf, size); break;
+	case 14: disconnect_word(o, buf, size); break;
+	case 15: snprintf(buf, size, "%s", o->cluster_locks ? "locks=cluster" : o->local_locks ? "locks=local" : ""); break;
+	case 16: snprintf(buf, size, "%s", o->inotify ? "inotify" : ""); break;
+	/* Passed on to the kernel as they were given. */
+	case 17: snprintf(buf, size, "%s", o->kernel != NULL ? o->kernel + 1 : ""); break;
+	default: return false;
+	}
+	return true;
+}
+
+void options_to_text(const struct options *o, char *buf, size_t size)
+{
+	char word[OPTIONS_WORD_MAX];
+	size_t len = 0;
+
+	buf[0] = '\0';
+	for (unsigned n = 0; options_word(o, n, word, sizeof word); n++)
+		/* One that does not fit is left out whole. */
+		if (*word != '\0' && len + strlen(word) + 2 <= size)
+			len += (size_t)sprintf(buf + len, "%s%s", len > 0 ? "," : "", word);
 }
 
 void options_release(struct options *o)

@@ -90,6 +90,8 @@ enum keys_atime { KEYS_NOATIME, KEYS_RELATIME, KEYS_STRICTATIME };
 int keys_open(const struct store_options *options, struct keys **ret_keys);
 /* Last checkpoint and close; returns the error that made the store fail, if one did. */
 int keys_close(struct keys *k);
+/* As store_abandon(): what this opening made is taken away again. */
+int keys_abandon(struct keys *k);
 struct store *keys_store(struct keys *k);
 
 /* Reading -------------------------------------------------------------------------------------------------------- */

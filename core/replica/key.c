@@ -241,7 +241,7 @@ int keyring_parse(const char *name, const char *text, size_t len, struct keyring
 	if (r == 0)
 		r = finish_key(&p);
 	if (r == 0 && ring->count == 0)
-		r = err_set(EINVAL, "%s: there is no key in it: msyncfs keygen makes one", name);
+		r = err_set(EINVAL, "%s: there is no key in it; msyncfs keygen makes one", name);
 	if (r < 0) {
 		keyring_free(ring);
 		return r;
@@ -253,15 +253,15 @@ int keyring_parse(const char *name, const char *text, size_t len, struct keyring
 static int may_be_used(const char *path, const struct stat *st)
 {
 	if (!S_ISREG(st->st_mode))
-		return err_set(EACCES, "%s: a key file must be a regular file", path);
+		return err_set(EACCES, "%s: a key file must be a regular file; give the one that msyncfs keygen has made", path);
 	if (st->st_uid != geteuid() && st->st_uid != 0)
-		return err_set(EACCES, "%s: it belongs to user %u: a key file must belong to who uses it, or to root", path,
+		return err_set(EACCES, "%s: it belongs to user %u; a key file must belong to who uses it, or to root", path,
 			       (unsigned)st->st_uid);
 	if (st->st_mode & 077)
-		return err_set(EACCES, "%s: others may read or write it (mode %04o): chmod 600, and make a new key if others "
+		return err_set(EACCES, "%s: others may read or write it (mode %04o); chmod 600, and make a new key if others "
 			       "have seen it", path, (unsigned)st->st_mode & 07777);
 	if (st->st_size > KEY_FILE_MAX)
-		return err_set(EINVAL, "%s: too large for a key file", path);
+		return err_set(EINVAL, "%s: too large for a key file; give the one that msyncfs keygen has made", path);
 	return 0;
 }
 
@@ -294,7 +294,7 @@ int keyring_load(const char *path, struct keyring **ret)
 
 	if (fd < 0)
 		return err_set(errno, "%s: %s%s", path, strerror(errno),
-			       errno == ENOENT ? ": msyncfs keygen makes a key file" : "");
+			       errno == ENOENT ? "; copy the primary's to that name, or make one with msyncfs keygen" : "");
 	if (fstat(fd, &st) < 0)
 		r = err_set(errno, "%s: %s", path, strerror(errno));
 	else
@@ -319,7 +319,7 @@ int key_generate(struct net_key *k)
 	uint8_t id[4];
 
 	if (RAND_priv_bytes(k->secret, sizeof k->secret) != 1 || RAND_bytes(id, sizeof id) != 1)
-		return err_set(EIO, "there are no random numbers to be had");
+		return err_set(EIO, "there are no random numbers to be had; try again later");
 	if (k->id[0] == '\0')
 		(void)snprintf(k->id, sizeof k->id, "key-%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
 	return 0;

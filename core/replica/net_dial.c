@@ -24,7 +24,7 @@
 /* A key is the only thing that keeps strangers out; where strangers cannot come, none is needed. */
 static int need_key(const char *address, bool to_listen)
 {
-	return err_set(EACCES, "%s: without a key only loopback addresses and Unix sockets may be %s: use --key-file "
+	return err_set(EACCES, "%s: without a key only loopback addresses and Unix sockets may be %s; use --key-file "
 		       "(msyncfs keygen makes one)", address, to_listen ? "listened on" : "connected to");
 }
 

@@ -31,6 +31,8 @@
 #define STAT_EXITING 0x4ul
 #define STAT_SIGKILL 0x100ul
 
+_Static_assert(NAP_NS % 1000000 == 0, "waits are counted in whole ms");
+
 static int open_failed(const char *path, int error)
 {
 	const char *what = strerror(error);
@@ -85,17 +87,25 @@ static bool is_mounted(const char *mountpoint)
 	return found;
 }
 
+/* Is the process that opened the store last on this machine? */
+static bool is_here(const struct super *sb)
+{
+	char host[sizeof sb->holder_host] = "";
+
+	return gethostname(host, sizeof host - 1) == 0 && strcmp(host, sb->holder_host) == 0;
+}
+
 /* The process that opened the store last is on this machine, and gone or on its way: killed, it keeps its locks until the
  * kernel has taken its memory apart, and its dead mount stays in the table. */
 static bool is_ending(const struct super *sb)
 {
-	char host[sizeof sb->holder_host] = "", path[64], text[1024], *fields;
+	char path[64], text[1024], *fields;
 	unsigned long flags = 0, signals = 0;
 	char state = 0;
 	size_t n;
 	FILE *f;
 
-	if (gethostname(host, sizeof host - 1) < 0 || strcmp(host, sb->holder_host) != 0)
+	if (!is_here(sb))
 		return false;
 	(void)snprintf(path, sizeof path, "/proc/%u/stat", sb->holder_pid);
 	f = fopen(path, "re");
@@ -119,22 +129,32 @@ static int in_use(const char *path, int fd)
 
 	if (r < 0 && r != -EROFS)
 		return err_set(EBUSY, "%s: in use by another process", path);
-	if (sb.holder_mount[0] != '\0')
+	if (is_mounted(sb.holder_mount))
 		return err_set(EBUSY, "%s: in use, mounted on %s by process %u; unmount it first", path,
 			       sb.holder_mount, sb.holder_pid);
-	return err_set(EBUSY, "%s: in use by process %u", path, sb.holder_pid);
+	/* Who only reads writes nowhere who it is: a mount with -o ro, check, dump. */
+	if (is_ending(&sb))
+		return err_set(EBUSY, "%s: in use by a process that reads it; wait for its end", path);
+	if (!is_here(&sb))
+		return err_set(EBUSY, "%s: in use by process %u of the machine %.*s; unmount it there", path, sb.holder_pid,
+			       (int)sizeof sb.holder_host, sb.holder_host);
+	return err_set(EBUSY, "%s: in use by process %u, which has not closed it yet; wait for its end, or kill it", path,
+		       sb.holder_pid);
 }
 
 /* Whether whoever has the lock will let go of it soon: a daemon whose mount is gone is closing the store, one that was killed
  * has only to be cleared away, one that is opening it writes who it is before it mounts. One that serves a mount stays. What
  * is no store yet may be on its way to be one, or not: *looks says how often it is still waited for. */
-static bool may_let_go(int fd, unsigned *looks)
+static bool may_let_go(int fd, unsigned *looks, unsigned *ret_pid)
 {
 	struct super sb;
 	int r = super_read(fd, &sb);
 
+	*ret_pid = 0;
 	if (r < 0 && r != -EROFS)
 		return (*looks)-- > 0;
+	if (is_here(&sb) && !is_ending(&sb))
+		*ret_pid = sb.holder_pid;
 	return !is_mounted(sb.holder_mount) || is_ending(&sb);
 }
 
@@ -142,8 +162,8 @@ static int lock_file(const struct store_options *o, int fd)
 {
 	const struct timespec nap = { 0, NAP_NS };
 	uint64_t tries = (uint64_t)o->wait_s * (1000000000 / NAP_NS);
-	unsigned looks = UNMADE_LOOKS;
-	int how = o->read_only ? LOCK_SH : LOCK_EX;
+	unsigned looks = UNMADE_LOOKS, pid, waited_ms = 0;
+	int how = o->read_only ? LOCK_SH : LOCK_EX, r;
 
 	for (;;) {
 		if (flock(fd, how | LOCK_NB) == 0)
@@ -152,9 +172,13 @@ static int lock_file(const struct store_options *o, int fd)
 			continue;
 		if (errno != EWOULDBLOCK)
 			return err_set(errno, "%s: cannot lock the store: %s", o->path, strerror(errno));
-		if (tries-- == 0 || !may_let_go(fd, &looks))
+		if (tries-- == 0 || !may_let_go(fd, &looks, &pid))
 			return in_use(o->path, fd);
+		r = o->waiting ? o->waiting(o->waiting_ctx, pid, waited_ms) : 0;
+		if (r < 0)
+			return r;
 		(void)nanosleep(&nap, NULL);
+		waited_ms += NAP_NS / 1000000;
 	}
 }
 
@@ -173,6 +197,11 @@ static int open_unnamed(const char *path)
 	return (int)n < 0 ? -errno : (int)n;
 }
 
+static int leads_nowhere(const char *path)
+{
+	return err_set(ENOENT, "%s: is a symbolic link to nothing; give what it leads to, or remove it", path);
+}
+
 /* -EEXIST: somebody else was faster. */
 static int create_file(const struct store_options *o, int *ret_fd, bool *ret_unnamed)
 {
@@ -186,7 +215,7 @@ static int create_file(const struct store_options *o, int *ret_fd, bool *ret_unn
 			fd = -errno;
 	}
 	if (fd == -EEXIST && lstat(o->path, &st) == 0 && S_ISLNK(st.st_mode))
-		return err_set(ENOENT, "%s: is a symbolic link to nothing", o->path);
+		return leads_nowhere(o->path);
 	if (fd == -EEXIST)
 		return fd;
 	if (fd < 0)
@@ -331,30 +360,35 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 	return r == -EAGAIN ? err_set(EBUSY, "%s: others make and replace it all the time", o->path) : r;
 }
 
-void file_discard(const struct store_options *o, int fd, bool made)
+void file_discard(const char *path, int fd, bool made)
 {
 	struct stat ours, there;
 
-	/* Empty it is as good as new. */
+	/* Empty it is as good as new, unless it is marked as a store that somebody has emptied. */
+	(void)fremovexattr(fd, MARK);
 	(void)ftruncate(fd, 0);
-	if (made && fstat(fd, &ours) == 0 && stat(o->path, &there) == 0 && ours.st_dev == there.st_dev &&
+	if (made && fstat(fd, &ours) == 0 && stat(path, &there) == 0 && ours.st_dev == there.st_dev &&
 	    ours.st_ino == there.st_ino)
-		(void)unlink(o->path);
+		(void)unlink(path);
 }
 
 int file_publish(const struct store_options *o, int fd, bool unnamed)
 {
 	const char *slash = strrchr(o->path, '/');
 	char proc[64], dir[4096];
+	struct stat st;
 	int dirfd, r = 0;
 
 	if (!unnamed)
 		return 0;
 	(void)snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
-	if (linkat(AT_FDCWD, proc, AT_FDCWD, o->path, AT_SYMLINK_FOLLOW) < 0)
-		return errno == EEXIST ?
-			       err_set(EEXIST, "%s: another process made a store of this name in the meantime", o->path) :
-			       err_set(errno, "%s: cannot name the new store: %s", o->path, strerror(errno));
+	if (linkat(AT_FDCWD, proc, AT_FDCWD, o->path, AT_SYMLINK_FOLLOW) < 0) {
+		if (errno != EEXIST)
+			return err_set(errno, "%s: cannot name the new store: %s", o->path, strerror(errno));
+		if (lstat(o->path, &st) == 0 && S_ISLNK(st.st_mode))
+			return leads_nowhere(o->path);
+		return err_set(EEXIST, "%s: another process made a store of this name in the meantime", o->path);
+	}
 	(void)snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - o->path) + 1 : 1, slash ? o->path : ".");
 	dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dirfd < 0 || fsync(dirfd) < 0)

@@ -149,11 +149,10 @@ int recovery_format(struct store *s, const struct store_options *o)
 	if (r < 0)
 		return r;
 	r = map_grow(&s->map, blocks);
-	if (r == -ENOSPC && blocks > STORE_MIN >> BLOCK_SHIFT)
+	if ((r == -ENOSPC || r == -EDQUOT || r == -EFBIG) && blocks > STORE_MIN >> BLOCK_SHIFT)
 		r = map_grow(&s->map, STORE_MIN >> BLOCK_SHIFT);
 	if (r < 0)
-		return err_set(-r, "cannot make a store of %llu bytes: %s; make room or choose another place",
-			       (unsigned long long)STORE_MIN, strerror(-r));
+		return err_set(-r, "cannot make a store of %llu bytes: %s", (unsigned long long)STORE_MIN, strerror(-r));
 	r = fill_new_super(s, o);
 	if (r == 0)
 		r = recovery_start_parts(s, 1);
@@ -384,8 +383,7 @@ static int check_file(struct store *s, block_t slot)
 	/* A copy may have holes where the store was free; a store into a hole on a full disk would be SIGBUS. */
 	r = s->sys.allocate(s->sys.ctx, s->fd, 0, size);
 	if (r < 0)
-		return err_set(-r, "cannot allocate all blocks of the store (it was copied with holes?): %s; make room",
-			       strerror(-r));
+		return err_set(-r, "cannot allocate all blocks of the store (it was copied with holes?): %s", strerror(-r));
 	/* (G6) */
 	dirty_again(s, slot, 1);
 	r = map_sync(&s->map, slot, 1);
@@ -428,6 +426,17 @@ static int check_complete(const struct store *s, const struct store_options *o)
 		       "mount it with --from to go on, or remove it");
 }
 
+/* What the file has already, no limit takes away; but one that was given before stays good, whatever a recovery needed. */
+static int check_limit(const struct store *s, const struct store_options *o)
+{
+	uint64_t bytes = map_blocks(&s->map) << BLOCK_SHIFT;
+
+	if (s->read_only || o->max_bytes == 0 || o->max_bytes >= bytes || o->max_bytes >> BLOCK_SHIFT == s->super.max_blocks)
+		return 0;
+	return err_set(EINVAL, "it is larger already than the size to which it may grow; give at least size=%llu, or none",
+		       (unsigned long long)bytes);
+}
+
 /* Numbers that a lost tail gave out do not come back as other files. In a cluster the epoch that begins now leaves them out,
  * on all members alike; but the beginning of an epoch may be lost itself, with what followed it, and the next one would begin
  * at the same number. So a primary leaves out as many here, where it is on disk before any of them is given out. */
@@ -461,7 +470,9 @@ int recovery_load(struct store *s, const struct store_options *o)
 		if (r < 0 && !(r == -EROFS && s->read_only))
 			return r;
 	}
-	r = check_file(s, slot);
+	r = check_limit(s, o);
+	if (r == 0)
+		r = check_file(s, slot);
 	if (r == 0 && !o->snapshot)
 		r = checkpoint_repair(s, slot);
 	if (r < 0)

@@ -28,10 +28,16 @@ struct store_options {
 	bool snapshot;                  /* with read_only: of the last checkpoint, pinned, also while another process has it open */
 	struct store_salvage *salvage;  /* with read_only: of a damaged store, all that is left (salvage.h) */
 	bool incomplete;                /* also a replica whose first sync is not complete; else -EINPROGRESS */
+	bool follow;                    /* a primary is a replica from this opening on (keys_open(); DESIGN.md, O10a) */
 	bool threads;
 	uint64_t max_bytes;             /* most the file may grow to; 0 = as stored, or the disk */
 	unsigned sync_interval_s;       /* background sync; 0 = only when asked */
 	unsigned wait_s;                /* how long to wait for a daemon that is closing it */
+	/* While it waits, every few ms: process pid (0: not known) of this machine has the store, and no mount of it is seen
+	 * here. It may be closing it, or serve a mount that was taken away while files were open. 0: wait on; -EBUSY, with
+	 * err_set(): wait no more. NULL: wait. */
+	int (*waiting)(void *ctx, unsigned pid, unsigned waited_ms);
+	void *waiting_ctx;
 	const char *holder_mount;       /* for messages: where it is mounted */
 	const struct sys_ops *sys;      /* NULL = the system's */
 	/* Called from a helper when durable_seq moved, the store failed or space was freed. Must not block or call in. */
@@ -142,6 +148,9 @@ struct store_client {
 int store_open(const struct store_options *options, const struct store_client *client, struct store **ret_store);
 /* Last sync and checkpoint (unless read-only or failed), then close. Returns the error that made it fail, if one did. */
 int store_close(struct store *s);
+/* The same where what it was opened for came to nothing: a store that this opening made, and that has no file yet, is taken
+ * away again. What was an empty file is one again. */
+int store_abandon(struct store *s);
 
 /* 0: a change that needs at most `blocks` blocks (contents and tree) can be made. -EAGAIN: space is being made, see
  * `progress`. -ENOSPC. -EROFS: read-only or failed. frees: the change gives space back and may use the reserve. */

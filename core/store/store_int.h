@@ -2,8 +2,8 @@
  *
  * store_int: the inside of struct store, for the files of core/store that share it.
  *
- * Locks, in order: sync_serial (store_sync() callers), map.sync_lock (each msync), then ext_lock, journal.lock, wake_lock
- * (leaves, never held over a system call that may block on the disk). The request thread takes only the leaves.
+ * Locks, in order: sync_serial (store_sync() callers; held over its msyncs), then ext_lock, journal.lock, wake_lock, map.turn_lock
+ * (leaves, never held over a system call that may block on the disk). The request thread takes only the first three leaves.
  * Fields: [R] request thread only; [A] atomic; [W] under wake_lock; [E] under ext_lock; [S] under sync_serial;
  * [K] owned by the checkpointer while ckpt_state is CKPT_WRITING, by the request thread otherwise; [C] constant.
  */
@@ -54,6 +54,8 @@ struct store {
 	bool closing;                   /* [R] the next checkpoint is the last */
 	unsigned sync_interval_s;       /* [C] */
 	int fd;                         /* [C] */
+	char *made_path;                /* [C] the file that this opening made a store of, NULL: it was one */
+	bool made_name;                 /* [C] there was not even an empty file */
 	uint64_t store_id;              /* [C] */
 
 	struct map map;
@@ -177,8 +179,9 @@ int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *r
 	      bool *ret_made);
 /* A new file gets its name, now that it is a store. */
 int file_publish(const struct store_options *o, int fd, bool unnamed);
-/* A new file did not become a store. If we made it, and it has its name already, it goes. */
-void file_discard(const struct store_options *o, int fd, bool made);
+/* A new file does not become a store, or is none any more: it is empty and unmarked again. If we made it, and it has its
+ * name already, it goes. */
+void file_discard(const char *path, int fd, bool made);
 /* Note beside the contents that this file is a store, so that one which is cut to nothing is not taken for a new file. After
  * the store is on disk: a crash leaves a marked file only with a store in it. Best effort. */
 void file_mark(int fd, const struct super *sb);

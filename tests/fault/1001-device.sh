@@ -4,7 +4,7 @@
 # daemon unmounts and closes the store, which has all that was acknowledged. Never does a caller hang.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh" || exit 1
-[ "$MODE" = release ] || skip_all 'a sanitizer does not go together with LD_PRELOAD'
+[ "$MODE" = release ] || skip_mode 'a sanitizer does not go together with LD_PRELOAD'
 SO=$ROOT/build/$MODE/tests/fault/device.so
 [ -f "$SO" ] || bail "$SO is missing: run make test-programs first"
 PLAN=$T/plan

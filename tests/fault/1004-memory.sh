@@ -4,7 +4,7 @@
 # kernel kills it, that is a kill -9: the next mount has all that was acknowledged.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh" || exit 1
-[ "$MODE" = release ] || skip_all 'a sanitizer needs far more memory'
+[ "$MODE" = release ] || skip_mode 'a sanitizer needs far more memory'
 
 seq 150000 >"$T/data"
 

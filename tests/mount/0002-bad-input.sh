@@ -66,6 +66,72 @@ printf 'hello\n' >"$T/short"
 refused 'short text file' any 'short' mount "$T/short" "$MNT"
 is 'short text file is as it was' "$(cat "$T/short")" hello
 
+# Names that lead nowhere.
+long=$(printf '%0300d' 0)
+refused 'name of the store is too long' 1 'too long: give a shorter name' mount "$T/$long" "$MNT"
+refused 'name of the mount point is too long' 1 'too long: give a shorter name' mount "$STORE" "$T/$long"
+refused 'store below a file' 1 'ot a directory: a part of its path' mount "$T/plain/store" "$MNT"
+refused 'mount point is a symlink loop' 1 'circle' mount "$STORE" "$T/loop"
+mkdir "$T/gone"
+back=$PWD
+cd "$T/gone" && rmdir "$T/gone" || bail 'no directory to remove'
+refused 'the current directory was removed' 1 'current directory was removed' mount store mnt
+cd "$back" || bail 'no way back'
+ln -s "$T/nothing" "$T/dangling"
+refused 'store is a link to nothing' 1 'symbolic link to nothing; give what' mount "$T/dangling" "$MNT"
+ok 'no store was made by any of these' test ! -e "$STORE" -a ! -e "$T/nothing"
+
+# What only the kernel or fusermount3 refuses: a new store is not left behind, and a file that was there is as it was.
+if [ "$(id -u)" = 0 ] && command -v unshare >/dev/null; then
+	# without_device COMMAND...: there is no /dev/fuse that works.
+	without_device() { unshare -m --propagation "$(propagation)" sh -c 'mount -i --bind /dev/null /dev/fuse && exec "$@"' - "$@"; }
+	without_rights() { setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin "$@"; }
+	: >"$T/empty"
+	for how in without_device without_rights; do
+		refused_by() { # NAME STORE
+			local status
+			"$how" timeout 60 "$MSYNCFS" mount "$2" "$MNT" </dev/null >"$T/out" 2>"$T/err"
+			status=$?
+			is "$how, $1: status, lines" "$status $(wc -l <"$T/err")" '1 1' || diag "$(cat "$T/err")"
+		}
+		refused_by 'new store' "$STORE"
+		like "$how: it says what to do" "$(cat "$T/err")" 'fuse|CAP_SYS_ADMIN'
+		ok "$how: no store is left behind" test ! -e "$STORE"
+		refused_by 'store in an empty file' "$T/empty"
+		is "$how: it is empty still" "$(stat -c %s "$T/empty")" 0
+	done
+	ok 'an empty file that nothing came of can become a store' mount_store -s "$T/empty"
+	echo kept >"$MNT/file"
+	umount_store "$MNT" "$T/empty"
+	without_rights timeout 60 "$MSYNCFS" mount "$T/empty" "$MNT" </dev/null >"$T/out" 2>&1
+	nok 'a store that is one already cannot be mounted either' is_mounted
+	mount_store -s "$T/empty" >/dev/null
+	is 'but is not taken away' "$(cat "$MNT/file")" kept
+	umount_store "$MNT" "$T/empty"
+fi
+
+# Limits of the process.
+# limited LETTER LIMIT NAME REGEX: one line that names the limit, and no store is left.
+limited() {
+	(ulimit -"$1" "$2" && exec timeout 60 "$MSYNCFS" mount "$STORE" "$MNT") </dev/null >"$T/out" 2>"$T/err"
+	is "$3: status, lines" "$? $(wc -l <"$T/err")" '1 1' || diag "$(cat "$T/err")"
+	like "$3: says which limit" "$(cat "$T/err")" "$4"
+	ok "$3: no store is left behind" test ! -e "$STORE"
+}
+case $MODE in
+release)
+	limited v 60000 'too little address space' 'raise ulimit -v'
+	limited n 6 'too few open files' 'ulimit -n';;
+esac
+limited f 1000 'files may not be that large' 'ulimit -f'
+
+# Standard files that are closed: no file of ours takes their place.
+timeout 60 "$MSYNCFS" mount "$T/closed" "$MNT" <&- >&- 2>&-
+is 'mount without standard files' "$?" 0
+echo kept >"$MNT/file"
+umount_store "$MNT" "$T/closed"
+ok 'the store is whole' "$MSYNCFS" check "$T/closed"
+
 # In use: by another daemon, at the same or another mount point.
 ok 'a good store mounts' mount_store
 echo data >"$MNT/file"
@@ -87,6 +153,16 @@ head -c 300000 /dev/urandom >"$MNT/large"
 umount_store
 cp "$STORE" "$T/good"
 size=$(stat -c %s "$T/good")
+
+# A limit that it has gone beyond already.
+sum=$(cksum <"$STORE")
+refused 'size is less than the file' 1 'larger already.*give at least' mount --size=10M "$STORE" "$MNT"
+unchanged 'size is less than the file' "$STORE" "$sum"
+ok 'size is that of the file' mount_store --size="$size"
+umount_store
+ok 'the same once more' mount_store --size="$size"
+umount_store
+cp "$T/good" "$STORE"
 
 # damaged NAME: mount is refused or the mount works; never a crash, a hang, or a changed file that was refused.
 damaged() {
@@ -174,4 +250,53 @@ refused 'check without an argument' any 'store' check
 refused 'check of nothing' any 'nowhere' check "$T/nowhere"
 refused 'check of a foreign file' any 'foreign' check "$T/foreign"
 refused 'help for an unknown verb' any 'frobnicate' help frobnicate
+
+# Each says what, where, and what to do, in this order, once each.
+says() { # NAME STATUS WHERE WHAT-TO-DO ARGUMENT...
+	local name=$1 status=$2 where=$3 advice=$4
+	shift 4
+	refused "$name" "$status" "^msyncfs: $where: .*[:;] $advice" "$@"
+}
+mount_store -s "$T/busy" >/dev/null || fail mount
+umount_store "$MNT" "$T/busy"
+"$MSYNCFS" dump "$T/busy" "$T/stream" || fail dump
+: >"$T/none"
+says 'status of nothing' 1 "$T/nowhere" 'give the directory' status "$T/nowhere"
+says 'status of a file' 1 "$T/plain" 'give the directory' status "$T/plain"
+says 'status of no mount' 1 "$MNT" 'give the directory' status "$MNT"
+for verb in sync watch promote demote; do
+	says "$verb of nothing" 1 "$T/nowhere" 'give the directory' $verb "$T/nowhere"
+	says "$verb of no mount" 1 "$MNT" 'give the directory' $verb "$MNT"
+	refused "$verb without arguments" 2 'MOUNTPOINT is missing: see msyncfs' $verb
+	refused "$verb of too much" 2 'too many arguments: see msyncfs' $verb a b c
+done
+for verb in check dump; do
+	says "$verb of nothing" any "$T/nowhere" 'check the name' $verb "$T/nowhere"
+	says "$verb of a foreign file" any "$T/foreign" 'give the name of a store' $verb "$T/foreign"
+	says "$verb of an empty file" any "$T/none" 'give the name of a store' $verb "$T/none"
+	says "$verb of a directory" any "$T" '(give the )?name (of )?a file' $verb "$T"
+	says "$verb of a fifo" any "$T/fifo" 'give the name of a store' $verb "$T/fifo"
+	says "$verb of a name that is too long" any "$T/0*\[...\]0*" 'give a shorter name' $verb "$T/$long"
+	refused "$verb of memory" any 'memory' $verb :memory:
+done
+says 'dump to a directory' 1 "$T" 'give the name of a file' dump "$T/busy" "$T"
+says 'dump into nowhere' 1 "$T/nowhere/stream" 'make its folder first' dump "$T/busy" "$T/nowhere/stream"
+says 'dump over a file of another kind' 1 "$T/foreign" 'give another name' dump "$T/busy" "$T/foreign"
+says 'load onto an existing store' 1 "$T/busy" 'give another name, or remove it first' load "$T/busy" "$T/stream"
+says 'load into nowhere' 1 "$T/nowhere/store" 'make its folder first' load "$T/nowhere/store" "$T/stream"
+says 'load from nothing' 1 "$T/nowhere" 'check the name' load "$T/new" "$T/nowhere"
+says 'load from a foreign file' 1 "$T/new" 'give a whole stream' load "$T/new" "$T/foreign"
+says 'load from an empty file' 1 "$T/new" 'give a whole stream' load "$T/new" "$T/none"
+says 'load from a directory' 1 "$T" 'give the file' load "$T/new" "$T"
+says 'salvage onto an existing file' 8 "$T/none" 'give another name, or remove it first' check --salvage "$T/busy" "$T/none"
+says 'salvage of nothing' 8 "$T/nowhere" 'check the name' check --salvage "$T/nowhere" "$T/new"
+says 'salvage into nowhere' 8 "$T/nowhere/new" 'make its folder first' check --salvage "$T/busy" "$T/nowhere/new"
+"$MSYNCFS" keygen "$T/key" || fail keygen
+says 'keygen over a key' 1 "$T/key" 'give another name, or remove it first' keygen "$T/key"
+says 'keygen into nowhere' 1 "$T/nowhere/key" 'make its folder first' keygen "$T/nowhere/key"
+says 'a key file that is missing' 1 "$T/nowhere" 'copy' mount --listen=:0 --key-file="$T/nowhere" "$T/new" "$MNT"
+says 'an address that cannot be' 1 ':x' 'give ADDR:PORT' mount --listen=:x --key-file="$T/key" "$T/new" "$MNT"
+says 'listening without a key' 1 ':0' 'use --key-file' mount --listen=:0 "$T/new" "$MNT"
+says 'a primary that is not there' 1 '127.0.0.1:1' 'check the address' mount --from=127.0.0.1:1 -o on-disconnect=error "$T/new" "$MNT"
+ok 'and no store is left of all that' test ! -e "$T/new"
 done_testing

@@ -10,7 +10,7 @@ need setpriv unshare
 if [ -z "${IN_NAMESPACE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
 	mknod "$T/fuse" c 10 229
 	chmod 666 "$T/fuse"
-	IN_NAMESPACE=1 FUSE_NODE=$T/fuse unshare -m --propagation "$(propagation)" "$0" "$@"
+	IN_NAMESPACE=1 FUSE_NODE=$T/fuse own_namespace "$0" "$@"
 	status=$?
 	# shellcheck disable=SC2034 # for lib.sh: the plan has been printed
 	is_done=1
@@ -51,5 +51,12 @@ ok 'and waits for the daemon' flock -n "$STORE" true
 mkdir "$T/rootonly"
 chmod 700 "$T/rootonly"
 nok 'a mount point that is not theirs is refused' user timeout 60 "$MSYNCFS" mount "$STORE" "$T/rootonly"
+mkdir "$T/rootsown"
+for dir in rootonly rootsown; do
+	user timeout 60 "$MSYNCFS" mount "$home/new.msync" "$T/$dir" >"$T/out" 2>&1 </dev/null
+	is "$dir: one line" "$? $(wc -l <"$T/out")" '1 1'
+	ok "$dir: no store is left behind" test ! -e "$home/new.msync"
+done
+like 'it is said what to do' "$(cat "$T/out")" 'rootsown: Permission denied: mount on a directory that you may write to'
 wait_for no_daemon
 done_testing

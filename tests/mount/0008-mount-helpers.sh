@@ -39,7 +39,7 @@ status 'umount by the name of the store' 0 "$S/umount.msyncfs" "$STORE"
 status 'read-only' 0 "$S/mount.msyncfs" "$STORE" "$MNT" -o ro
 errno 'ro refuses writers' EROFS sysop creat "$MNT/new"
 is 'ro serves readers' "$(cat "$MNT/file")" hello
-[ "$(id -u)" != 0 ] || status 'remount' 0 "$S/mount.msyncfs" "$STORE" "$MNT" -o remount,ro,noatime
+[ "$(id -u)" != 0 ] || status 'remount' 0 "$S/mount.msyncfs" "$STORE" "$MNT" -o remount,ro,noexec
 is 'the mount goes on' "$(cat "$MNT/file")" hello
 umount_store
 
@@ -94,7 +94,7 @@ elif [ -x /sbin/mount.msyncfs ]; then
 else
 	mkdir "$T/overlays"
 	ok 'install' make -s -C "$ROOT" MODE="$MODE" DESTDIR="$T/installed" install
-	unshare -m --propagation "$(propagation)" sh -x "$T/overlay" >"$T/out" 2>&1 </dev/null
+	own_namespace sh -x "$T/overlay" >"$T/out" 2>&1 </dev/null
 	case $? in
 	0) pass 'mount -t msyncfs; umount(8) returns when the store is closed';;
 	77) skip_one 'no overlay to show mount(8) the helpers in';;

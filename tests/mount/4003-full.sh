@@ -60,6 +60,17 @@ ok 'it may be given more' mount_store --size=64M
 ok 'and holds more then' sh -c "head -c 20000000 /dev/zero >'$MNT/more'"
 umount_store
 
+# A limit of the daemon on the size of files is a full disk, too (and no SIGXFSZ). 22 MiB, in sh's blocks of 512.
+rm -f "$STORE" "$T"/sum.*
+ok 'mount with a limit on the size of files' sh -c "ulimit -f 45056 && exec timeout 60 '$MSYNCFS' mount '$STORE' '$MNT' </dev/null >'$T/out' 2>&1"
+like 'a file that may not grow is ENOSPC' "$(fill "$MNT")" 'No space left'
+is 'all that succeeded is there' "$(survivors)" 0
+ok 'the daemon lives' test -n "$(daemon_pids)"
+rm -f "$MNT"/fill-[1-9] "$MNT"/fill-1?
+ok 'writing goes on after deletes' wait_for "cp '$T/one' '$MNT/again' 2>/dev/null"
+umount_store
+ok 'check' "$MSYNCFS" check "$STORE"
+
 # The disk below is full: a tmpfs of its own.
 if [ "$(id -u)" = 0 ] && mkdir "$T/disk" && mount -i -t tmpfs -o size=24m none "$T/disk" 2>/dev/null; then
 	STORE=$T/disk/store.msync

@@ -93,7 +93,12 @@ change $R '		if (r->state == REPLICA_ASIDE)
 run
 
 begin relay-old-epoch S 'a relay goes on feeding in its old epoch when it has got a new one'
-change tests/sim/node.c '		primary_off(n->p, "a new epoch", "");' '		(void)w->epoch;'
+change tests/sim/node.c '		pause_relay(n, "a new epoch, link or state");' '		(void)w->epoch;'
+change tests/sim/node.c '		pause_relay(n, "it has no link itself");' '		(void)s;'
+run
+
+begin pause-forgets P5 'a relay that pauses forgets who was behind it'
+change $P '	primary_close_all(p, reason, false);' '	primary_close_all(p, reason, true);'
 run
 
 # -------------------------------------------------------------------------------------------------------------- calls

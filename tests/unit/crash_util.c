@@ -222,6 +222,19 @@ int work_epoch(struct work *w, uint64_t epoch)
 	return r;
 }
 
+int work_forget(struct work *w, uint64_t client)
+{
+	int r;
+
+	work_say(w, "forget client %llu", (unsigned long long)client);
+	w->expected = 0;
+	r = keys_forget_client(w->k, client);
+	/* Nothing shows. */
+	if (r != -ENOENT && work_was_committed(w, r))
+		work_step_state(w);
+	return r;
+}
+
 void work_follow_epoch(struct work *w)
 {
 	work_step_state(w);

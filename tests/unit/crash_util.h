@@ -92,6 +92,8 @@ int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, 
 int work_reap(struct work *w, uint64_t ino);
 /* The primary begins this epoch. */
 int work_epoch(struct work *w, uint64_t epoch);
+/* The last calls of this client are not kept any more. */
+int work_forget(struct work *w, uint64_t client);
 /* An opening has begun one: its change shows in nothing. */
 void work_follow_epoch(struct work *w);
 /* The store becomes another one's state, under another number, as a replica's does: may it now? Then edits without records;

@@ -356,6 +356,111 @@ static void test_race__a_store_in_the_making_is_waited_for(void **state)
 	assert_int_equal(keys_close(k), 0);
 }
 
+static struct waiting {
+	unsigned pid, calls, last_ms;
+	unsigned until_ms;      /* then it is given up; 0: waited for */
+} waiting;
+
+static int is_waiting(void *ctx, unsigned pid, unsigned waited_ms)
+{
+	struct waiting *w = ctx;
+
+	w->pid = pid;
+	w->calls++;
+	w->last_ms = waited_ms;
+	return w->until_ms != 0 && waited_ms >= w->until_ms ? err_set(EBUSY, "given up") : 0;
+}
+
+static int open_waiting(unsigned wait_s, struct keys **ret)
+{
+	const struct store_options o = { .path = path, .create = true, .wait_s = wait_s, .holder_mount = "/nowhere",
+					 .waiting = is_waiting, .waiting_ctx = &waiting };
+
+	return keys_open(&o, ret);
+}
+
+/* Who waits is asked whether it goes on, and told for whom. */
+static void test_race__waiting_can_be_given_up(void **state)
+{
+	char text[32];
+	struct keys *k;
+
+	(void)state;
+	other_holds_it();
+	waiting = (struct waiting){ .until_ms = 200 };
+	assert_int_equal(open_waiting(30, &k), -EBUSY);
+	assert_string_equal(err_last(), "given up");
+	assert_int_equal(waiting.pid, holder);
+	assert_true(waiting.calls > 1 && waiting.last_ms >= 200 && waiting.last_ms < 1000);
+	/* Nobody gives up: what is said at the end is true of one that is mounted nowhere. */
+	waiting = (struct waiting){ 0 };
+	assert_int_equal(open_waiting(1, &k), -EBUSY);
+	assert_true(waiting.calls > 1);
+	(void)snprintf(text, sizeof text, "process %d", (int)holder);
+	assert_non_null(strstr(err_last(), text));
+	assert_null(strstr(err_last(), "mount"));
+	end_holder();
+	must_have("theirs");
+}
+
+/* Taking away ------------------------------------------------------------------------------------------------------ */
+
+static off_t size_of_file(void)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 ? st.st_size : -1;
+}
+
+static void test_race__what_came_to_nothing_is_taken_away(void **state)
+{
+	struct keys *k;
+	int way;
+
+	(void)state;
+	for (way = 0; way < 2; way++) {
+		no_tmpfile = way == 1;
+		assert_int_equal(open_store(0, &k), 0);
+		assert_true(size_of_file() > 0);
+		assert_int_equal(keys_abandon(k), 0);
+		assert_int_equal(size_of_file(), -1);
+		/* A file that was there stays, empty as it was, and may become a store later. */
+		make_empty();
+		assert_int_equal(open_store(0, &k), 0);
+		assert_int_equal(keys_abandon(k), 0);
+		assert_int_equal(size_of_file(), 0);
+		assert_int_equal(open_store(0, &k), 0);
+		assert_int_equal(keys_close(k), 0);
+		/* What is a store already stays one, with files or without. */
+		assert_int_equal(open_store(0, &k), 0);
+		assert_int_equal(keys_abandon(k), 0);
+		assert_int_equal(open_store(0, &k), 0);
+		make_file(k, "theirs");
+		assert_int_equal(keys_abandon(k), 0);
+		must_have("theirs");
+		take_it_away();
+		/* So does a new one in which somebody has put something. */
+		assert_int_equal(open_store(0, &k), 0);
+		make_file(k, "theirs");
+		assert_int_equal(keys_abandon(k), 0);
+		must_have("theirs");
+		take_it_away();
+	}
+}
+
+/* Another file of that name is not ours to take away. */
+static void test_race__what_took_its_name_stays(void **state)
+{
+	struct keys *k;
+
+	(void)state;
+	assert_int_equal(open_store(0, &k), 0);
+	take_it_away();
+	make_empty();
+	assert_int_equal(keys_abandon(k), 0);
+	assert_int_equal(size_of_file(), 0);
+}
+
 static void test_race__who_is_killed_is_waited_for(void **state)
 {
 	const struct timespec nap = { 0, 100000000 };
@@ -450,6 +555,9 @@ int main(void)
 		RACE(a_file_that_is_replaced_is_not_the_store),
 		RACE(a_link_to_nothing_is_said_to_be_one),
 		RACE(a_store_in_the_making_is_waited_for),
+		RACE(waiting_can_be_given_up),
+		RACE(what_came_to_nothing_is_taken_away),
+		RACE(what_took_its_name_stays),
 		RACE(who_is_killed_is_waited_for),
 		RACE(of_many_makers_one_wins),
 	};
