@@ -424,7 +424,7 @@ static int run_small(const struct plan *p)
 		*j->orders = p->orders;
 		j->orders->seed = 1;
 		j->orders->kind = (enum work_profile)k;
-		j->orders->rounds = ROUNDS / 8;
+		j->orders->rounds = ROUNDS / 20;
 		if (job_run(j, false)) {
 			printf("not ok %u - %s\n", k + 1, kind_names[k]);
 			tell_failure(j, "# ");
