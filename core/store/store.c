@@ -248,7 +248,8 @@ static int have_room(struct store *s, uint64_t need, bool *ret_segment)
  * recovery takes would grow with the slowness of the disk. */
 static bool is_far_ahead(const struct store *s)
 {
-	return s->threads && s->space.changes[1].page_count > AHEAD_PAGES && store_is_writing(s);
+	return s->threads && store_is_writing(s) &&
+	       (s->space.changes[1].page_count > AHEAD_PAGES || s->journal.tail - s->cut_pos > JOURNAL_AHEAD);
 }
 
 int store_reserve(struct store *s, uint64_t blocks, bool frees)
@@ -626,7 +627,7 @@ static bool checkpoint_due(const struct store *s)
 
 	if (!s->changed)
 		return false;
-	return journal > min_u64(32u << 20, sp->total * BLOCK_SIZE / 8) || s->named_blocks > 131072 ||
+	return journal > min_u64(JOURNAL_DUE, sp->total * BLOCK_SIZE / 8) || s->named_blocks > 131072 ||
 	       sp->changes[1].page_count > CUT_PAGES || sp->held_groups > 1024 ||
 	       s->journal.used + SPARES >= SEGS_MAX / 2 ||
 	       (waiting > 64 && allocatable < sp->total / 8 && waiting > allocatable / 4) ||

@@ -291,12 +291,12 @@ change core/store/checkpoint.c '		r = space_free_data(&s->space, s->journal.segs
 	'		r = space_free_data(&s->space, s->journal.segs[i], journal_seg_blocks(&s->journal), 0);'
 run KIND=journal
 
+# Two kills, a power cut and a damaged superblock: see core/DESIGN.md.
 begin super-clean G6 'a superblock found in the page cache is written only if the kernel knows it to be dirty'
 change core/store/recovery.c '	dirty_again(s, slot, 1);
 ' ''
-run
+run_unit test_order
 
-# Two kills, a power cut and a damaged superblock: see core/DESIGN.md.
 begin super-not-again G6 'a superblock found in the page cache is not written again'
 change core/store/recovery.c '	dirty_again(s, slot, 1);
 	r = map_sync(&s->map, slot, 1);

@@ -74,8 +74,14 @@ change core/store/recovery.c '		if (e->flags & EXT_FRESH)
 run
 
 begin no-bound P3 'no checkpoint comes because the journal is long'
-change core/store/store.c '	return journal > min_u64(32u << 20, sp->total * BLOCK_SIZE / 8) || s->named_blocks' '	return journal == UINT64_MAX || s->named_blocks'
+change core/store/store.c '	return journal > min_u64(JOURNAL_DUE, sp->total * BLOCK_SIZE / 8) || s->named_blocks' '	return journal == UINT64_MAX || s->named_blocks'
+change core/store/store.c '	       s->journal.used + SPARES >= SEGS_MAX / 2 ||
+' ''
 run KIND=journal
+
+begin no-bound-ahead P3 'the journal has no bound while a checkpoint is being written'
+change core/store/store.c '(s->space.changes[1].page_count > AHEAD_PAGES || s->journal.tail - s->cut_pos > JOURNAL_AHEAD)' 's->space.changes[1].page_count > AHEAD_PAGES'
+run_unit test_ahead
 
 begin no-flock lock 'a store is not locked'
 change core/store/file.c '		if (flock(fd, how | LOCK_NB) == 0)

@@ -32,8 +32,9 @@ static const unsigned kind_weights[KINDS] = {
 	[KIND_PROGRAMS] = 3, [KIND_JOURNAL] = 3,
 };
 
-/* P3: the journal since the last checkpoint, when a checkpoint is due at 32 MiB and as much may gather while it is written. */
-static const uint64_t journal_bound = 72u << 20;
+/* P3: the journal since the last checkpoint. One is due at 32 MiB; while it is written 96 MiB more may gather, and then what
+ * removes something. */
+static const uint64_t journal_bound = 136u << 20;
 #define CHECKPOINT_BYTES (32ull << 20)          /* or an eighth of a smaller store */
 
 static unsigned below(struct lane *l, unsigned n)
