@@ -12,6 +12,7 @@
 #define RESERVE_MAX ((uint64_t)SIZE_MAX < 32ull << 40 ? (uint64_t)SIZE_MAX / 2 + 1 : 16ull << 40)
 #define RESERVE_MIN (64ull << 20)
 #define SYNC_PIECE  1024u               /* blocks synced at once: 4 MiB */
+#define ASK_AHEAD   4u                  /* pieces asked for at once when the one before was asked for: somebody reads on */
 #define MAPS_MAX    64u                 /* that a fault is looked up in */
 
 struct guard {
@@ -59,6 +60,19 @@ static uint8_t *reserve(size_t *len)
 	return NULL;
 }
 
+static size_t asked_bytes(size_t reserved)
+{
+	return align_up((reserved >> (BLOCK_SHIFT + MAP_PIECE_SHIFT)) / 8 + sizeof(uint64_t), BLOCK_SIZE);
+}
+
+/* Only what is touched takes memory: a page for 8 GiB of store. */
+static _Atomic uint64_t *new_asked(size_t reserved)
+{
+	void *p = mmap(NULL, asked_bytes(reserved), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const struct sys_ops *sys)
 {
 	size_t len = (size_t)RESERVE_MAX;
@@ -95,6 +109,7 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 	}
 	m->base = base;
 	m->reserved = len;
+	m->asked = new_asked(len);
 	m->fd = fd;
 	m->private_copy = private_copy;
 	m->sys = sys;
@@ -113,6 +128,8 @@ void map_close(struct map *m)
 		return;
 	unregister_map(m);
 	(void)munmap(m->base, m->reserved);
+	if (m->asked)
+		(void)munmap((void *)(uintptr_t)m->asked, asked_bytes(m->reserved));
 	(void)pthread_mutex_destroy(&m->sync_lock);
 	m->base = NULL;
 }
@@ -190,7 +207,7 @@ static int sync_piece(struct map *m, block_t first, uint64_t count)
 	(void)pthread_mutex_lock(&m->sync_lock);
 	r = map_failed(m);
 	if (r == 0) {
-		r = m->sys->sync(m->sys->ctx, map_block(m, first), count << BLOCK_SHIFT);
+		r = m->sys->sync(m->sys->ctx, map_place(m, first), count << BLOCK_SHIFT);
 		if (r < 0)
 			atomic_store_explicit(&m->failed, r, memory_order_release);
 		else
@@ -198,6 +215,34 @@ static int sync_piece(struct map *m, block_t first, uint64_t count)
 	}
 	(void)pthread_mutex_unlock(&m->sync_lock);
 	return r;
+}
+
+static bool was_asked(const struct map *m, uint64_t piece)
+{
+	return atomic_load_explicit(&m->asked[piece / 64], memory_order_relaxed) >> piece % 64 & 1;
+}
+
+void map_ask(const struct map *m, block_t b)
+{
+	uint64_t piece = b >> MAP_PIECE_SHIFT, end = (map_blocks(m) + (1u << MAP_PIECE_SHIFT) - 1) >> MAP_PIECE_SHIFT, n = 0;
+	uint64_t most = piece > 0 && was_asked(m, piece - 1) ? ASK_AHEAD : 1;
+
+	for (; n < most && piece + n < end && !was_asked(m, piece + n); n++)
+		atomic_fetch_or_explicit(&m->asked[(piece + n) / 64], (uint64_t)1 << (piece + n) % 64, memory_order_relaxed);
+	if (n > 0) {
+		block_t first = piece << MAP_PIECE_SHIFT, last = min_u64((piece + n) << MAP_PIECE_SHIFT, map_blocks(m));
+
+		(void)m->sys->ahead(m->sys->ctx, map_place(m, first), (last - first) << BLOCK_SHIFT);
+	}
+}
+
+/* What comes there when the file grows again are other pages. */
+static void forget_asked(struct map *m, block_t from, block_t to)
+{
+	uint64_t piece = (from + (1u << MAP_PIECE_SHIFT) - 1) >> MAP_PIECE_SHIFT;
+
+	for (; m->asked && piece <= to >> MAP_PIECE_SHIFT; piece++)
+		atomic_fetch_and_explicit(&m->asked[piece / 64], ~((uint64_t)1 << piece % 64), memory_order_relaxed);
 }
 
 int map_grow(struct map *m, uint64_t blocks)
@@ -247,6 +292,7 @@ int map_shrink(struct map *m, uint64_t blocks)
 		return r;
 	atomic_fetch_add(&m->cuts, 1);
 	atomic_store_explicit(&m->blocks, blocks, memory_order_release);
+	forget_asked(m, blocks, old >> BLOCK_SHIFT);
 	if (!m->private_copy)
 		r = m->sys->truncate(m->sys->ctx, m->fd, size);
 	atomic_fetch_add(&m->cuts, 1);
@@ -274,6 +320,11 @@ int map_sync(struct map *m, block_t first, uint64_t count)
 
 void map_populate(struct map *m, block_t first, uint64_t count)
 {
-	if (!m->private_copy && count > 0)
-		(void)m->sys->populate(m->sys->ctx, map_block(m, first), count << BLOCK_SHIFT);
+	block_t b, end = first + count;
+
+	if (m->private_copy || count == 0)
+		return;
+	for (b = first; b < end; b = ((b >> MAP_PIECE_SHIFT) + 1) << MAP_PIECE_SHIFT)
+		(void)map_block(m, b);
+	(void)m->sys->populate(m->sys->ctx, map_place(m, first), count << BLOCK_SHIFT);
 }

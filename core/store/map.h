@@ -10,6 +10,11 @@
  * the mapping has then failed for good, and the guarded call is left at once. Nothing is put in the place of such a page:
  * a page of zeros would be a lie that could find its way to the disk or to a reader.
  *
+ * Pages come into the page cache one by one, whatever is read or written: the kernel writes a dirty page back with all of its
+ * folio, and its own readahead makes folios of up to 2 MiB, so a change of 4 KiB would cost 100 KiB of writing and more (ext4
+ * from Linux 6.16, XFS from 5.18). So the first look at each 256 KiB asks for them (MADV_WILLNEED, which reads in single pages)
+ * before a page fault can.
+ *
  * Threads: map_block() from any thread for blocks below map_blocks(); map_grow() and map_shrink() from one thread at a time.
  */
 #ifndef MSYNCFS_MAP_H
@@ -21,6 +26,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#define MAP_PIECE_SHIFT 6u              /* blocks that are asked for at once: 256 KiB */
+
 struct map {
 	uint8_t *base;
 	size_t reserved;                /* bytes of address space */
@@ -31,6 +38,7 @@ struct map {
 	pthread_mutex_t sync_lock;      /* one msync at a time: an error has one owner */
 	_Atomic int failed;             /* first error of a sync or a fault, negative; final */
 	_Atomic uint64_t lost;          /* byte behind the first that could not be had; 0 = none */
+	_Atomic uint64_t *asked;        /* a bit for each piece that was asked for; NULL: no memory, nobody asks */
 	_Atomic unsigned cuts;          /* of our own, begun and ended: odd while the file is being cut */
 };
 
@@ -78,9 +86,22 @@ static inline uint64_t map_blocks(const struct map *m)
 	return atomic_load_explicit(&m->blocks, memory_order_acquire);
 }
 
-static inline void *map_block(const struct map *m, block_t b)
+/* Where a block is or will be; it is not looked at yet. */
+static inline void *map_place(const struct map *m, block_t b)
 {
 	return m->base + (b << BLOCK_SHIFT);
+}
+
+/* Ask for the piece that `b` is in. Once for each piece and opening; a system call. */
+void map_ask(const struct map *m, block_t b);
+
+static inline void *map_block(const struct map *m, block_t b)
+{
+	uint64_t piece = b >> MAP_PIECE_SHIFT;
+
+	if (m->asked && !(atomic_load_explicit(&m->asked[piece / 64], memory_order_relaxed) >> piece % 64 & 1))
+		map_ask(m, b);
+	return map_place(m, b);
 }
 
 #endif

@@ -144,6 +144,12 @@ static int linux_populate(void *ctx, void *addr, size_t len)
 	return madvise(addr, len, MADV_POPULATE_WRITE) < 0 ? -errno : 0;
 }
 
+static int linux_ahead(void *ctx, void *addr, size_t len)
+{
+	(void)ctx;
+	return madvise(addr, len, MADV_WILLNEED) < 0 ? -errno : 0;
+}
+
 static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec ts;
@@ -186,6 +192,7 @@ const struct sys_ops sys_linux = {
 	.unmap = linux_unmap,
 	.sync = linux_sync,
 	.populate = linux_populate,
+	.ahead = linux_ahead,
 	.now_real_ns = linux_now_real_ns,
 	.now_mono_ns = linux_now_mono_ns,
 	.random = linux_random,

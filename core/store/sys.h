@@ -21,6 +21,7 @@ struct sys_ops {
 	int (*unmap)(void *ctx, void *addr, size_t len);
 	int (*sync)(void *ctx, void *addr, size_t len);         /* msync(MS_SYNC), page aligned */
 	int (*populate)(void *ctx, void *addr, size_t len);     /* fault in for writing; advice, may do nothing */
+	int (*ahead)(void *ctx, void *addr, size_t len);        /* begin to read into the page cache; advice, may do nothing */
 	uint64_t (*now_real_ns)(void *ctx);
 	uint64_t (*now_mono_ns)(void *ctx);
 	int (*random)(void *ctx, void *buf, size_t len);

@@ -94,7 +94,7 @@ static void fingers_move(struct tree *t, const uint8_t *from, const uint8_t *to)
 
 void tree_forget(struct tree *t, block_t block, uint64_t count)
 {
-	const uint8_t *first = map_block(t->map, block), *end = first + (count << BLOCK_SHIFT);
+	const uint8_t *first = map_place(t->map, block), *end = first + (count << BLOCK_SHIFT);
 	unsigned i;
 
 	for (i = 0; i < TREE_FINGERS; i++)

@@ -31,7 +31,7 @@ $(BENCH_BUILD)/limit: tests/bench/limit.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(BENCH_FUSE_CFLAGS) $(LDFLAGS) -o $@ $< $(BENCH_FUSE_LIBS)
 
-$(BENCH_BUILD)/fsbench: tests/bench/fsbench.c
+$(BENCH_BUILD)/fsbench: tests/bench/fsbench.c tests/bench/key.h
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lpthread
 
@@ -39,6 +39,6 @@ $(BENCH_BUILD)/netbench: tests/bench/netbench.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lpthread
 
-$(BENCH_BUILD)/engine: tests/bench/engine.c $(CORE_LIB)
+$(BENCH_BUILD)/engine: tests/bench/engine.c tests/bench/key.h $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(CORE_LIB) $(BENCH_PEER_LIBS) $(BENCH_CORE_LIBS)

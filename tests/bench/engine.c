@@ -31,11 +31,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/bench/key.h"
 #include "core/keys/keys.h"
 #include "core/store/store.h"
 
 #define VALUE_SIZE    100u
-#define KEY_LEN       16u
 #define SAMPLES_MAX   (1u << 20)
 #define WAIT_MS       100
 #define WAITS_MAX     600           /* one operation may wait a minute for space before we give up */
@@ -72,21 +72,6 @@ static uint64_t random_below(uint64_t n)
 	rng_state ^= rng_state >> 7;
 	rng_state ^= rng_state << 17;
 	return rng_state % n;
-}
-
-/* One to one, so keys are distinct (splitmix64's finisher). */
-static void key_of(uint64_t i, char key[KEY_LEN + 1])
-{
-	static const char digits[] = "0123456789abcdef";
-	int d;
-
-	i += 0x9e3779b97f4a7c15u;
-	i = (i ^ i >> 30) * 0xbf58476d1ce4e5b9u;
-	i = (i ^ i >> 27) * 0x94d049bb133111ebu;
-	i ^= i >> 31;
-	for (d = 0; d < (int)KEY_LEN; d++, i >>= 4)
-		key[d] = digits[i & 15];
-	key[KEY_LEN] = '\0';
 }
 
 /* Tells its key, and differs each time: SQLite does not write a value that is there already. */

@@ -25,6 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/bench/key.h"
+
 #define SMALL_SIZE   100u
 #define PAGE         4096u
 #define SEQ_SIZE     65536u
@@ -32,6 +34,7 @@
 #define SAMPLES_MAX  (1u << 20)     /* latencies kept per process; a run ends there */
 #define PROCS_MAX    64
 #define WARM_FILES   256u           /* files that the warm workloads go round */
+#define STRIDE       7368787u       /* a prime: (start + i x STRIDE) modulo the number of keys hits each of them once */
 
 struct config {
 	const char *dir;
@@ -40,7 +43,9 @@ struct config {
 	uint64_t ops;               /* most operations per process */
 	double seconds;             /* most time */
 	uint64_t size_bytes;        /* of the file of the seq* and rand* workloads */
+	uint64_t keys;              /* that the directory holds, for the any* workloads (key.h) */
 	bool keep;                  /* leave the big file for the next run */
+	uint64_t seed;              /* which key comes first */
 };
 
 /* One process at work. */
@@ -61,6 +66,7 @@ struct workload {
 	void (*teardown)(struct run *r);
 	uint64_t ops_max;           /* 0 = as configured */
 	uint64_t (*ops_of)(const struct config *cfg);
+	bool among;                 /* works on the keys in the directory itself */
 	size_t op_bytes;            /* for MiB/s; 0 = not of interest */
 	bool big;                   /* works on the file that -k keeps */
 };
@@ -365,6 +371,111 @@ static void op_randwrite(struct run *r, uint64_t i)
 	must(pwrite(r->fd, r->buf, PAGE, random_page(r)) == (ssize_t)PAGE, "pwrite");
 }
 
+/* Any of many ------------------------------------------------------------------------------------------------------ */
+/* Each operation takes a key that no other of this run takes, so with a mount that is fresh the kernel knows none of them. */
+static const char *any_key(const struct run *r, uint64_t i, char key[KEY_LEN + 2])
+{
+	uint64_t start = (uint64_t)(r->cfg->seed % r->cfg->keys);
+
+	key_of((start + i * STRIDE) % r->cfg->keys, key);
+	return key;
+}
+
+static const char *new_key(const struct run *r, uint64_t i, char key[KEY_LEN + 2])
+{
+	key_of(r->cfg->keys + i, key);
+	return key;
+}
+
+static void op_fill(struct run *r, uint64_t i)
+{
+	char key[KEY_LEN + 2];
+
+	key_of(i, key);
+	put_file(r, key, O_CREAT | O_EXCL, false);
+}
+
+static void op_any_stat(struct run *r, uint64_t i)
+{
+	char key[KEY_LEN + 2];
+	struct stat st;
+
+	must(fstatat(r->dirfd, any_key(r, i, key), &st, 0) == 0, "stat");
+}
+
+static void op_any_read(struct run *r, uint64_t i)
+{
+	char key[KEY_LEN + 2];
+
+	read_file(r, any_key(r, i, key));
+}
+
+static void op_any_write(struct run *r, uint64_t i)
+{
+	char key[KEY_LEN + 2];
+
+	put_file(r, any_key(r, i, key), O_TRUNC, false);
+}
+
+static void op_any_create(struct run *r, uint64_t i)
+{
+	char key[KEY_LEN + 2];
+
+	put_file(r, new_key(r, i, key), O_CREAT | O_EXCL, false);
+}
+
+static void clean_any_create(struct run *r)
+{
+	char key[KEY_LEN + 2];
+	uint64_t i;
+
+	for (i = 0; i < r->ops; i++)
+		must(unlinkat(r->dirfd, new_key(r, i, key), 0) == 0, "unlink");
+}
+
+static void op_any_unlink(struct run *r, uint64_t i)
+{
+	char key[KEY_LEN + 2];
+
+	must(unlinkat(r->dirfd, any_key(r, i, key), 0) == 0, "unlink");
+}
+
+static void clean_any_unlink(struct run *r)
+{
+	char key[KEY_LEN + 2];
+	uint64_t i;
+
+	for (i = 0; i < r->ops; i++)
+		put_file(r, any_key(r, i, key), O_CREAT | O_EXCL, false);
+}
+
+static void move_any(struct run *r, uint64_t i, bool back)
+{
+	char key[KEY_LEN + 2], to[KEY_LEN + 2];
+
+	any_key(r, i, key);
+	strcat(strcpy(to, key), "r");
+	must((back ? renameat(r->dirfd, to, r->dirfd, key) : renameat(r->dirfd, key, r->dirfd, to)) == 0, "rename");
+}
+
+static void op_any_rename(struct run *r, uint64_t i)
+{
+	move_any(r, i, false);
+}
+
+static void clean_any_rename(struct run *r)
+{
+	uint64_t i;
+
+	for (i = 0; i < r->ops; i++)
+		move_any(r, i, true);
+}
+
+static uint64_t ops_of_keys(const struct config *cfg)
+{
+	return cfg->keys;
+}
+
 static uint64_t ops_of_big(const struct config *cfg)
 {
 	return cfg->size_bytes / SEQ_SIZE;
@@ -399,6 +510,16 @@ static const struct workload workloads[] = {
 	  .op = op_randread, .teardown = clean_big, .op_bytes = PAGE, .big = true },
 	{ .name = "randwrite", .help = "4 KiB overwrites at random", .setup = setup_big, .op = op_randwrite,
 	  .teardown = clean_big, .op_bytes = PAGE, .big = true },
+	{ .name = "fill", .help = "make the keys that the any* workloads want", .op = op_fill, .ops_of = ops_of_keys, .among = true },
+	{ .name = "anystat", .help = "stat of any key", .op = op_any_stat, .ops_of = ops_of_keys, .among = true },
+	{ .name = "anyread", .help = "open, read, close of any key", .op = op_any_read, .ops_of = ops_of_keys, .among = true },
+	{ .name = "anywrite", .help = "open any key with O_TRUNC, write 100 bytes, close", .op = op_any_write,
+	  .ops_of = ops_of_keys, .among = true },
+	{ .name = "anycreate", .help = "one key more", .op = op_any_create, .teardown = clean_any_create, .among = true },
+	{ .name = "anyunlink", .help = "remove any key", .op = op_any_unlink, .teardown = clean_any_unlink,
+	  .ops_of = ops_of_keys, .among = true },
+	{ .name = "anyrename", .help = "rename any key to a name that does not exist", .op = op_any_rename,
+	  .teardown = clean_any_rename, .ops_of = ops_of_keys, .among = true },
 	{ .name = "grow", .help = "1 MiB appends to a new file", .setup = setup_new, .op = op_grow,
 	  .teardown = clean_new, .op_bytes = GROW_SIZE },
 };
@@ -423,14 +544,18 @@ static uint64_t ops_limit(const struct workload *w, const struct config *cfg)
 	return ops < SAMPLES_MAX ? ops : SAMPLES_MAX;
 }
 
-/* Directory of process `id`; made if absent. */
-static int open_dir(const struct config *cfg, unsigned id)
+/* Directory of process `id`, made if absent; that with the keys, if it works on those. */
+static int open_dir(const struct config *cfg, const struct workload *w, unsigned id)
 {
 	char path[4096];
 	int fd;
 
-	must(snprintf(path, sizeof path, "%s/p%u", cfg->dir, id) < (int)sizeof path, "path");
-	must(mkdir(path, 0755) == 0 || errno == EEXIST, path);
+	if (w->among) {
+		must(snprintf(path, sizeof path, "%s", cfg->dir) < (int)sizeof path, "path");
+	} else {
+		must(snprintf(path, sizeof path, "%s/p%u", cfg->dir, id) < (int)sizeof path, "path");
+		must(mkdir(path, 0755) == 0 || errno == EEXIST, path);
+	}
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	must(fd >= 0, path);
 	return fd;
@@ -441,6 +566,8 @@ static void close_dir(const struct config *cfg, const struct workload *w, struct
 	char path[4096];
 
 	(void)close(r->dirfd);
+	if (w->among)
+		return;
 	(void)snprintf(path, sizeof path, "%s/p%u", cfg->dir, id);
 	if (!(cfg->keep && w->big) && rmdir(path) < 0 && errno != ENOTEMPTY)
 		die(path);
@@ -451,7 +578,7 @@ static void work(const struct config *cfg, const struct workload *w, struct shar
 	struct run r = { .cfg = cfg, .fd = -1, .rng = 88172645463325252u + id, .ops = ops_limit(w, cfg) };
 	uint64_t i, t, next, limit;
 
-	r.dirfd = open_dir(cfg, id);
+	r.dirfd = open_dir(cfg, w, id);
 	r.buf = malloc(GROW_SIZE);
 	must(r.buf, "malloc");
 	for (i = 0; i < GROW_SIZE; i++)
@@ -596,8 +723,10 @@ static int usage(void)
 {
 	size_t i;
 
-	fprintf(stderr, "usage: fsbench -d DIR [-p PROCS] [-b BUSY] [-n OPS] [-t SECONDS] [-s MIB] [-k] WORKLOAD\n"
-		"  -b  processes that burn CPU meanwhile   -s  size of the big file   -k  keep it\n");
+	fprintf(stderr, "usage: fsbench -d DIR [-p PROCS] [-b BUSY] [-n OPS] [-t SECONDS] [-s MIB] [-k]\n"
+		"               [-K KEYS] [-S SEED] WORKLOAD\n"
+		"  -b  processes that burn CPU meanwhile   -s  size of the big file   -k  keep it\n"
+		"  -K  keys that DIR holds, for the any* workloads (one process)   -S  which of them come first\n");
 	for (i = 0; i < sizeof workloads / sizeof *workloads; i++)
 		fprintf(stderr, "  %-10s %s\n", workloads[i].name, workloads[i].help);
 	return 2;
@@ -609,7 +738,7 @@ int main(int argc, char **argv)
 	const struct workload *w;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "d:p:b:n:t:s:k")) != -1) {
+	while ((opt = getopt(argc, argv, "d:p:b:n:t:s:kK:S:")) != -1) {
 		switch (opt) {
 		case 'd': cfg.dir = optarg; break;
 		case 'p': cfg.procs = (unsigned)atoi(optarg); break;
@@ -618,10 +747,14 @@ int main(int argc, char **argv)
 		case 't': cfg.seconds = atof(optarg); break;
 		case 's': cfg.size_bytes = strtoull(optarg, NULL, 10) << 20; break;
 		case 'k': cfg.keep = true; break;
+		case 'K': cfg.keys = strtoull(optarg, NULL, 10); break;
+		case 'S': cfg.seed = strtoull(optarg, NULL, 10); break;
 		default: return usage();
 		}
 	}
 	w = find_workload(argv[optind]);
+	if (w && w->among && (cfg.procs != 1 || !cfg.keys || cfg.keys % STRIDE == 0))
+		return usage();
 	if (!w || !cfg.dir || cfg.procs < 1 || cfg.procs > PROCS_MAX || cfg.busy > PROCS_MAX || !cfg.size_bytes)
 		return usage();
 	return run(&cfg, w);

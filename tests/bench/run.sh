@@ -328,6 +328,7 @@ scale_part()
 	x=$(value "$work/scale.out" scale_full_anonymous_kib)
 	aim "engine's own memory with $SCALE keys" "$(quotient "$x" 1024 1)" '<=' 64 ' MiB'
 	mount_times
+	mounted_scale
 	rm -rf "$work/scale"
 }
 
@@ -351,6 +352,50 @@ mount_times()
 	fi
 	aim "mount with $SCALE keys after a clean unmount" "$clean" '<=' 50 ' ms'
 	aim "mount with $SCALE keys after kill -9" "$killed" '<=' 2000 ' ms'
+}
+
+# What an operation on any key costs through the mount: a store with SCALE keys and one with 10 thousand take turns. Both are
+# mounted anew for each run, so the kernel knows none of the keys.
+mounted_scale()
+{
+	if ! [ -x "$msyncfs" ] || ! [ -f "$work/scale/scale.msync" ]; then return; fi
+	mount_store "$work/scale/small.msync" "$work/small" || return
+	"$programs/fsbench" -d "$work/small" -K 10000 -t 600 fill >/dev/null || return
+	unmount "$work/small"
+	printf '\n%-20s %9s %9s  %7s\n' 'any key, operations/s' 10000 "$SCALE" 'x 10000'
+	for w in anystat anyread anywrite anycreate anyunlink anyrename; do
+		: >"$work/raw"
+		round=1
+		while [ $round -le "$ROUNDS" ]; do
+			any_key "$work/scale/small.msync" "$work/small" 10000 && any_key "$work/scale/scale.msync" "$work/large" "$SCALE"
+			round=$((round + 1))
+		done
+		awk -v label="$w" -v ratio_file="$work/ratio" '
+			function median(v, n,   i, j, x) {
+				for (i = 2; i <= n; i++) {
+					x = v[i]
+					for (j = i - 1; j >= 1 && v[j] > x; j--)
+						v[j + 1] = v[j]
+					v[j + 1] = x
+				}
+				return v[int((n + 1) / 2)]
+			}
+			{ if (NR % 2) small[++n] = $1; else { large[n] = $1; ratio[n] = small[n] / $1 } }
+			END {
+				x = sprintf("%.2f", median(ratio, n))
+				printf "%-20s %9d %9d  %7s\n", label, median(small, n), median(large, n), x
+				print x >ratio_file
+			}' "$work/raw"
+		aim "$w at $SCALE keys, mounted: cost against 10000" "$(cat "$work/ratio")" '<=' 1.5 x
+	done
+}
+
+# any_key STORE DIR KEYS
+any_key()
+{
+	mount_store "$1" "$2" || return 1
+	"$programs/fsbench" -d "$2" -K "$3" -S "$round$round" -n 2500 -t 60 "$w" | sed -n 's/^ops_per_s=//p' >>"$work/raw"
+	unmount "$2"
 }
 
 grow_part()

@@ -25,12 +25,14 @@ op() {
 # The daemon in the foreground of a subshell of ours, with its log in $T/log: start_daemon [VAR=VALUE...] [-- OPTION...]
 DAEMON=
 start_daemon() {
-	local env=() mounted
+	local env=() mounted ready=is_mounted
+	# The dead mount of a killed daemon is still in the table: only an answer shows the new one. 65735546: the kernel's FUSE.
+	! is_mounted || ready='[ "$(timeout 5 stat -f -c %t "$MNT" 2>/dev/null)" = 65735546 ]'
 	while [ $# -gt 0 ] && [ "$1" != -- ]; do env+=("$1"); shift; done
 	[ $# -eq 0 ] || shift
 	env "${env[@]}" "$MSYNCFS" mount -f "$@" "$STORE" "$MNT" </dev/null >>"$T/log" 2>&1 &
 	DAEMON=$!
-	wait_for -t 20 "is_mounted || ! kill -0 $DAEMON 2>/dev/null" && is_mounted
+	wait_for -t 20 "$ready || ! kill -0 $DAEMON 2>/dev/null" && eval "$ready"
 	mounted=$?
 	# Mounted is not answered: the kernel has its INIT when this returns.
 	[ $mounted != 0 ] || timeout 20 stat -f "$MNT" >/dev/null 2>&1

@@ -108,7 +108,7 @@ const struct sys_ops *world_sys(void)
 {
 	static const struct sys_ops sys = {
 		.allocate = w_allocate, .truncate = w_truncate, .size = w_size, .map = w_map, .unmap = w_unmap, .sync = w_sync,
-		.populate = w_sync, .now_real_ns = w_clock, .now_mono_ns = w_clock, .random = w_random,
+		.populate = w_sync, .ahead = w_sync, .now_real_ns = w_clock, .now_mono_ns = w_clock, .random = w_random,
 	};
 
 	grown = 0;

@@ -294,6 +294,11 @@ static int f_populate(void *ctx, void *addr, size_t len)
 	return -EINVAL;         /* advice: never a reason to fail */
 }
 
+static int f_ahead(void *ctx, void *addr, size_t len)
+{
+	return f_populate(ctx, addr, len);
+}
+
 static uint64_t f_real(void *ctx)
 {
 	(void)ctx;
@@ -327,7 +332,7 @@ static int f_size(void *ctx, int fd, uint64_t *ret_size)
 }
 
 static const struct sys_ops faulty = {
-	f_allocate, f_truncate, f_size, f_map, f_unmap, f_sync, f_populate, f_real, f_mono, f_random, NULL,
+	f_allocate, f_truncate, f_size, f_map, f_unmap, f_sync, f_populate, f_ahead, f_real, f_mono, f_random, NULL,
 };
 
 static int open_store(bool create, struct keys **ret)
