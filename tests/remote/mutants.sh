@@ -58,7 +58,7 @@ run() {
 		return
 	fi
 	for ((i = 1; i <= TRIES; i++)); do
-		MSYNCFS="$T/src/build/$MODE/msyncfs" MODE="$MODE" SECONDS_EACH=5 timeout 200 tests/remote/history.sh >"$T/out" 2>&1
+		env MSYNCFS="$T/src/build/$MODE/msyncfs" MODE="$MODE" SECONDS_EACH=5 timeout 200 tests/remote/history.sh >"$T/out" 2>&1
 		why=$(grep -E '^not ok .*(order of what|the programs end well)' "$T/out" | head -n 1)
 		[ -z "$why" ] || break
 	done
