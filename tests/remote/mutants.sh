@@ -95,9 +95,5 @@ begin told-late 'the primary answers a call before its own kernel was told of th
 change fs/remote.c '	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);' '	struct untold *u = NULL;'
 run
 
-begin not-exclusive 'a name that is there is made once more'
-change core/keys/names.c '		return r == 0 ? -EEXIST : r;' '		return r == 0 ? 0 : r;'
-run
-
 printf 'remote-mutants: %d found, %d not found, %d errors\n' "$found" "$missed" "$errors"
 [ $((missed + errors)) = 0 ]
