@@ -87,8 +87,8 @@ until_true() {  # TEXT: a minute or two at most
 net=loopback
 port=$((21000 + $$ % 9000))
 declare -A port_of
-address() { if [ $net = namespaces ]; then echo "$(net_address "$1"):6796"; else echo "127.0.0.1:${port_of[$1]}"; fi; }
-in_net() { if [ $net = namespaces ]; then net_in "$@"; else shift; "$@"; fi; }
+address() { if [ "$net" = namespaces ]; then echo "$(net_address "$1"):6796"; else echo "127.0.0.1:${port_of[$1]}"; fi; }
+in_net() { if [ "$net" = namespaces ]; then net_in "$@"; else shift; "$@"; fi; }
 # start NAME OPTION...
 start() {
 	local n=$1
@@ -387,7 +387,11 @@ gluster_start() {
 	[ "$(id -u)" = 0 ] || { note 'glusterd needs root; left out'; return 1; }
 	if pgrep -x glusterd >/dev/null; then note 'a glusterd runs here already; left out'; return 1; fi
 	# It takes no address of loopback for its bricks: it gets a machine.
-	[ "$net" = loopback ] && net_up gluster 2>/dev/null || { note 'no network namespaces here; glusterfs left out'; net_down; return 1; }
+	if [ "$net" != loopback ] || ! net_up gluster 2>/dev/null; then
+		note 'no network namespaces here; glusterfs left out'
+		net_down
+		return 1
+	fi
 	gluster_at=$(net_address gluster)
 	mkdir "$d" "$work/brick1" "$work/brick2" "$work/gluster"
 	printf 'volume management\n    type mgmt/glusterd\n    option working-directory %s\n    option transport-type socket\n    option run-directory %s\n    option transport.address-family inet\nend-volume\n' \

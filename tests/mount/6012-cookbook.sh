@@ -35,10 +35,10 @@ watcher=$!
 echo version-1 >"$T/app.conf"
 wait_for "pgrep -f 'watch $T/three' >/dev/null"
 script distribute two
-ok 'configuration is distributed' bash -c "cd '$T' && . '$T/script'"
+ok 'configuration is distributed' env -C "$T" bash "$T/script"
 is 'there' "$(cat "$T/two/conf/app.conf")" version-1
 # The watcher may have begun behind the first change.
-again() { (cd "$T" && . "$T/script"); [ -s "$T/reloaded" ]; }
+again() { env -C "$T" bash "$T/script"; [ -s "$T/reloaded" ]; }
 ok 'and the program of another machine is told' wait_for again
 is 'with the new one' "$(head -n 1 "$T/reloaded")" version-1
 kill -- -"$watcher"
@@ -47,7 +47,7 @@ kill -- -"$watcher"
 program be-the-leader "echo \"\$ME\" >>'$T/led'; [ \"\$(sort '$T/leads' 2>/dev/null)\" = '' ] || echo both >>'$T/both'; echo \"\$ME\" >'$T/leads'; sleep 0.2; : >'$T/leads'"
 program hostname "echo \$ME"
 for n in "${names[@]}"; do
-	script lead $n
+	script lead "$n"
 	cp "$T/script" "$T/lead.$n"
 	ME=$n bash "$T/lead.$n" &
 done

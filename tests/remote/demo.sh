@@ -118,7 +118,7 @@ if [ $has_net = 1 ]; then
 	net_cut two
 	until_is "[ \"\$(value two link_state)\" != stream ]"
 	run two 'cat colour; grep link_state= .msyncfs/status'
-	(cd "$T/two" && echo red >colour; echo done >"$T/waited") &
+	(cd "$T/two" && echo red >colour; : >"$T/waited") &
 	run one 'echo green >shape        # the others go on'
 	[ ! -e "$T/waited" ] && show two 'echo red >colour &        # waits'
 	say '... and plugged in again: what waited is done, what was missed has come'
@@ -134,7 +134,7 @@ run one 'echo precious >kept'
 show one 'kill -9 DAEMON'
 # shellcheck disable=SC2046 # a list of numbers
 kill -KILL $(daemons one)
-until_is '[ -z "$(daemons one)" ]'
+until_is "[ -z \"\$(daemons one)\" ]"
 umount -i -f -l "$T/one" 2>/dev/null || fusermount3 -uz "$T/one"
 start one
 run one 'cat kept; wc -l <log'
@@ -142,7 +142,7 @@ until_is "[ \"\$(value two link_state)\$(value three link_state)\" = streamstrea
 
 say 'The primary moves to two while everybody works'
 for n in "${names[@]}"; do
-	(cd "$T/$n" && i=0; while [ ! -e "$T/enough" ]; do i=$((i + 1)); echo "$n $i" >>moving || echo "$n $i" >>"$T/failed"; done; echo $i >"$T/count.$n") &
+	(cd "$T/$n" && i=0; while [ ! -e "$T/enough" ]; do i=$((i + 1)); echo "$n $i" >>moving || echo "$n $i" >>"$T/failed"; done; echo "$i" >"$T/count.$n") &
 done
 until_is "[ -s '$T/one/moving' ]"
 sleep 0.5
@@ -154,7 +154,7 @@ sleep 0.5
 wait
 for n in "${names[@]}"; do run "$n" 'grep ^role= .msyncfs/status'; done
 total=$(cat "$T"/count.* | awk '{ n += $1 } END { print n }')
-show all "changes meanwhile: $total, refused: $(cat "$T/failed" 2>/dev/null | wc -l), in the log: $(wc -l <"$T/two/moving")"
+show all "changes meanwhile: $total, refused: $(grep -c . "$T/failed" 2>/dev/null || echo 0), in the log: $(wc -l <"$T/two/moving")"
 
 say 'In the end all three stores hold the same'
 for n in one three; do until_is "[ \"\$(value $n seq)\" = \"\$(value two seq)\" ]"; done

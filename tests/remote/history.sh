@@ -25,7 +25,7 @@ start() {
 }
 follow() { start "$1" --from="127.0.0.1:${port_of[$1]}" -o on-disconnect=wait:60; }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
-in_step() { local n; for n in two three; do { [ "$(value $n link_state)" = stream ] && [ "$(value $n seq)" = "$(value one seq)" ]; } || return 1; done; }
+in_step() { local n; for n in two three; do { [ "$(value "$n" link_state)" = stream ] && [ "$(value "$n" seq)" = "$(value one seq)" ]; } || return 1; done; }
 streams() { [ "$(value "$1" link_state)" = stream ]; }
 
 # relay NAME WORD...: tell the network between NAME and the primary
@@ -57,7 +57,7 @@ done
 history_cleanup() {
 	local status=$? n
 	[ "$status" = 0 ] || for n in "${names[@]}"; do umount -i -f "$T/$n" 2>/dev/null; done
-	(exit $status)
+	(exit "$status")
 	cleanup
 }
 trap history_cleanup EXIT

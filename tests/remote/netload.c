@@ -298,7 +298,7 @@ static void check_lines(const char *fate, unsigned last)
 			report("%s: a line %u that was not written", tag, number);
 		else if (seen[number]++)
 			report("%s: line %u is there twice", tag, number);
-		else if (fate[number] == 'a' && number < newest)
+		else if (number < newest && fate[number] == 'a')
 			report("%s: line %u comes behind %u", tag, number, newest);
 		else if (fate[number] == 'a')
 			newest = number;

@@ -19,7 +19,7 @@ net_cleanup() {
 	# By force: see kill_one().
 	[ "$status" = 0 ] || for n in "${names[@]}"; do umount -i -f "$T/$n" 2>/dev/null; done
 	net_down
-	(exit $status)
+	(exit "$status")
 	cleanup
 }
 names=(one two three four)
