@@ -93,6 +93,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UTIL_SRC := $(wildcard tests/unit/*_util.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
 SIM_SRC  := $(wildcard tests/sim/*.c)
+CLUSTER_SRC := $(wildcard tests/cluster/*.c)
 HELP_SRC := $(wildcard tests/mount/helpers/*.c tests/remote/*.c)
 FAULT_SO_SRC := $(wildcard tests/fault/*.c)
 KILL_SRC := $(filter-out tests/kill/points.c,$(wildcard tests/kill/*.c))
@@ -111,6 +112,7 @@ UNIT_PROGRAMS   := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 FUZZ_PROGRAMS   := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 CRASH_PROGRAM   := $(B)/tests/crash/crash
 SIM_PROGRAM     := $(B)/tests/sim/sim
+CLUSTER_PROGRAM := $(B)/tests/cluster/cluster
 CRASH_DISK      := $(B)/tests/crash/disk/crashdisk
 LOOP_PROGRAM    := $(B)/tests/mount/loop/msyncfs
 KILL_PROGRAM    := $(B)/tests/kill/kill
@@ -123,7 +125,7 @@ HELPER_PROGRAMS := $(addprefix $(B)/tests/helpers/,$(basename $(notdir $(HELP_SR
 MAKEFLAGS += --no-print-directory -r
 
 .PHONY: all help deps mount umount unit check test test-run test-programs fault fuzz fuzz-run crash crash-long crash-mutants \
-	crash-disk sim sim-mutants kill kill-mutants inotify-test lock-links-test salvage-test compat-cross bench lint sanitize install uninstall dist clean distclean FORCE
+	crash-disk sim sim-mutants cluster cluster-mutants kill kill-mutants inotify-test lock-links-test remote-test remote-mutants demo salvage-test compat-cross bench bench-remote lint sanitize install uninstall dist clean distclean FORCE
 
 all: $(PROGRAM)  ## build the program and the library (default)
 
@@ -195,6 +197,8 @@ $(PROGRAM): $(call obj,$(FS_SRC)) $(LIB)
 WRAPPED := open64 fstat64 flock pread64 fcntl64 linkat fsync fstatvfs64 mmap64 fallocate64 ftruncate64 pwrite64 \
 	getrandom pthread_create
 $(B)/tests/unit/test_fault: TEST_LDFLAGS := $(foreach f,$(WRAPPED),-Wl,--wrap=$(f))
+# Locks and waits that test_sync looks at.
+$(B)/tests/unit/test_sync: TEST_LDFLAGS := $(foreach f,pthread_mutex_lock pthread_mutex_unlock pthread_cond_wait pthread_cond_timedwait,-Wl,--wrap=$(f))
 # Those at which test_race lets another process come in between.
 $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,--wrap=$(f))
 
@@ -202,6 +206,8 @@ $(B)/tests/unit/test_race: TEST_LDFLAGS := $(foreach f,open64 flock linkat,-Wl,-
 $(B)/tests/unit/test_outfile: TEST_LDFLAGS := $(foreach f,open64 linkat renameat2 fsync,-Wl,--wrap=$(f))
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
+$(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
+$(B)/tests/unit/test_linear: $(call obj,tests/remote/linear/linear.c)
 # Allocations that test_replica makes to fail.
 $(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 
@@ -224,9 +230,9 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
 		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
 
-$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) tests/unit/crash_util.c) $(LIB)
+$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) $(wildcard tests/unit/crash_*_util.c) tests/unit/crash_util.c) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
 
 $(B)/tests/sim/%.o: tests/sim/%.c $(B)/flags
@@ -238,6 +244,17 @@ $(SIM_PROGRAM): $(call obj,$(SIM_SRC)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
+
+# Mounts without a kernel, a store, sockets: the code of their links is the real one, the clock is the test's.
+$(B)/tests/cluster/%.o: tests/cluster/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c follower.c feeder.c pending.c relay.c say.c)) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=clock_gettime $(LDFLAGS) -o $@ \
+		$(filter %.o %.a,$^) $(CORE_LIBS) $(LDLIBS)
 
 $(CRASH_DISK): tests/crash/disk/crashdisk.c $(LIB)
 	@mkdir -p $(@D)
@@ -256,12 +273,19 @@ $(LOOP_PROGRAM): $(B)/tests/mount/loop/loop.o $(call obj,$(FS_SRC)) $(LIB)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=session_run,--wrap=store_poll $(LDFLAGS) \
 		-o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
+$(B)/tests/remote/linear/%.o: tests/remote/linear/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
 # Helpers of the mount tests exercise the mount, not themselves: never sanitized.
 define helper_recipe
 @mkdir -p $(@D)
 $(say) CC $<
-$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS)
+$(Q)$(CC) $(ALL_CFLAGS) $(HELPER_CFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(OUR_LDFLAGS) $(LDFLAGS)
 endef
+$(B)/tests/helpers/netlog: $(call obj,tests/remote/linear/linear.c)
+$(B)/tests/helpers/netlog: HELPER_CFLAGS = $(SAN_CFLAGS)
 $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(helper_recipe)
 $(B)/tests/helpers/%: tests/remote/%.c $(B)/flags
@@ -273,6 +297,19 @@ $(FAULT_SO): $(B)/tests/fault/%.so: tests/fault/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared -MMD -MP -o $@ $< $(OUR_LDFLAGS) $(LDFLAGS) -ldl
+
+# Where a sanitizer has an allocator of its own: the daemon with our own calls wrapped, see memory.c. It has the program's name,
+# by which the tests know a daemon.
+FAULT_PROGRAM := $(B)/tests/fault/memory/msyncfs
+$(B)/tests/fault/memory/linked.o: tests/fault/memory.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -DLINKED -MMD -MP -c -o $@ $<
+
+$(FAULT_PROGRAM): $(B)/tests/fault/memory/linked.o $(call obj,$(FS_SRC)) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,malloc calloc realloc strdup,-Wl,--wrap=$(f)) \
+		$(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(FUSE_LIBS) $(CORE_LIBS) $(LDLIBS)
 
 # The kill machine knows the daemon from outside only; its library is loaded into it. Neither is sanitized.
 $(KILL_PROGRAM): $(KILL_SRC) $(wildcard tests/kill/*.h) $(B)/flags
@@ -289,7 +326,7 @@ $(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
-	$(CRASH_SRC) $(SIM_SRC) tests/fuzz/main.c tests/mount/loop/loop.c)) $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
+	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c tests/remote/linear/linear.c)) $(B)/tests/fault/memory/linked.d $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
 mount:  ## build, create a store if there is none, mount it (STORE=, MNT=)
@@ -314,10 +351,10 @@ PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
-	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO)
+test-programs: $(PROGRAM) $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(CLUSTER_PROGRAM) $(FUZZ_PROGRAMS) $(HELPER_PROGRAMS) $(FAULT_SO) \
+	$(LOOP_PROGRAM) $(KILL_PROGRAM) $(KILL_SO) $(if $(filter asan,$(MODE)),$(FAULT_PROGRAM))
 
-UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(FUZZ_PROGRAMS)
+UNIT_RUN := $(UNIT_PROGRAMS) $(CRASH_PROGRAM) $(SIM_PROGRAM) $(CLUSTER_PROGRAM) $(FUZZ_PROGRAMS)
 unit: $(UNIT_RUN)  ## build and run the unit tests, some power cuts, simulated clusters, the fuzz corpus (no root, no packages fetched)
 	@$(TEST_ENV) $(PROVE) -j$(TEST_JOBS) $(UNIT_RUN)
 
@@ -368,6 +405,12 @@ crash-mutants: $(CRASH_PROGRAM)  ## break each ordering point on purpose; `make 
 sim: $(SIM_PROGRAM)  ## primary, replicas, relays and clients from one seed: SEEDS=n (200000), on all CPUs; SEED= TRACE=1 replays
 	@$(if $(SEED),,SEEDS=$(or $(SEEDS),200000)) $(SIM_PROGRAM)
 
+cluster: $(CLUSTER_PROGRAM)  ## mounts in one thread, locks and changes of roles: SEEDS=n (5000); SEED= TRACE=1 replays
+	@SEEDS=$(or $(SEEDS),5000) $(CLUSTER_PROGRAM)
+
+cluster-mutants: $(CLUSTER_PROGRAM) $(B)/tests/unit/test_locks  ## break each of their rules on purpose; every one must be found (MUTANTS='name ...')
+	@MODE=$(MODE) tests/cluster/mutants.sh $(MUTANTS)
+
 sim-mutants: $(SIM_PROGRAM)  ## break each rule of the protocol on purpose; `make sim` must find every one (MUTANTS='name ...')
 	@CC='$(CC)' MODE=$(MODE) tests/sim/mutants.sh $(MUTANTS)
 
@@ -395,11 +438,25 @@ inotify-test: test-programs  ## inotify for changes made on other machines (abou
 	@$(TEST_ENV) tests/remote/inotify.sh
 
 lock-links-test: test-programs  ## locks of the cluster while links break all the time (root)
-	@$(TEST_ENV) tests/remote/lock-links.sh
+	@$(TEST_ENV) ROUNDS=8 tests/mount/6007-lock-links.sh
 
-salvage-test:  ## damage every page of a store in every way, and take out what is whole (minutes)
+# The long form of what tests/mount/601*.sh does in part. SEED= replays the order of the trouble.
+remote-test:  ## real machines (network namespaces) under load and trouble of every kind, and histories checked (minutes; root)
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) $(B)/tests/unit/test_salvage $(B)/tests/unit/test_salvage_lead
+	@$(MAKE) test-programs
+	@ROUNDS=$(or $(ROUNDS),4) $(TEST_ENV) tests/remote/netns.sh
+	@ROUNDS=$(or $(ROUNDS),4) SECONDS_EACH=20 TROUBLE='cut cut hold lose slow none kill' $(TEST_ENV) tests/remote/history.sh
+
+remote-mutants: test-programs  ## break what remote mounts promise on purpose; the checker of histories must find every one (MUTANTS='name ...')
+	@CC='$(CC)' MODE=$(MODE) tests/remote/mutants.sh $(MUTANTS)
+
+demo: all  ## three mounts on one machine: half a minute of what this is (root: in network namespaces)
+	@MSYNCFS='$(abspath $(PROGRAM))' tests/remote/demo.sh
+
+salvage-test:  ## damage every page of a store in every way: is all of it named, and the rest saved? (minutes)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(MAKE) $(foreach t,damage salvage salvage_lead,$(B)/tests/unit/test_$(t))
+	@DAMAGE_FULL=1 $(B)/tests/unit/test_damage
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage
 	@SALVAGE_FULL=1 $(B)/tests/unit/test_salvage_lead
 
@@ -418,6 +475,12 @@ bench:  ## get what is missing, build, measure against the peers
 	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_BENCH)'
 	@$(MAKE) all
 	@$(MAKE) -f tests/bench/bench.mk bench MODE=$(MODE) BUILD='$(B)' CC='$(CC)' BENCH_CORE_LIBS='$(CORE_LIBS) -lpthread'
+
+# Peers that are not installed are left out: `make deps DEPS='redis-server etcd-server glusterfs-server'` gets them.
+bench-remote:  ## the same for remote mounts: reads, changes, lag, catch-up (root: in network namespaces too)
+	@$(MAKE) deps DEPS='$(DEPS_BUILD) $(DEPS_BENCH)'
+	@$(MAKE) all $(B)/tests/helpers/relay
+	@$(MAKE) -f tests/bench/bench.mk bench-remote MODE=$(MODE) BUILD='$(B)' CC='$(CC)' BENCH_CORE_LIBS='$(CORE_LIBS) -lpthread'
 
 # ------------------------------------------------------------------------------------------------------------ install
 # "source|destination|mode", one word each: install and uninstall read the same list. @BINDIR@-like words in scripts

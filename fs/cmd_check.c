@@ -8,10 +8,8 @@
 
 #include "core/base.h"
 #include "core/check/check.h"
-#include "core/keys/keys.h"
 #include "core/salvage/salvage.h"
 #include "core/store/map.h"
-#include "core/store/store.h"
 #include "fs/log.h"
 #include "fs/progress.h"
 #include "fs/say.h"
@@ -38,6 +36,7 @@ struct check_cmd {
 	const char *store, *new_store;
 	bool help, verbose, progress, salvage;
 	bool terminal;
+	bool said;              /* that a checkpoint is looked at */
 	uint64_t findings;
 	int64_t shown_ns;       /* when progress was last shown */
 	int percent;
@@ -186,6 +185,7 @@ static void catch_signals(void)
 
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
+	sigaction(SIGHUP, &act, NULL);
 	act.sa_handler = unreadable;
 	sigaction(SIGBUS, &act, NULL);
 }
@@ -199,15 +199,23 @@ static void clear_progress(struct check_cmd *cmd)
 	cmd->percent = -1;
 }
 
-static void problem(void *ctx, const char *text)
+static void finding(struct check_cmd *cmd, const char *indent, const char *text)
 {
-	struct check_cmd *cmd = ctx;
-
 	clear_progress(cmd);
 	if (++cmd->findings <= FINDINGS_MAX)
-		log_error("check: %s", text);
+		log_error("check: %s%s", indent, text);
 	else if (cmd->findings == FINDINGS_MAX + 1)
 		log_error("check: there is more, which is only counted");
+}
+
+static void problem(void *ctx, const char *text)
+{
+	finding(ctx, "", text);
+}
+
+static void follows(void *ctx, const char *text)
+{
+	finding(ctx, "  ", text);
 }
 
 static int progress(void *ctx, uint64_t done, uint64_t total)
@@ -237,11 +245,14 @@ static int open_failed(const struct check_cmd *cmd, int error)
 static int verdict(const struct check_cmd *cmd, const struct check_report *rep)
 {
 	if (rep->incomplete)
-		log_error("check: some of the tree cannot be read: missing names and leaked blocks were not looked for");
+		log_error("check: some of the tree or of the journal cannot be read: leaked blocks were not looked for");
 	if (cmd->verbose)
 		printf("%s: %" PRIu64 " names, %" PRIu64 " tree pages, %" PRIu64 " blocks of contents\n", cmd->store,
 		       rep->names, rep->tree_pages, rep->content_blocks);
-	if (rep->problems > 0)
+	if (rep->problems > 0 && rep->follows > 0)
+		printf("%s: %" PRIu64 " problem%s; %" PRIu64 " finding%s from that\n", cmd->store, rep->problems,
+		       rep->problems == 1 ? "" : "s", rep->follows, rep->follows == 1 ? " follows" : "s follow");
+	else if (rep->problems > 0)
 		printf("%s: %" PRIu64 " problem%s\n", cmd->store, rep->problems, rep->problems == 1 ? "" : "s");
 	else
 		printf("%s: clean, %" PRIu64 " inodes, %" PRIu64 " blocks used, seq %" PRIu64 "\n", cmd->store,
@@ -253,38 +264,29 @@ static int verdict(const struct check_cmd *cmd, const struct check_report *rep)
 	return rep->problems > 0 ? EXIT_DAMAGED : 0;
 }
 
-/* Open and check once. -EAGAIN: a checkpoint overtook the snapshot. Else the exit status. */
-static int check_once(struct check_cmd *cmd, bool *said)
+static void opened(void *ctx, bool snapshot, uint64_t seq)
 {
-	struct store_options so = { .path = cmd->store, .read_only = true };
-	struct check_options co = { .problem = problem, .ctx = cmd,
-				    .progress = cmd->progress || cmd->terminal ? progress : NULL };
-	struct check_report rep;
-	struct keys *keys;
-	int r = keys_open(&so, &keys);
+	struct check_cmd *cmd = ctx;
 
-	if (r == -EBUSY) {
-		so.snapshot = co.snapshot = true;
-		r = keys_open(&so, &keys);
-	}
-	if (r < 0)
-		return open_failed(cmd, r);
-	if (so.snapshot && !*said) {
-		*said = true;
-		printf("%s: checking checkpoint of change %" PRIu64 " while it is mounted\n", cmd->store,
-		       store_seq(keys_store(keys)));
-		fflush(stdout);
-	}
-	r = check_run(keys, &co, &rep);
-	keys_close(keys);
+	if (!snapshot || cmd->said)
+		return;
+	cmd->said = true;
+	printf("%s: checking checkpoint of change %" PRIu64 " while it is mounted\n", cmd->store, seq);
+	fflush(stdout);
+}
+
+/* Check once. -EAGAIN: a checkpoint overtook the snapshot. Else the exit status. */
+static int check_once(struct check_cmd *cmd)
+{
+	const struct check_options co = { .problem = problem, .follows = follows, .opened = opened, .ctx = cmd,
+					  .progress = cmd->progress || cmd->terminal ? progress : NULL };
+	struct check_report rep;
+	int r = check_path(cmd->store, &co, &rep);
+
 	clear_progress(cmd);
 	if (r == -EAGAIN)
 		return r;
-	if (r < 0) {
-		say_errno(SAY_STORE, cmd->store, "cannot be checked", r);
-		return EXIT_UNCHECKED;
-	}
-	return verdict(cmd, &rep);
+	return r < 0 ? open_failed(cmd, r) : verdict(cmd, &rep);
 }
 
 /* ---- Salvage ---- */
@@ -345,7 +347,8 @@ static int salvage_failed(const struct check_cmd *cmd, int error)
 	return error == -EINTR ? EXIT_INTERRUPTED : EXIT_UNCHECKED;
 }
 
-/* Until the new store is begun, a signal just ends us; from then on the copying ends in order. */
+/* Until the new store is begun, a signal just ends us; from then on the copying ends in order. The first call comes before
+ * there is a file that could be left behind. */
 static int copy_step(void *ctx, const struct stream_counts *counts)
 {
 	struct check_cmd *cmd = ctx;
@@ -385,7 +388,6 @@ static int salvage(struct check_cmd *cmd)
 int cmd_check(int argc, char **argv)
 {
 	struct check_cmd cmd = { .percent = -1 };
-	bool said = false;
 	int r = parse(&cmd, argc, argv);
 
 	if (r != 0)
@@ -403,7 +405,7 @@ int cmd_check(int argc, char **argv)
 	if (cmd.salvage)
 		return salvage(&cmd);
 	for (int tries = 0; tries < SNAPSHOT_TRIES; tries++) {
-		r = check_once(&cmd, &said);
+		r = check_once(&cmd);
 		if (r != -EAGAIN)
 			return r;
 	}

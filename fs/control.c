@@ -285,6 +285,45 @@ bool control_is_sync(uint64_t ino)
 	return ino == CONTROL_FIRST + CONTROL_SYNC;
 }
 
+#define NUMBER_DIGITS 9u
+
+/* A number of at most NUMBER_DIGITS digits at *at. */
+static bool take_number(const char *data, size_t size, size_t *at, unsigned *ret)
+{
+	size_t first = *at;
+
+	*ret = 0;
+	for (; *at < size && data[*at] >= '0' && data[*at] <= '9' && *at - first < NUMBER_DIGITS; ++*at)
+		*ret = *ret * 10 + (unsigned)(data[*at] - '0');
+	return *at > first;
+}
+
+bool control_parse_sync(const char *data, size_t size, unsigned *ret_replicas, unsigned *ret_ms)
+{
+	size_t at = 0;
+
+	if (!take_number(data, size, &at, ret_replicas) || at == size || data[at++] != ' ' || !take_number(data, size, &at, ret_ms))
+		return false;
+	if (at < size && data[at] == '\n')
+		at++;
+	return at == size;
+}
+
+/* One line, or what is one but for its end; it goes into messages too. */
+static bool take_line(const char *data, size_t size, char *line, size_t room)
+{
+	if (size > 0 && data[size - 1] == '\n')
+		size--;
+	if (size >= room)
+		return false;
+	for (size_t i = 0; i < size; i++)
+		if ((unsigned char)data[i] < ' ' || data[i] == 127)
+			return false;
+	memcpy(line, data, size);
+	line[size] = '\0';
+	return true;
+}
+
 int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size)
 {
 	char name[256];
@@ -295,11 +334,8 @@ int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size)
 	case CONTROL_PROMOTE:
 		return fs->remote != NULL ? remote_promote(fs->remote) : -EINVAL;
 	case CONTROL_DEMOTE:
-		if (fs->remote == NULL || size >= sizeof name || memchr(data, 0, size) != NULL)
+		if (fs->remote == NULL || !take_line(data, size, name, sizeof name))
 			return -EINVAL;
-		memcpy(name, data, size);
-		name[size] = '\0';
-		name[strcspn(name, "\n")] = '\0';
 		return remote_demote(fs->remote, name);
 	default:
 		return -EACCES;

@@ -45,6 +45,8 @@ int control_read(struct fs *fs, uint64_t ino, uint64_t off, size_t size, const c
 		 size_t *ret_size);
 /* The file `sync`: a write of "REPLICAS MILLISECONDS" returns when all is on disk here and on so many other machines; see ops_data.c. */
 bool control_is_sync(uint64_t ino);
+/* What was written to it; false: it is something else. */
+bool control_parse_sync(const char *data, size_t size, unsigned *ret_replicas, unsigned *ret_ms);
 /* A write of anything to another one. 0: done, and the reply is held until it has happened. */
 int control_write(struct fs *fs, uint64_t ino, const char *data, size_t size);
 /* The n-th entry of the directory, "." being 0. False: there is none. */

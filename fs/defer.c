@@ -11,13 +11,22 @@
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define DEFER_MIN_SIZE 64u
 
-int defer_init(struct defer *d, const struct store *store,
-	       uint64_t (*reached)(const struct store *s), int fd)
+static uint64_t now_ms(void)
 {
-	*d = (struct defer){ .store = store, .reached = reached, .fd = fd };
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int defer_init(struct defer *d, const struct store *store, uint64_t (*reached)(const void *ctx), const void *ctx,
+	       unsigned patience_ms, int fd)
+{
+	*d = (struct defer){ .store = store, .reached = reached, .ctx = ctx, .patience_ms = patience_ms, .fd = fd };
 	d->ring = malloc(DEFER_MIN_SIZE * sizeof *d->ring);
 	if (d->ring == NULL)
 		return -ENOMEM;
@@ -82,7 +91,7 @@ static bool ring_grow(struct defer *d)
 
 void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count)
 {
-	struct defer_entry e = { .seq = seq };
+	struct defer_entry e = { .seq = seq, .until_ms = d->patience_ms != 0 ? now_ms() + d->patience_ms : 0 };
 	bool kept;
 
 	for (int i = 0; i < count; i++) {
@@ -107,38 +116,62 @@ void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count
 	pthread_mutex_unlock(&d->io_lock);
 }
 
+enum due { DUE_NOT, DUE_REACHED, DUE_FAILED, DUE_LATE };
+
+/* Under the lock: is the first entry to be sent, and with what it says, or as an error? Those behind it have more patience left. */
+static enum due first_due(const struct defer *d)
+{
+	const struct defer_entry *e = &d->ring[d->head];
+	uint64_t byte;
+	bool failed;
+
+	if (d->count == 0)
+		return DUE_NOT;
+	/* In this order: a store that failed after it reached seq is no reason to say EIO. */
+	failed = store_failed(d->store) != 0;
+	if (e->seq <= d->reached(d->ctx) && !store_lost(d->store, &byte))
+		return DUE_REACHED;
+	if (failed)
+		return DUE_FAILED;
+	return e->until_ms != 0 && now_ms() >= e->until_ms ? DUE_LATE : DUE_NOT;
+}
+
+static bool is_due(struct defer *d)
+{
+	bool due;
+
+	pthread_mutex_lock(&d->lock);
+	due = first_due(d) != DUE_NOT;
+	pthread_mutex_unlock(&d->lock);
+	return due;
+}
+
 /* Take the first entry if it is due. */
 static bool pop_due(struct defer *d, struct defer_entry *ret_entry)
 {
-	bool due = false;
-	uint64_t byte;
+	enum due due;
 
 	pthread_mutex_lock(&d->lock);
-	if (d->count > 0) {
-		/* In this order: a store that failed after it reached seq is no reason to say
-		 * EIO. */
-		bool failed = store_failed(d->store) != 0;
-		bool reached = d->ring[d->head].seq <= d->reached(d->store) && !store_lost(d->store, &byte);
-
-		due = failed || reached;
-		if (due) {
-			*ret_entry = d->ring[d->head];
-			d->head = (d->head + 1) & (d->size - 1);
-			d->count--;
-			if (!reached)
-				entry_set_error(ret_entry, EIO);
-		}
+	due = first_due(d);
+	if (due != DUE_NOT) {
+		*ret_entry = d->ring[d->head];
+		d->head = (d->head + 1) & (d->size - 1);
+		d->count--;
+		d->expired += due == DUE_LATE;
+		if (due != DUE_REACHED)
+			entry_set_error(ret_entry, EIO);
 	}
 	pthread_mutex_unlock(&d->lock);
-	return due;
+	return due != DUE_NOT;
 }
 
 void defer_run(struct defer *d)
 {
 	struct defer_entry e;
 
-	/* For each entry anew, so that two threads that learn of progress share the work. */
-	for (;;) {
+	/* For each entry anew, so that two threads that learn of progress share the work. An entry that is not due yet is
+	 * found by whoever makes it so: that is told before they look, under the same lock. */
+	while (is_due(d)) {
 		bool due;
 
 		pthread_mutex_lock(&d->io_lock);
@@ -146,9 +179,24 @@ void defer_run(struct defer *d)
 		if (due && d->fd >= 0)
 			entry_send(&e, d->fd);
 		pthread_mutex_unlock(&d->io_lock);
-		if (!due)
-			return;
 	}
+}
+
+void defer_give_up(struct defer *d)
+{
+	pthread_mutex_lock(&d->lock);
+	for (size_t i = 0; i < d->count; i++)
+		d->ring[(d->head + i) & (d->size - 1)].until_ms = 1;
+	pthread_mutex_unlock(&d->lock);
+	defer_run(d);
+}
+
+void defer_count(struct defer *d, uint64_t *ret_waiting, uint64_t *ret_expired)
+{
+	pthread_mutex_lock(&d->lock);
+	*ret_waiting = d->count;
+	*ret_expired = d->expired;
+	pthread_mutex_unlock(&d->lock);
 }
 
 bool defer_is_empty(struct defer *d)

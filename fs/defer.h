@@ -3,11 +3,11 @@
  * defer: replies that are held back until the store has come far enough ("durable before reply" as
  * a mechanism). The request thread adds the bytes of a finished reply with the sequence number it
  * waits for; whichever thread then learns of progress sends all that are due, so any number of
- * waiters shares one sync. If the store has failed, the waiters get EIO instead.
+ * waiters shares one sync. If the store has failed, or it takes longer than the queue's patience, the waiters get EIO instead.
  *
  * Locks: io_lock before lock. io_lock is held over the write to the device, so that defer_stop()
- * knows that nobody still uses the descriptor; lock is held for a few instructions only, and is all
- * that the request thread takes.
+ * knows that nobody still uses the descriptor; the request thread takes it only if a reply is due already. lock is held
+ * for a few instructions only.
  */
 #ifndef MSYNCFS_DEFER_H
 #define MSYNCFS_DEFER_H
@@ -25,21 +25,26 @@ struct store;
 
 struct defer_entry {
 	uint64_t seq;
+	uint64_t until_ms;              /* 0: as long as it takes */
 	uint32_t len;
 	uint8_t reply[DEFER_REPLY_MAX];
 };
 
 struct defer {
 	const struct store *store;
-	uint64_t (*reached)(const struct store *s);
+	uint64_t (*reached)(const void *ctx);
+	const void *ctx;
+	unsigned patience_ms;           /* 0: as long as it takes */
 	int fd;                         /* io_lock; -1: stopped */
 	pthread_mutex_t io_lock, lock;
 	struct defer_entry *ring;       /* lock; in order of seq */
 	size_t size, head, count;       /* lock; size is a power of two */
+	uint64_t expired;               /* lock; those that waited for too long */
 };
 
-int defer_init(struct defer *d, const struct store *store,
-	       uint64_t (*reached)(const struct store *s), int fd);
+/* reached(ctx): any thread. */
+int defer_init(struct defer *d, const struct store *store, uint64_t (*reached)(const void *ctx), const void *ctx,
+	       unsigned patience_ms, int fd);
 /* Send nothing any more. After it no other thread uses the descriptor. */
 void defer_stop(struct defer *d);
 void defer_release(struct defer *d);
@@ -50,6 +55,10 @@ void defer_release(struct defer *d);
 void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count);
 /* Any thread: send what is due. */
 void defer_run(struct defer *d);
+/* Any thread: what is awaited will not come. */
+void defer_give_up(struct defer *d);
 bool defer_is_empty(struct defer *d);
+/* How many wait, and how many have waited for too long. */
+void defer_count(struct defer *d, uint64_t *ret_waiting, uint64_t *ret_expired);
 
 #endif

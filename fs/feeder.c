@@ -350,43 +350,47 @@ static int op_run(void *ctx, const struct primary_run *run)
 	return 0;
 }
 
-/* It may be run all the same, and nobody is told. */
-static void op_cancel(void *ctx, uint64_t token, uint64_t client, uint64_t request)
+static void client_news(struct remote *l, enum news kind, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
-	(void)ctx, (void)token, (void)client, (void)request;
-}
-
-static void client_news(struct remote *l, enum news kind, uint64_t client, const uint8_t *bytes, uint32_t len)
-{
-	struct item *item = remote_item(kind, 0, bytes, len);
+	struct item *item = remote_item(kind, 0, locks, locks != NULL ? len : 0);
 
 	if (item == NULL)
 		return;
-	item->number = client;
+	item->run = *who;
+	item->type = locks != NULL;
 	remote_push(l, item);
+}
+
+/* It may be run all the same, and nobody is told; a relay sends it no more. */
+static void op_cancel(void *ctx, uint64_t token, uint64_t client, uint64_t request)
+{
+	struct remote *l = ctx;
+
+	if (primary_state(l->primary) == PRIMARY_RELAYS)
+		client_news(l, NEWS_CANCEL, &(struct primary_run){ .token = token, .client = client, .request = request }, NULL, 0);
 }
 
 static void op_client_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
 {
-	(void)session, (void)low;
-	if (locks != NULL)
-		client_news(ctx, NEWS_CLIENT_HERE, client, locks, len);
+	client_news(ctx, NEWS_CLIENT_HERE, &(struct primary_run){ .client = client, .session = session, .low = low }, locks, len);
 }
 
 static void op_client_left(void *ctx, uint64_t client, uint64_t session)
 {
-	(void)session;
-	client_news(ctx, NEWS_CLIENT_LEFT, client, NULL, 0);
+	client_news(ctx, NEWS_CLIENT_LEFT, &(struct primary_run){ .client = client, .session = session }, NULL, 0);
 }
 
 static void op_client_expired(void *ctx, uint64_t client)
 {
-	client_news(ctx, NEWS_CLIENT_EXPIRED, client, NULL, 0);
+	client_news(ctx, NEWS_CLIENT_EXPIRED, &(struct primary_run){ .client = client }, NULL, 0);
 }
 
 static void op_held(void *ctx, uint64_t ino, bool held)
 {
-	(void)ctx, (void)ino, (void)held;
+	struct remote *l = ctx;
+
+	if (primary_state(l->primary) == PRIMARY_RELAYS)
+		relay_held(l, ino, held);
 }
 
 static void op_fenced(void *ctx, uint64_t promised)
@@ -410,7 +414,7 @@ static void op_park(void *ctx, bool park)
 	session_wake(l->fs);
 }
 
-static void op_hand_over(void *ctx, uint64_t next)
+static void op_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
 	struct item *item = remote_item(NEWS_HAND_OVER, 0, NULL, 0);
 
@@ -418,6 +422,7 @@ static void op_hand_over(void *ctx, uint64_t next)
 	if (item == NULL)
 		return;
 	item->number = next;
+	item->seq = seq;
 	remote_push(ctx, item);
 }
 
@@ -435,7 +440,8 @@ static void op_synced(void *ctx, seq_t seq)
 	struct remote *l = ctx;
 
 	atomic_store_explicit(&l->synced, seq, memory_order_release);
-	defer_run(&l->fs->durable);
+	if (l->fs->options->sync_replicas != 0 && atomic_load_explicit(&l->fs->started, memory_order_acquire))
+		defer_run(&l->fs->synced);
 }
 
 /* A program that waits for other machines. */
@@ -459,6 +465,17 @@ static void op_waited(void *ctx, uint64_t cookie, int error)
 	free(w);
 }
 
+/* Who is refused comes again, and hears the same: that is said once. */
+static void say(struct remote *l, const char *what, const char *who, const char *text)
+{
+	char line[sizeof l->noted];
+
+	snprintf(line, sizeof line, "%s %s: %s", what, who, text);
+	if (strcmp(line, l->noted) != 0)
+		log_info("%s", line);
+	memcpy(l->noted, line, sizeof line);
+}
+
 static void op_note(void *ctx, link_t id, const char *text)
 {
 	struct remote *l = ctx;
@@ -466,10 +483,10 @@ static void op_note(void *ctx, link_t id, const char *text)
 
 	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
 		if (st.link == id && id != 0) {
-			log_info("remote mount %s: %s", st.name[0] != '\0' ? st.name : "without a name", text);
+			say(l, "remote mount", st.name[0] != '\0' ? st.name : "without a name", text);
 			return;
 		}
-	log_info("remote mounts: %s", text);
+	say(l, "remote", "mounts", text);
 }
 
 static const struct primary_ops engine_ops = {
@@ -492,10 +509,13 @@ static seq_t fed(const struct remote *l)
 	return last;
 }
 
-static void pump(struct remote *l)
+void feeder_pump(struct remote *l)
 {
 	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
-	primary_durable(l->primary, store_durable_seq(l->fs->store));
+	if (primary_state(l->primary) == PRIMARY_RELAYS)
+		relay_pump(l);
+	else
+		primary_durable(l->primary, store_durable_seq(l->fs->store));
 	while (primary_pump(l->primary, now_ms()))
 		;
 }
@@ -506,7 +526,7 @@ static void pump_posted(void *ctx)
 
 	/* Before it is looked what there is: what comes later posts again. */
 	atomic_store(&l->pump_posted, false);
-	pump(l);
+	feeder_pump(l);
 }
 
 void feeder_kick(struct remote *l)
@@ -539,7 +559,7 @@ static void retry_all(void *ctx)
 	for (struct feeder *f = l->feeders; f != NULL; f = f->next)
 		if (f->stuck != NULL && !f->closed)
 			retry(l, f);
-	pump(l);
+	feeder_pump(l);
 }
 
 static void mark_orphans(struct remote *l)
@@ -612,6 +632,9 @@ void feeder_tick(void *ctx)
 	retry_all(l);
 	mark_orphans(l);
 	write_status(l);
+	/* Some may have waited for too long. */
+	if (atomic_load_explicit(&l->fs->started, memory_order_acquire))
+		defer_run(&l->fs->synced);
 	(void)net_timer(l->net, TICK_NET_MS, feeder_tick, l, &timer);
 }
 
@@ -631,7 +654,7 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 			return;
 		}
 		l->up_link = id;
-		log_info("connected to %s", peer->address);
+		log_debug("connected to %s", peer->address);
 		remote_push(l, item);
 		return;
 	}
@@ -694,7 +717,7 @@ static int on_frame(void *ctx, net_id id, const struct wire_frame *w, const uint
 	}
 	if (l->orphan_count > 0)
 		mark_orphans(l);
-	pump(l);
+	feeder_pump(l);
 	return r;
 }
 
@@ -713,7 +736,21 @@ static void on_writable(void *ctx, net_id id)
 	if (f != NULL && f->diff != NULL)
 		diff_tell(f->diff, false, NULL);
 	primary_writable(l->primary, id);
-	pump(l);
+	feeder_pump(l);
+}
+
+/* A refusal is known twice, by what the peer said and by what we made of it: which is heard first is chance. */
+static const char *plain(const char *trouble)
+{
+	static const char *const before[] = { ": the peer says: ", ": refused: " };
+
+	for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+		const char *at = strstr(trouble, before[i]);
+
+		if (at != NULL)
+			return at + strlen(before[i]);
+	}
+	return trouble;
 }
 
 static void on_closed(void *ctx, net_id id, const struct net_end *end)
@@ -723,11 +760,18 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 
 	if (end->dialer != 0) {
 		struct item *item = remote_item(NEWS_CLOSED, id, NULL, 0);
+		char trouble[sizeof l->trouble];
+		bool news;
 
+		snprintf(trouble, sizeof trouble, "%s: %s", end->address, end->text);
 		pthread_mutex_lock(&l->lock);
-		snprintf(l->trouble, sizeof l->trouble, "%s: %s", end->address, end->text);
+		news = strcmp(plain(trouble), plain(l->trouble)) != 0;
+		memcpy(l->trouble, trouble, sizeof trouble);
 		l->paused = false;
 		pthread_mutex_unlock(&l->lock);
+		/* Before the mount can be used, who waits for that says it. */
+		if (news && atomic_load_explicit(&l->fs->started, memory_order_acquire))
+			log_warn("no link to the primary: %s", trouble);
 		if (l->up_link == id)
 			l->up_link = 0;
 		if (item != NULL)
@@ -745,7 +789,7 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 	free(f->stuck);
 	free(f);
 	atomic_fetch_sub(&l->peer_count, 1);
-	pump(l);
+	feeder_pump(l);
 }
 
 static void on_note(void *ctx, const char *text)
@@ -782,7 +826,7 @@ static void lead_posted(void *ctx)
 	primary_set_cluster(l->primary, lead->cluster, lead->seed);
 	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
 	free(lead);
-	pump(l);
+	feeder_pump(l);
 }
 
 static void post_lead(struct remote *l, void (*fn)(void *ctx))
@@ -802,6 +846,8 @@ static void post_lead(struct remote *l, void (*fn)(void *ctx))
 
 void feeder_lead(struct remote *l)
 {
+	/* What was counted before was of an earlier epoch; the net thread counts nothing before it leads. */
+	atomic_store(&l->synced, 0);
 	post_lead(l, lead_posted);
 }
 
@@ -815,7 +861,7 @@ static void handed_posted(void *ctx)
 	struct remote *l = ctx;
 
 	primary_handed(l->primary, now_ms());
-	pump(l);
+	feeder_pump(l);
 }
 
 void feeder_handed(struct remote *l)
@@ -823,16 +869,29 @@ void feeder_handed(struct remote *l)
 	(void)net_post(l->net, handed_posted, l);
 }
 
+static void went_on_posted(void *ctx)
+{
+	struct remote *l = ctx;
+
+	primary_went_on(l->primary, store_seq(l->fs->store), now_ms());
+	feeder_pump(l);
+}
+
+void feeder_went_on(struct remote *l)
+{
+	(void)net_post(l->net, went_on_posted, l);
+}
+
 struct name_post {
 	struct remote *l;
 	char name[MSG_NAME_MAX + 1];
 };
 
-static void off_posted(void *ctx)
+static void elsewhere_posted(void *ctx)
 {
 	struct name_post *p = ctx;
 
-	primary_off(p->l->primary, "no longer the primary", p->name);
+	primary_elsewhere(p->l->primary, p->name);
 	free(p);
 }
 
@@ -861,7 +920,7 @@ static void switch_posted(void *ctx)
 		log_error("%s: not handed over%s%s: %s", p->l->fs->store_path, p->name[0] != '\0' ? " to " : "", p->name,
 			  r == -ENOENT ? "no such remote mount follows" : strerror(-r));
 	else
-		pump(p->l);
+		feeder_pump(p->l);
 	free(p);
 }
 
@@ -877,9 +936,9 @@ static void post_name(struct remote *l, void (*fn)(void *ctx), const char *name)
 		free(p);
 }
 
-void feeder_off(struct remote *l, const char *who)
+void feeder_elsewhere(struct remote *l, const char *who)
 {
-	post_name(l, off_posted, who);
+	post_name(l, elsewhere_posted, who);
 }
 
 void feeder_switch(struct remote *l, const char *name)
@@ -896,7 +955,7 @@ static void wait_posted(void *ctx)
 	if (r < 0)
 		op_waited(l, (uint64_t)(uintptr_t)w, r);
 	else
-		pump(l);
+		feeder_pump(l);
 }
 
 int feeder_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms)
@@ -925,7 +984,7 @@ static void result_posted(void *ctx)
 
 	primary_committed(r->l->primary, fed(r->l), atomic_load(&r->l->change_bytes), now_ms());
 	primary_result(r->l->primary, r->client, r->request, r->token, &r->res, now_ms());
-	pump(r->l);
+	feeder_pump(r->l);
 	free(r);
 }
 
@@ -959,7 +1018,7 @@ static void lock_posted(void *ctx)
 	struct lock_post *p = ctx;
 
 	primary_lock(p->l->primary, &p->m);
-	pump(p->l);
+	feeder_pump(p->l);
 	free(p);
 }
 
@@ -1019,7 +1078,8 @@ int feeder_init(struct remote *l)
 		.version = MSG_VERSION,
 		.lease_ms = LEASE_MS,
 		.keep_ms = 1000,
-		.sync_wait_ms = 10000,
+		.sync_replicas = l->fs->options->sync_replicas,
+		.sync_wait_ms = options_sync_wait_ms(l->fs->options),
 		.switch_wait_ms = 10000,
 	};
 
@@ -1033,9 +1093,12 @@ int feeder_init(struct remote *l)
 /* The net thread has ended, and told of the end of each connection. */
 void feeder_release(struct remote *l)
 {
-	while (l->jobs != NULL) {
-		diff_tell(l->jobs, true, NULL);
-		diff_free(l->jobs);
+	struct diff_job *job;
+
+	while ((job = l->jobs) != NULL) {
+		diff_tell(job, true, NULL);
+		diff_free(job);
+		check(l->jobs != job);
 	}
 	primary_free(l->primary);
 	net_buf_put(l->frame);

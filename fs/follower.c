@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define TICK_MS    50
-#define REDIAL_FAILURES 3u      /* lost connections in a row to another machine than --from names */
+#define REDIAL_FAILURES 3u      /* connections in a row that were lost or refused, before another machine is asked */
 #define DIFF_STEPS 8u           /* between two requests; one takes about 100 us */
 
 /* What nobody else has is being written to a file beside the store, by a thread. */
@@ -129,6 +129,12 @@ static void look_at_aside(struct remote *l)
 
 /* ---- Diff ---- */
 
+/* If others are fed from here, calls come from them, whatever the kernel here may do. */
+static uint32_t hello_flags(const struct options *o)
+{
+	return o->listen != NULL ? HELLO_FEEDS : o->read_only ? HELLO_READ_ONLY : 0;
+}
+
 static int diff_send(void *ctx, enum diff_type type, const void *bytes, size_t len)
 {
 	struct remote *l = ctx;
@@ -170,6 +176,7 @@ static int op_diff_start(void *ctx, link_t id, const struct msg_welcome *w)
 
 	(void)id;
 	(void)w;
+	l->comparisons++;
 	store_identity(l->fs->store, &own);
 	o.direct = l->diff_direct = own.incomplete;
 	if (strcmp(l->fs->store_path, ":memory:") != 0) {
@@ -231,7 +238,7 @@ static void diff_done(struct remote *l)
 		 l->fs->store_path, (unsigned long long)p.seq, (unsigned long long)p.items_differ,
 		 (unsigned long long)p.received_bytes);
 	diff_end(l);
-	replica_set_flags(l->replica, 0);
+	replica_set_flags(l->replica, hello_flags(l->fs->options));
 	if (l->feeds)
 		feed_restart(&l->feed, store_seq(l->fs->store) + 1);
 	remote_read_history(l);
@@ -331,6 +338,13 @@ static int op_welcome(void *ctx, const struct msg_welcome *w)
 	struct store_identity id;
 	int r;
 
+	if (!relay_welcome(l, w))
+		return -EAGAIN;
+	l->failures = 0;
+	memcpy(l->followed, l->address, sizeof l->followed);
+	/* Who was told of an older primary here, or of none, is told of this one; a relay feeds them itself. */
+	if (l->handed_over)
+		feeder_elsewhere(l, l->address);
 	store_identity(s, &id);
 	if (id.role == STORE_REPLICA && memcmp(id.cluster, w->cluster, 16) == 0 &&
 	    (!id.incomplete || w->decision != WELCOME_STREAM))
@@ -354,7 +368,12 @@ static uint32_t op_locks(void *ctx, uint8_t *buf, uint32_t max)
 
 static void op_lock(void *ctx, const struct msg_lock *m)
 {
-	lockd_message(((struct remote *)ctx)->lockd, m);
+	struct remote *l = ctx;
+
+	if (m->client == l->client)
+		lockd_message(l->lockd, m);
+	else
+		feeder_lock(l, m);
 }
 
 static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a)
@@ -366,27 +385,37 @@ static void op_answer(void *ctx, uint64_t cookie, const struct replica_answer *a
 		lockd_result(l->lockd, cookie, a->error);
 		return;
 	}
+	if (a->error == 0 && (a->flags & RESULT_SYNC) != 0 && a->seq > atomic_load(&l->synced))
+		atomic_store(&l->synced, a->seq);
 	/* Interrupted or timed out ones have left already. */
 	(void)pending_complete(l->pending, cookie, &res);
 }
 
-/* Nobody is fed by a remote mount in this version. */
 static void op_forwarded(void *ctx, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
 			 const struct replica_answer *a)
 {
-	(void)ctx, (void)client, (void)session, (void)request, (void)token, (void)a;
+	relay_answer(ctx, client, session, request, token, a);
 }
 
 /* This is the primary now, and what programs here had asked the old one is still to be settled. */
 static void op_run(void *ctx, uint64_t client, uint64_t request, uint64_t low, const uint8_t *bytes, uint32_t len)
 {
-	struct item *item = remote_item(NEWS_RUN, 0, bytes, len);
+	struct remote *l = ctx;
+	const struct replica_answer taken = { .seq = store_seq(l->fs->store) };
+	struct item *item;
 
 	(void)low;
+	/* A lock that somebody waits for is asked of our own table, and what was unlocked is not in it: run now, it would take
+	 * away what its owner may have been given since. */
+	if (lock_call_is(bytes, len)) {
+		replica_local_result(l->replica, client, request, &taken);
+		return;
+	}
+	item = remote_item(NEWS_RUN, 0, bytes, len);
 	if (item == NULL)
 		return;
 	item->run = (struct primary_run){ .client = client, .request = request, .bytes = item->bytes, .len = len };
-	remote_push(ctx, item);
+	remote_push(l, item);
 }
 
 static void op_lead(void *ctx, uint64_t epoch)
@@ -406,8 +435,12 @@ static void op_lead(void *ctx, uint64_t epoch)
  * the epoch then (O10). */
 static void begin_to_lead(struct remote *l)
 {
-	int r = keys_begin_epoch(l->fs->keys, l->lead_epoch);
+	int r;
 
+	/* Those behind are in the old epoch. */
+	if (!relay_stop(l))
+		return;
+	r = keys_begin_epoch(l->fs->keys, l->lead_epoch);
 	if (r == -EAGAIN)
 		return;
 	l->lead_ticket = 0;
@@ -416,6 +449,10 @@ static void begin_to_lead(struct remote *l)
 		return;
 	}
 	l->leads = true;
+	clients_init(&l->clients, l->fs->keys, now_ms());
+	/* What programs here asked the old primary for may still be settled. */
+	clients_here(&l->clients, l->client);
+	l->handed_over = false;
 	l->fs->pending = NULL;
 	if (l->dialer != 0)
 		(void)net_undial(l->net, l->dialer);
@@ -460,9 +497,12 @@ static int redial(struct remote *l, const char *address)
 static void op_elsewhere(void *ctx, const char *name)
 {
 	struct remote *l = ctx;
+	char own[512];
 
-	/* Without a port or a path it is no address. */
-	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0)
+	/* Without a port or a path it is no address. Our own: who is asked has not heard yet that it is to lead; it is asked again. */
+	follower_name(l->fs->options, own, sizeof own);
+	if (strpbrk(name, ":/") == NULL || strlen(name) >= sizeof l->address || strcmp(name, l->address) == 0 ||
+	    strcmp(name, own) == 0)
 		return;
 	log_info("%s is not the primary: following %s", l->address, name);
 	if (redial(l, name) < 0)
@@ -507,7 +547,17 @@ static void up_cancel(void *ctx, uint64_t request)
 	(void)replica_cancel(((struct remote *)ctx)->replica, request);
 }
 
-static struct fs_upstream upstream = { .send = up_send, .cancel = up_cancel };
+/* Whom we ask does not lead, or is gone. Who was given with --from may know more; so may the last primary that there was: it may
+ * have handed over to us, and the word of it was lost with the link. */
+static void ask_another(struct remote *l)
+{
+	const char *from = l->fs->options->from, *to = from;
+
+	if (from == NULL || strcmp(l->address, from) == 0)
+		to = l->followed;
+	if (to[0] != '\0' && strcmp(l->address, to) != 0)
+		(void)redial(l, to);
+}
 
 /* ---- For remote.c ---- */
 
@@ -518,17 +568,15 @@ int follower_item(struct remote *l, struct item *item)
 	switch (item->kind) {
 	case NEWS_OPENED:
 		l->link = item->id;
-		l->failures = 0;
 		(void)replica_opened(l->replica, item->id, now_ms());
 		return 0;
 	case NEWS_FRAME:
 		r = replica_frame(l->replica, item->id, item->type, item->bytes, item->len, now_ms());
 		if (r == -EAGAIN)
 			return r;
-		if (r < 0 && l->link == item->id) {
-			log_warn("%s: %s", l->address, err_last());
+		if (r < 0 && l->link == item->id)
+			/* Said when it is closed. */
 			(void)net_close(l->net, item->id, WIRE_E_PROTOCOL, err_last());
-		}
 		return 0;
 	case NEWS_WRITABLE:
 		replica_writable(l->replica, item->id);
@@ -537,9 +585,8 @@ int follower_item(struct remote *l, struct item *item)
 		replica_closed(l->replica, item->id, now_ms());
 		if (l->link == item->id)
 			l->link = 0;
-		/* Whom we were told to follow is gone: who told us may know more. */
-		if (++l->failures >= REDIAL_FAILURES && l->fs->options->from != NULL && strcmp(l->address, l->fs->options->from) != 0)
-			(void)redial(l, l->fs->options->from);
+		if (++l->failures >= REDIAL_FAILURES)
+			ask_another(l);
 		return 0;
 	}
 }
@@ -573,6 +620,15 @@ bool follower_step(struct remote *l)
 		look_at_aside(l);
 	if (l->diff != NULL)
 		more = diff_step(l);
+	replica_status(l->replica, (uint64_t)now, &st);
+	if (st.state == REPLICA_STREAM && st.session != l->streamed) {
+		l->streamed = st.session;
+		log_info("%s: following %s", l->fs->store_path, l->address);
+		pthread_mutex_lock(&l->lock);
+		l->trouble[0] = '\0';
+		pthread_mutex_unlock(&l->lock);
+	}
+	relay_step(l, &st);
 	if (now - l->ticked_ms >= TICK_MS) {
 		l->ticked_ms = now;
 		replica_tick(l->replica, (uint64_t)now);
@@ -610,6 +666,23 @@ int follower_follow(struct remote *l, const char *address)
 	return strlen(address) < sizeof l->address ? redial(l, address) : err_set(ENAMETOOLONG, "too long an address");
 }
 
+/* It followed before it led. The same engine goes on: the numbers of its calls that were used are in the store, and one that came
+ * again would be taken for done; and the new primary may remember our links. */
+static void follow_again(struct remote *l)
+{
+	struct store *s = l->fs->store;
+	struct store_identity id;
+
+	store_identity(s, &id);
+	replica_committed(l->replica, store_epoch(s), store_seq(s));
+	l->told_durable = store_durable_seq(s);
+	replica_durable(l->replica, l->told_durable);
+	/* It is on disk: that was waited for before anybody else could be the primary. */
+	(void)replica_follow(l->replica, id.promised_epoch, now_ms());
+	replica_promised(l->replica, id.promised_epoch);
+	l->fs->pending = l->pending;
+}
+
 int follower_init(struct remote *l)
 {
 	const struct options *o = l->fs->options;
@@ -621,10 +694,17 @@ int follower_init(struct remote *l)
 		.version = MSG_VERSION,
 		.policy = o->on_disconnect,
 		.wait_ms = o->wait_s * 1000,
-		.flags = (o->read_only ? HELLO_READ_ONLY : 0) | (o->replace ? HELLO_REPLACE : 0),
+		.max_stale_ms = o->max_stale_s * 1000,
+		/* Until now it was the primary itself. */
+		.fresh_at = l->handing ? now_ms() : 0,
+		.flags = hello_flags(o) | (o->replace ? HELLO_REPLACE : 0),
 		.name = name,
 	};
 
+	if (l->replica != NULL) {
+		follow_again(l);
+		return 0;
+	}
 	store_identity(s, &id);
 	memcpy(ro.cluster, id.cluster, sizeof ro.cluster);
 	memcpy(ro.store, l->store, sizeof ro.store);
@@ -633,17 +713,21 @@ int follower_init(struct remote *l)
 	follower_name(o, name, sizeof name);
 	name[MSG_NAME_MAX] = '\0';
 	l->told_durable = store_durable_seq(s);
+	/* One that was promoted has its engine of before still; what is left without an answer there ends. */
+	replica_free(l->replica);
 	l->replica = replica_new(&ro, &engine_ops, l, store_epoch(s), store_seq(s), l->told_durable, id.promised_epoch);
 	if (l->pending == NULL) {
 		l->pending = calloc(1, sizeof *l->pending);
 		if (l->pending == NULL)
 			return -ENOMEM;
-		upstream.ctx = l;
-		pending_init(l->pending, &upstream, ops_answer, l->fs);
+		l->upstream = (struct fs_upstream){ .ctx = l, .send = up_send, .cancel = up_cancel };
+		pending_init(l->pending, &l->upstream, ops_answer, l->fs);
 		pending_link_up(l->pending);
 	}
 	if (l->replica == NULL)
 		return -ENOMEM;
+	/* Who was fed from here before this mount was made again may hold what only it knows of. */
+	replica_hold_all(l->replica, o->listen != NULL && !l->handed_over);
 	l->fs->pending = l->pending;
 	return 0;
 }

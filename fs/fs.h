@@ -55,11 +55,13 @@ struct fs {
 	struct remote *remote;                      /* to other machines, or NULL */
 	struct repeat *repeat;                  /* tells inotify of their changes, or NULL */
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
+	struct defer synced;                    /* [any] replies that wait for disks of other machines, too */
 	struct defer checkpoint;                /* [any] replies that wait for checkpoint_seq */
 	atomic_bool started;                    /* [any] the queues may be used */
 	const struct fs_shared *shared;         /* NULL: every change comes from this mount's kernel */
 	struct pending *pending;                /* a remote mount: calls under way to the primary; else NULL */
 
+	uint64_t syncs_failed;                  /* fsyncs of a remote mount for which too few disks were there */
 	bool waits;                             /* it was said that we wait for who has the store */
 	bool cluster_locks;                     /* locks of programs here count on all machines */
 	uint64_t opens;                         /* number of the last open file, with cluster_locks */

@@ -184,3 +184,20 @@ size_t inodes_count(const struct inodes *t)
 {
 	return t->now.used + t->old.used;
 }
+
+static size_t table_list(const struct inodes_table *t, uint64_t *ret, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < t->size && n < max; i++)
+		if (t->slots[i].ino != 0 && t->slots[i].ino != INODES_GONE)
+			ret[n++] = t->slots[i].ino;
+	return n;
+}
+
+size_t inodes_list(const struct inodes *t, uint64_t *ret, size_t max)
+{
+	size_t n = table_list(&t->old, ret, max);
+
+	return n + table_list(&t->now, ret + n, max - n);
+}

@@ -40,5 +40,7 @@ bool inodes_forget(struct inodes *t, uint64_t ino, uint64_t count);
 bool inodes_mark_orphan(struct inodes *t, uint64_t ino);
 bool inodes_known(struct inodes *t, uint64_t ino);
 size_t inodes_count(const struct inodes *t);
+/* All that are known, at most max; returns how many. */
+size_t inodes_list(const struct inodes *t, uint64_t *ret, size_t max);
 
 #endif

@@ -27,6 +27,7 @@ struct entry {
 	enum entry_state state;
 	bool get;               /* a question only */
 	bool in_flight;         /* the call has no result yet */
+	bool own;               /* DONE: granted by our own table, which has it */
 	bool cancelling;        /* its program does not want it any more */
 	bool cancel_due;        /* which is still to be sent */
 	fuse_req_t req;         /* NULL: nobody waits */
@@ -37,19 +38,13 @@ struct entry {
 	uint64_t mark;          /* of the notifier, 0: seq is not here yet */
 };
 
-/* Granted to an entry that is gone: to be given back. */
-struct stray {
-	struct stray *next;
-	struct lock_op op;
-};
-
 struct lockd {
 	struct remote *l;
 	struct locks *table;
 	struct entry *first, **end;
-	struct stray *strays;
 	uint64_t ticket, round;
 	bool streams;           /* a remote mount: at the last look */
+	bool restate;           /* the primary has more of ours than we have: to be told */
 	bool fenced;
 	int64_t grace_until_ms; /* 0: none */
 	char name[LOCKS_NAME_MAX + 1];
@@ -91,11 +86,21 @@ static void reply_get(struct entry *e)
 	fuse_reply_lock(e->req, &fl);
 }
 
+/* Its call is not to be sent again: on another link it would ask once more for what nobody waits for. */
+static void withdraw(struct lockd *d, struct entry *e)
+{
+	if (!e->in_flight)
+		return;
+	e->in_flight = false;
+	(void)replica_cancel(d->l->replica, LOCKD_COOKIE | e->op.ticket);
+}
+
 /* The entry is over: what the program is told. */
 static void finish(struct lockd *d, struct entry *e, int error)
 {
 	struct fs *fs = d->l->fs;
 
+	withdraw(d, e);
 	unlink_entry(d, e);
 	if (e->req != NULL) {
 		fs->req = e->req;
@@ -113,18 +118,6 @@ static int refused(const struct entry *e, int error)
 	if (e->op.type == LOCKS_OFF && !e->get)
 		return 0;
 	return error == -EINTR || error == -EAGAIN || error == -EDEADLK || error == -EINVAL ? error : -ENOLCK;
-}
-
-/* Something was granted that nobody waits for. */
-static void add_stray(struct lockd *d, const struct lock_answer *a)
-{
-	struct stray *s = malloc(sizeof *s);
-
-	if (s == NULL)
-		return;
-	s->op = (struct lock_op){ .ino = a->ino, .owner = a->owner, .start = a->start, .end = a->end, .kind = a->kind };
-	s->next = d->strays;
-	d->strays = s;
 }
 
 /* ---- The table's answers ---- */
@@ -154,14 +147,13 @@ static void on_answer(void *ctx, const struct lock_answer *answer)
 		to_client(d, &a);
 		return;
 	}
+	/* The table is asked for entries that are there, and only so: it has nothing that nobody waits for. */
 	e = find(d, a.ticket);
-	if (e == NULL || e->state == ENTRY_DONE) {
-		if (a.error == 0 && a.counter != 0 && e == NULL)
-			add_stray(d, &a);
+	if (e == NULL || e->state == ENTRY_DONE)
 		return;
-	}
 	e->answer = a;
 	e->state = ENTRY_DONE;
+	e->own = a.error == 0 && a.counter != 0;
 	e->seq = 0;
 	e->mark = notify_mark();
 }
@@ -194,6 +186,8 @@ static int ask_primary(struct lockd *d, struct entry *e)
 	if (r == -EAGAIN)
 		return r;
 	if (r < 0) {
+		/* An unlock that cannot be sent. */
+		d->restate |= e->op.type == LOCKS_OFF && !e->get;
 		finish(d, e, refused(e, r));
 		return 0;
 	}
@@ -201,21 +195,6 @@ static int ask_primary(struct lockd *d, struct entry *e)
 	e->in_flight = true;
 	e->call_round = d->round;
 	return 0;
-}
-
-static void give_back(struct lockd *d)
-{
-	while (d->strays != NULL) {
-		struct stray *s = d->strays;
-
-		s->op.ticket = ++d->ticket;
-		if (d->l->leads)
-			locks_request(d->table, d->l->client, &s->op);
-		else if (d->streams && send_call(d, LOCK_CALL_SET, &s->op, s->op.ticket) == -EAGAIN)
-			return;         /* without a stream the next statement gives it back */
-		d->strays = s->next;
-		free(s);
-	}
 }
 
 static void ask(struct lockd *d)
@@ -239,7 +218,6 @@ static void ask(struct lockd *d)
 		else if (ask_primary(d, e) == -EAGAIN)
 			break;
 	}
-	give_back(d);
 }
 
 /* ---- Answering programs ---- */
@@ -269,7 +247,7 @@ static void settle(struct lockd *d)
 			continue;
 		if (error == 0 && !e->get && e->op.type != LOCKS_OFF && !d->l->leads &&
 		    locks_note(d->table, d->l->client, &e->op, e->answer.epoch, e->answer.counter) < 0) {
-			add_stray(d, &e->answer);
+			d->restate = true;
 			error = -ENOLCK;
 		}
 		finish(d, e, error < 0 ? refused(e, error) : 0);
@@ -322,7 +300,11 @@ static bool note_here(struct lockd *d, const struct lock_op *op)
 		if (locks_note(d->table, d->l->client, &off, 0, 0) < 0)
 			return false;
 	}
-	return op->type == LOCKS_OFF && !d->streams;
+	if (op->type != LOCKS_OFF || d->streams)
+		return false;
+	/* There may be a statement on its way that has it. */
+	d->restate = true;
+	return true;
 }
 
 void lockd_set(struct lockd *d, fuse_req_t req, struct lock_op *op)
@@ -379,16 +361,8 @@ bool lockd_interrupt(struct lockd *d, uint64_t unique)
 		ask(d);
 		return true;
 	}
-	/* Nobody can be asked. Should it be granted all the same, it is given back. */
-	if (e->in_flight) {
-		uint64_t cookie = LOCKD_COOKIE | e->op.ticket;
-
-		e->in_flight = false;
-		finish(d, e, -EINTR);
-		(void)replica_cancel(d->l->replica, cookie);
-	} else {
-		finish(d, e, -EINTR);
-	}
+	/* Nobody can be asked. Should it have been granted: it is not in the next statement. */
+	finish(d, e, -EINTR);
 	return true;
 }
 
@@ -399,13 +373,16 @@ size_t lockd_to_text(const struct lockd *d, char *buf, size_t size)
 
 /* ---- The line to the primary ---- */
 
-/* It is gone, or a statement is made: what is under way is void (K1). */
+/* It is gone, or a statement is made: what is under way is void (K1). Not what our own table granted when it decided: that is in
+ * the statement. */
 static void void_answers(struct lockd *d)
 {
 	struct entry *e, *next;
 
 	for (e = d->first; e != NULL; e = next) {
 		next = e->next;
+		if (e->state == ENTRY_DONE && e->own)
+			continue;
 		if (e->cancelling)
 			finish(d, e, -EINTR);
 		else if (e->op.type == LOCKS_OFF && !e->get)
@@ -419,19 +396,29 @@ uint32_t lockd_state(struct lockd *d, uint8_t *buf, uint32_t max)
 {
 	check(max >= LOCKS_STATE_MAX);
 	void_answers(d);
+	d->restate = false;
 	d->round++;
 	return (uint32_t)locks_state(d->table, d->l->client, d->round, d->name, buf);
 }
 
-static void log_lost(const struct msg_lock *m)
+/* Another machine has it now. */
+static void lose(struct lockd *d, const struct msg_lock *m)
 {
+	struct lock_op off = { .ticket = 1, .ino = m->ino, .owner = m->owner, .kind = m->kind, .start = m->start, .end = m->end };
+
+	(void)locks_note(d->table, d->l->client, &off, 0, 0);
+	/* Its program has not been told yet that it has it: it is asked for again. */
+	for (struct entry *e = d->first; e != NULL; e = e->next)
+		if (e->own && e->op.ino == m->ino && e->op.owner == m->owner && e->op.kind == m->kind) {
+			e->own = false;
+			e->state = ENTRY_NEW;
+		}
 	log_warn("ino=%llu: a lock of process %u is lost: the primary was out of reach for longer than locks are kept, and another "
 		 "machine has it now", (unsigned long long)m->ino, m->pid);
 }
 
 void lockd_message(struct lockd *d, const struct msg_lock *m)
 {
-	struct lock_op off = { .ticket = 1, .ino = m->ino, .owner = m->owner, .kind = m->kind, .start = m->start, .end = m->end };
 	struct lock_answer a = { .ticket = m->ticket, .error = m->error, .kind = m->kind, .type = m->type, .pid = m->pid,
 				 .ino = m->ino, .owner = m->owner, .start = m->start, .end = m->end,
 				 .epoch = m->fence_epoch, .counter = m->fence };
@@ -440,19 +427,21 @@ void lockd_message(struct lockd *d, const struct msg_lock *m)
 	if (m->round != d->round || d->l->leads)
 		return;
 	if ((m->flags & LOCK_LOST) != 0) {
-		log_lost(m);
-		(void)locks_note(d->table, d->l->client, &off, 0, 0);
+		lose(d, m);
 		return;
 	}
-	if (e == NULL) {
-		if (m->error == 0 && m->fence != 0 &&
-		    !locks_holds(d->table, d->l->client, m->ino, m->owner, m->kind, NULL))
-			add_stray(d, &a);
+	if (e == NULL || e->state == ENTRY_DONE) {
+		/* Granted, and nobody waits: it is not unlocked, since its owner may have asked for it again meanwhile, and would lose
+		 * what it was just given. What we have is stated instead. */
+		d->restate |= e == NULL && m->error == 0 && m->fence != 0 &&
+			      !locks_holds(d->table, d->l->client, m->ino, m->owner, m->kind, NULL);
 		return;
 	}
+	withdraw(d, e);
 	e->answer = a;
 	e->seq = m->seq;
 	e->mark = 0;
+	e->own = false;
 	e->state = ENTRY_DONE;
 	e->cancel_due = false;
 }
@@ -461,7 +450,8 @@ void lockd_result(struct lockd *d, uint64_t cookie, int error)
 {
 	struct entry *e = find(d, cookie & ~LOCKD_COOKIE);
 
-	if (e == NULL)
+	/* Not one that was withdrawn. */
+	if (e == NULL || !e->in_flight)
 		return;
 	e->in_flight = false;
 	if (e->state == ENTRY_DONE)
@@ -474,10 +464,12 @@ void lockd_result(struct lockd *d, uint64_t cookie, int error)
 
 /* ---- Roles ---- */
 
+/* Our own table decides. It may have what is asked for (what it granted before, and it was stated since): then it says so. */
 static void ask_anew(struct lockd *d)
 {
 	for (struct entry *e = d->first; e != NULL; e = e->next) {
-		e->in_flight = false;
+		withdraw(d, e);
+		e->own = false;
 		e->state = ENTRY_NEW;
 	}
 }
@@ -490,7 +482,7 @@ void lockd_lead(struct lockd *d, uint64_t epoch, bool grace)
 	clock_gettime(CLOCK_REALTIME, &t);
 	void_answers(d);
 	ask_anew(d);
-	d->streams = false;
+	d->streams = d->restate = false;
 	locks_lead(d->table, epoch, (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u, grace);
 	d->grace_until_ms = grace ? remote_now_ms() + LEASE_MS : 0;
 	locks_name(d->table, d->l->client, d->name);
@@ -512,23 +504,21 @@ void lockd_fenced(struct lockd *d)
 
 /* ---- Other mounts ---- */
 
-int lockd_run(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len)
+int lockd_take(const struct lockd *d, const uint8_t *bytes, uint32_t len, struct lockd_call *ret)
 {
-	enum lock_call what;
-	struct lock_op op;
-	int r = lock_call_decode(bytes, len, &what, &op);
-
-	if (r < 0)
+	if (lock_call_decode(bytes, len, &ret->what, &ret->op) < 0)
 		return -EIO;
-	if (d->fenced || !d->l->leads)
-		return -ENOLCK;
-	if (what == LOCK_CALL_SET)
-		locks_request(d->table, client, &op);
-	else if (what == LOCK_CALL_GET)
-		locks_query(d->table, client, &op);
+	return d->fenced || !d->l->leads ? -ENOLCK : 0;
+}
+
+void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c)
+{
+	if (c->what == LOCK_CALL_SET)
+		locks_request(d->table, client, &c->op);
+	else if (c->what == LOCK_CALL_GET)
+		locks_query(d->table, client, &c->op);
 	else
-		locks_cancel(d->table, client, op.ticket);
-	return 0;
+		locks_cancel(d->table, client, c->op.ticket);
 }
 
 void lockd_client_here(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len)
@@ -573,7 +563,12 @@ void lockd_step(struct lockd *d)
 	}
 	if (!d->l->leads && d->l->replica != NULL)
 		look_at_line(d);
-	if (d->first == NULL && d->strays == NULL)
+	if (d->restate && d->streams) {
+		d->restate = false;
+		replica_restate(d->l->replica, (uint64_t)remote_now_ms());
+		look_at_line(d);
+	}
+	if (d->first == NULL)
 		return;
 	ask(d);
 	settle(d);
@@ -603,12 +598,6 @@ void lockd_free(struct lockd *d)
 		return;
 	while (d->first != NULL)
 		finish(d, d->first, -EIO);
-	while (d->strays != NULL) {
-		struct stray *s = d->strays;
-
-		d->strays = s->next;
-		free(s);
-	}
 	locks_free(d->table);
 	free(d);
 }

@@ -10,7 +10,8 @@
  *
  * Invariants:
  * (K1) Each statement has a number, the round. An answer of another round is void: what it granted was not in the
- *      statement, so the primary has forgotten it. Entries without an answer are sent again after each statement.
+ *      statement, so the primary has forgotten it. Entries without an answer are sent again after each statement. Of an
+ *      entry that has its answer no call is left to be sent again.
  * (K2) A program has its lock when this store has all that was changed before the grant, and the kernel was told of it: who
  *      locks sees what the last holder wrote.
  * (K3) An unlock takes effect here at once, and never fails: what is not stated is free.
@@ -48,8 +49,14 @@ void lockd_lead(struct lockd *d, uint64_t epoch, bool grace);
 void lockd_follow(struct lockd *d);
 /* This was the primary, and may decide nothing any more. */
 void lockd_fenced(struct lockd *d);
-/* A call of a lock. */
-int lockd_run(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len);
+/* A call of a lock. 0: it is one, and may be run; negative: what its RESULT says. The RESULT has to go out before it is run, and
+ * so before what becomes of the lock: who has the latter need not ask again, whatever happens to the link. */
+struct lockd_call {
+	enum lock_call what;
+	struct lock_op op;
+};
+int lockd_take(const struct lockd *d, const uint8_t *bytes, uint32_t len, struct lockd_call *ret);
+void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c);
 void lockd_client_here(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len);
 void lockd_client_left(struct lockd *d, uint64_t client);
 void lockd_client_expired(struct lockd *d, uint64_t client);

@@ -24,15 +24,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/major.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
+#define FUSE_MINOR    229       /* of the device */
 #define STALE_MAX     16        /* dead mounts on top of each other that are taken away */
 #define DRAIN_MS      5000      /* for fsyncs that wait when we are told to stop */
 #define STORE_WAIT_S  30        /* for a daemon that is closing the store */
@@ -44,7 +47,7 @@ static int mount_lock = -1;     /* on the mount point: from before we look at it
 
 /* ---- What libfuse says ---- */
 
-/* While mounting, libfuse explains a failure here only: it is kept to become part of our line. */
+/* Until the mount works, libfuse explains a failure here only: it is kept to become part of our line. */
 static bool fuse_log_keep;
 static char fuse_log_text[512];
 
@@ -227,6 +230,7 @@ void fs_progress(void *ctx)
 	if (!atomic_load_explicit(&fs->started, memory_order_acquire))
 		return;
 	defer_run(&fs->durable);
+	defer_run(&fs->synced);
 	remote_progress(fs->remote);
 	session_wake(fs);
 }
@@ -281,6 +285,7 @@ static int open_store(struct fs *fs)
 		.progress = fs_progress,
 		.progress_ctx = fs,
 		.incomplete = o->from != NULL,
+		.follow = o->from != NULL,
 		.committed = fs->remote != NULL ? remote_committed : NULL,
 		.committed_ctx = fs,
 	};
@@ -328,6 +333,14 @@ static char *kernel_words(const struct fs *fs)
 	return all;
 }
 
+/* libfuse 3.14 may say that it has mounted, and give descriptor 0, when it found no memory for it. */
+static bool has_device(struct fuse_session *fuse)
+{
+	struct stat st;
+
+	return fstat(fuse_session_fd(fuse), &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(MISC_MAJOR, FUSE_MINOR);
+}
+
 /* fuse_session_mount(). What fusermount3 says on standard error becomes a part of our line, and else of our log. */
 static int mount_session(struct fs *fs)
 {
@@ -365,31 +378,34 @@ static int mount_session(struct fs *fs)
 static int mount_fuse(struct fs *fs)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	char *words = kernel_words(fs);
 	struct mnt_info info;
+	char *words;
 	int r = EXIT_FAILED;
 
+	fuse_log_keep = true;
+	words = kernel_words(fs);
 	if (words == NULL || fuse_opt_add_arg(&args, "msyncfs") < 0 ||
 	    fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, words) < 0 ||
 	    (fs->options->debug && fuse_opt_add_arg(&args, "-d") < 0)) {
-		log_error("out of memory: free some");
+		log_error("%s: cannot be mounted: out of memory: free some", fs->mountpoint);
 		goto out;
 	}
-	fuse_log_keep = true;
 	fs->fuse = fuse_session_new(&args, &ops_table, sizeof ops_table, fs);
-	if (fs->fuse == NULL || mount_session(fs) != 0) {
+	if (fs->fuse == NULL || mount_session(fs) != 0 || !has_device(fs->fuse)) {
+		/* The options are ours: without a word, nothing but memory is missing. */
 		log_error("%s: cannot be mounted: %s: %s", fs->mountpoint,
-			  *fuse_log_text != '\0' ? fuse_log_text : "refused by fusermount3",
+			  *fuse_log_text != '\0' ? fuse_log_text : fs->fuse == NULL ? "out of memory" : "refused by fusermount3",
 			  geteuid() == 0 ? "may this container mount (CAP_SYS_ADMIN)? dmesg may say more" :
 			  "is fusermount3 installed (package fuse3), and set-user-ID root? /etc/fuse.conf limits mounts, too");
 		goto out;
 	}
 	if (mnt_find(fs->mountpoint, &info) == 0 && mnt_is_ours(&info))
 		memcpy(fs->device, info.device, sizeof fs->device);
-	fuse_log_keep = false;
 	/* In the mount table: who looks now, sees it. */
 	unlock_mountpoint();
-	r = session_attach(fs) < 0 ? EXIT_FAILED : 0;
+	r = session_attach(fs);
+	if (r < 0)
+		r = fail(fs->mountpoint, strerror(-r), "cannot be mounted");
 out:
 	fuse_opt_free_args(&args);
 	free(words);
@@ -401,6 +417,7 @@ static void ready(struct fs *fs)
 {
 	struct store_status st;
 
+	fuse_log_keep = false;
 	if (ready_fd >= 0 && daemon_ready(ready_fd) < 0) {
 		log_warn("%s: the mount command was interrupted: unmounting", fs->mountpoint);
 		raise(SIGTERM);
@@ -413,6 +430,30 @@ static void ready(struct fs *fs)
 }
 
 /* ---- Life ---- */
+
+static uint64_t durable_seq(const void *store)
+{
+	return store_durable_seq(store);
+}
+
+static uint64_t checkpoint_seq(const void *store)
+{
+	return store_checkpoint_seq(store);
+}
+
+static uint64_t synced_seq(const void *remote)
+{
+	return remote_synced(remote);
+}
+
+static int open_queues(struct fs *fs)
+{
+	if (defer_init(&fs->durable, fs->store, durable_seq, fs->store, 0, fs->fd) < 0 ||
+	    defer_init(&fs->synced, fs->store, synced_seq, fs->remote, options_sync_wait_ms(fs->options), fs->fd) < 0 ||
+	    defer_init(&fs->checkpoint, fs->store, checkpoint_seq, fs->store, 0, fs->fd) < 0)
+		return -ENOMEM;
+	return 0;
+}
 
 static int open_fs(struct fs *fs)
 {
@@ -438,8 +479,7 @@ static int open_fs(struct fs *fs)
 	r = mount_fuse(fs);
 	if (r != 0)
 		return r;
-	if (defer_init(&fs->durable, fs->store, store_durable_seq, fs->fd) < 0 ||
-	    defer_init(&fs->checkpoint, fs->store, store_checkpoint_seq, fs->fd) < 0) {
+	if (open_queues(fs) < 0) {
 		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
@@ -459,7 +499,7 @@ static void drain(struct fs *fs)
 {
 	const struct timespec pause = { .tv_nsec = 5000000 };
 
-	for (int ms = 0; ms < DRAIN_MS && !defer_is_empty(&fs->durable); ms += 5)
+	for (int ms = 0; ms < DRAIN_MS && !(defer_is_empty(&fs->durable) && defer_is_empty(&fs->synced)); ms += 5)
 		nanosleep(&pause, NULL);
 }
 
@@ -487,6 +527,7 @@ static int close_fs(struct fs *fs)
 	if (started) {
 		drain(fs);
 		defer_stop(&fs->durable);
+		defer_stop(&fs->synced);
 		defer_stop(&fs->checkpoint);
 	}
 	remote_stop(fs->remote);
@@ -501,6 +542,7 @@ static int close_fs(struct fs *fs)
 		r = started ? keys_close(fs->keys) : keys_abandon(fs->keys);
 	/* Only now has the last helper ended that calls fs_progress(). */
 	defer_release(&fs->durable);
+	defer_release(&fs->synced);
 	defer_release(&fs->checkpoint);
 	session_release(fs);
 	control_release(fs);
@@ -516,7 +558,8 @@ static int run(struct fs *fs)
 	if (status == 0) {
 		r = session_run(fs, ready);
 		if (r < 0) {
-			log_error("%s: the mount broke: %s", fs->mountpoint, strerror(-r));
+			log_error("%s: the mount broke: %s", fs->mountpoint,
+				  fuse_log_keep && *fuse_log_text != '\0' ? fuse_log_text : strerror(-r));
 			status = EXIT_FAILED;
 		}
 	}

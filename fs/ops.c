@@ -61,6 +61,14 @@ int ops_hold_durable(struct fs *fs)
 	 * that lost a part holds nothing of what was promised. */
 	if (store_lost(fs->store, &byte))
 		return EIO;
+	if (remote_waits(fs->remote) && remote_synced(fs->remote) < seq) {
+		if (store_failed(fs->store) != 0)
+			return EIO;
+		fs->hold = &fs->synced;
+		fs->hold_seq = seq;
+		store_sync_request(fs->store);
+		return 0;
+	}
 	/* No sync follows that would find out whether the file is still whole: so look, for one fstat. */
 	if (store_durable_seq(fs->store) >= seq)
 		return store_failed(fs->store) == 0 && store_check_file(fs->store) < 0 ? EIO : 0;
@@ -122,12 +130,17 @@ void ops_fill_stat(const struct keys_attr *attr, struct stat *ret_stat)
 	*ret_stat = st;
 }
 
-void ops_fill_entry(const struct keys_attr *attr, struct fuse_entry_param *ret_entry)
+double ops_valid_s(const struct fs *fs)
+{
+	return remote_valid_s(fs->remote);
+}
+
+void ops_fill_entry(const struct fs *fs, const struct keys_attr *attr, struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
 		.ino = attr->ino,
-		.attr_timeout = FS_FOREVER_S,
-		.entry_timeout = FS_FOREVER_S,
+		.attr_timeout = ops_valid_s(fs),
+		.entry_timeout = ops_valid_s(fs),
 	};
 	ops_fill_stat(attr, &ret_entry->attr);
 }
@@ -154,7 +167,7 @@ void ops_orphaned(struct fs *fs, uint64_t ino)
 		given_up(fs, ino);
 }
 
-static void forget(struct fs *fs, uint64_t ino, uint64_t count)
+void ops_forget(struct fs *fs, uint64_t ino, uint64_t count)
 {
 	if (control_owns(ino))
 		control_forget(fs, ino);
@@ -172,9 +185,9 @@ static void reply_entry(struct fs *fs, fuse_req_t req, const struct keys_attr *a
 		fuse_reply_err(req, -r);
 		return;
 	}
-	ops_fill_entry(attr, &entry);
+	ops_fill_entry(fs, attr, &entry);
 	if (fuse_reply_entry(req, &entry) < 0)
-		forget(fs, attr->ino, 1);
+		ops_forget(fs, attr->ino, 1);
 }
 
 /* ---- Changes ---- */
@@ -336,16 +349,56 @@ static bool answer_fits(const struct call *c, const struct call_result *res)
 	}
 }
 
+void ops_ask_disks(const struct fs *fs, struct call *c)
+{
+	uint32_t n = fs->options->sync_replicas;
+
+	c->op = n != 0 ? CALL_SYNC : CALL_FSYNC;
+	c->how = n == PRIMARY_SYNC_ALL ? CALL_SYNC_ALL : n;
+	c->len = n != 0 ? options_sync_wait_ms(fs->options) : 0;
+}
+
+/* It was made, and is to be on more disks than the primary's before its program hears of it. 1: that is being asked for; 0: it
+ * need not be; negative: it cannot be known. */
+static int wait_for_disks(struct fs *fs, const struct pending_call *p, const struct call_result *res)
+{
+	struct call c = { .flags = CALL_DURABLE };
+
+	if (res->error != 0 || p->made || fs->options->sync_replicas == 0 || (p->what.flags & CALL_DURABLE) == 0 ||
+	    p->what.op == CALL_SYNC)
+		return 0;
+	ops_ask_disks(fs, &c);
+	return fs->pending != NULL && pending_add_sync(fs->pending, p, res, &c, now_ms()) == 0 ? 1 : -EIO;
+}
+
+/* An fsync for which too few disks were there: of no error that is known to programs. What asks by the control file hears it. */
+static bool is_late(const struct pending_call *p, int error)
+{
+	return error == -ETIMEDOUT && (p->made || (p->what.op == CALL_SYNC && p->what.src_off == 0));
+}
+
 void ops_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
 {
 	struct call_result mine = { .error = res->error, .number = res->number, .off = p->what.off };
 	const struct call *c = &p->what;
 	struct fs *fs = ctx;
 
+	int r = wait_for_disks(fs, p, res);
+
+	if (r > 0)
+		return;
 	fs->req = p->req;
+	if (r < 0)
+		mine.error = r;
+	if (is_late(p, mine.error)) {
+		fs->syncs_failed++;
+		mine.error = -EIO;
+	}
+	if (p->made && mine.error == 0)
+		mine.number = p->first.number;
 	/* Errors that mean something else between the kernel and us: "park it", "never ask again". */
 	if (mine.error > 0 || mine.error <= -512 || mine.error == -EAGAIN || mine.error == -ENOSYS ||
-	    (mine.error == 0 && !answer_fits(c, res)))
+	    (mine.error == 0 && !answer_fits(c, &mine)))
 		mine.error = -EIO;
 	if (((p->unsure & PENDING_UNSURE_MODE) != 0 && (c->flags & CALL_KILL) != 0) || (mine.error < 0 && c->op == CALL_FALLOCATE))
 		forget_attr(fs, c->ino);
@@ -393,9 +446,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	struct fs *fs = userdata;
 	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK |
 			FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
-			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS |
-			FUSE_CAP_EXPLICIT_INVAL_DATA;
+			FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS;
 
+	/* Where others change files too, a new size may come with a reply before the kernel was told of the new contents:
+	 * it has to drop the pages then, or it would show zeros behind the old end. */
+	if (fs->remote == NULL)
+		want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
 	if (fs->options->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
 	/* Left out: ATOMIC_O_TRUNC (nothing is opened), AUTO_INVAL_DATA (nothing changes behind the
@@ -405,6 +461,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 			    (conn->capable & CAP_LOCKS) == CAP_LOCKS;
 	if (fs->cluster_locks)
 		want |= CAP_LOCKS;
+	/* With it the kernel reads from its cache only while the attributes are valid, which they are for max-stale. What is in
+	 * a symbolic link it would use without. */
+	if (fs->options->max_stale_s != 0)
+		want = (want | FUSE_CAP_AUTO_INVAL_DATA) & ~(FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS);
 	conn->want = want & conn->capable;
 	conn->max_write = FS_WRITE_MAX;
 	conn->max_background = 64;
@@ -412,6 +472,29 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->time_gran = 1;
 	if (fs->options->writeback && (conn->want & FUSE_CAP_WRITEBACK_CACHE) == 0)
 		log_warn("writeback: this kernel does not have it, ignoring");
+}
+
+bool ops_is_too_old(struct fs *fs, const struct fuse_in_header *in)
+{
+	const char *name = (const char *)(in + 1);
+
+	switch (in->opcode) {
+	case FUSE_LOOKUP:
+		if (control_is_name(in->nodeid, name, strnlen(name, in->len - sizeof *in)))
+			return false;
+		break;
+	/* The root's are asked for on the way to .msyncfs/status. */
+	case FUSE_GETATTR:
+		if (in->nodeid == KEYS_ROOT_INO)
+			return false;
+		break;
+	case FUSE_READ: case FUSE_READDIR: case FUSE_READDIRPLUS: case FUSE_READLINK: case FUSE_GETXATTR: case FUSE_LISTXATTR:
+	case FUSE_LSEEK:
+		break;
+	default:
+		return false;
+	}
+	return !control_owns(in->nodeid) && remote_may_read(fs->remote) < 0;
 }
 
 /* Opening is free: see ops.h. Of files: ops_lock.c. */
@@ -468,8 +551,8 @@ static void lookup_control(fuse_req_t req, uint64_t dir, const char *name)
 
 static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
-	const struct fuse_entry_param nothing = { .ino = 0, .entry_timeout = FS_FOREVER_S };
 	struct fs *fs = ops_fs(req);
+	const struct fuse_entry_param nothing = { .ino = 0, .entry_timeout = ops_valid_s(fs) };
 	struct keys_attr attr;
 	int r;
 
@@ -494,25 +577,6 @@ static void op_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 		repeat_dir_seen(fs->repeat, attr.ino);
 	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
 		repeat_named(fs->repeat, dir, name, strlen(name), attr.ino);
-}
-
-static void reply_none(fuse_req_t req)
-{
-	ops_fs(req)->req = NULL;
-	fuse_reply_none(req);
-}
-
-static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
-{
-	forget(ops_fs(req), ino, count);
-	reply_none(req);
-}
-
-static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
-{
-	for (size_t i = 0; i < count; i++)
-		forget(ops_fs(req), forgets[i].ino, forgets[i].nlookup);
-	reply_none(req);
 }
 
 /* ---- Attributes ---- */
@@ -547,7 +611,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	ops_fill_stat(&attr, &st);
 	if (ino == KEYS_ROOT_INO)
 		fs->root = st;
-	fuse_reply_attr(req, &st, FS_FOREVER_S);
+	fuse_reply_attr(req, &st, ops_valid_s(fs));
 }
 
 static void fill_setattr(const struct stat *st, int valid, struct keys_setattr *ret_set)
@@ -599,10 +663,9 @@ static void reply_attr(struct fs *fs, fuse_req_t req, const struct call *c, cons
 {
 	struct stat st;
 
-	(void)fs;
 	(void)c;
 	ops_fill_stat(&res->attr, &st);
-	fuse_reply_attr(req, &st, FS_FOREVER_S);
+	fuse_reply_attr(req, &st, ops_valid_s(fs));
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
@@ -715,8 +778,6 @@ static void op_rename(fuse_req_t req, fuse_ino_t odir, const char *oname, fuse_i
 const struct fuse_lowlevel_ops ops_table = {
 	.init = op_init,
 	.lookup = op_lookup,
-	.forget = op_forget,
-	.forget_multi = op_forget_multi,
 	.getattr = op_getattr,
 	.setattr = op_setattr,
 	.readlink = op_readlink,

@@ -39,16 +39,25 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 int ops_refuses(const struct call *c);
 /* ino lost its last name by a change made here. */
 void ops_orphaned(struct fs *fs, uint64_t ino);
+/* The kernel has `count` lookups less of ino. */
+void ops_forget(struct fs *fs, uint64_t ino, uint64_t count);
 /* Fill in who asks: credentials, and how to find out more. */
 void ops_fill_caller(fuse_req_t req, struct call *c);
 /* A reply for what needs no more than "done". */
 void ops_reply_done(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res);
-/* Hold the reply until all is durable that was done so far. 0, or EIO: the store has failed. */
+/* Hold the reply until all that was done so far is on the disks that fsync asks for, those of other machines included if
+ * this is a primary. 0, or EIO: the store has failed. */
 int ops_hold_durable(struct fs *fs);
+/* A remote mount: make c the call that asks for those disks. */
+void ops_ask_disks(const struct fs *fs, struct call *c);
 /* Hold the reply until a checkpoint has all that was done so far. Negative errno as from keys. */
 int ops_hold_checkpoint(struct fs *fs);
 void ops_fill_stat(const struct keys_attr *attr, struct stat *ret_stat);
-void ops_fill_entry(const struct keys_attr *attr, struct fuse_entry_param *ret_entry);
+void ops_fill_entry(const struct fs *fs, const struct keys_attr *attr, struct fuse_entry_param *ret_entry);
+/* For how long the kernel may use what it is told now: for ever, but with max-stale. */
+double ops_valid_s(const struct fs *fs);
+/* Does this request read, of a remote mount whose state is too old for that (max-stale)? */
+bool ops_is_too_old(struct fs *fs, const struct fuse_in_header *in);
 
 /* ino was read: after the reply, since nobody waits for it. A remote mount leaves the time as it
  * is. */

@@ -8,8 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 
 static void read_control(fuse_req_t req, uint64_t ino, size_t size, off_t off)
 {
@@ -54,9 +52,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 static void reply_written(struct fs *fs, fuse_req_t req, const struct call *c, const struct call_result *res)
 {
 	fuse_reply_write(req, res->number);
-	/* Appended elsewhere than the kernel believes, since the file was changed elsewhere: it has the bytes
-	 * in the wrong place. */
-	if (c->op == CALL_APPEND && res->off != c->off)
+	/* Through its cache the kernel has put the bytes where it believes the end to be, which is wrong if the file was changed
+	 * elsewhere; past its cache (op_open) it has them not at all, but perhaps a page that somebody read meanwhile. */
+	if (c->op == CALL_APPEND)
 		fs->shared->stale(fs->shared->ctx, c->ino, res->off < c->off ? res->off : c->off);
 }
 
@@ -86,13 +84,10 @@ static void write_sync(fuse_req_t req, const char *data, size_t size)
 {
 	struct call c = { .op = CALL_SYNC, .flags = CALL_DURABLE, .src_off = size };
 	struct fs *fs = ops_fs(req);
-	char text[32], tail;
 	unsigned replicas, ms;
 	int r;
 
-	memcpy(text, data, size < sizeof text ? size : 0);
-	text[size < sizeof text ? size : 0] = '\0';
-	if (sscanf(text, "%9u %9u %c", &replicas, &ms, &tail) != 2) {
+	if (!control_parse_sync(data, size, &replicas, &ms)) {
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
@@ -174,12 +169,15 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct call c = { .op = CALL_FSYNC, .flags = CALL_DURABLE };
+	struct fs *fs = ops_fs(req);
 
 	(void)ino;
 	(void)datasync;
 	(void)fi;
 	ops_fill_caller(req, &c);
-	ops_call(ops_fs(req), req, &c, ops_reply_done);
+	if (fs->pending != NULL)
+		ops_ask_disks(fs, &c);
+	ops_call(fs, req, &c, ops_reply_done);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,

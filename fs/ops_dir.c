@@ -59,7 +59,7 @@ static int list_cb(void *ctx, const struct keys_dirent *d)
 	 * lookup will report. */
 	if (l->plus && !is_dots(name, d->len) && keys_getattr(l->fs->keys, d->ino, &attr) == 0 &&
 	    inodes_ref(&l->fs->inodes, d->ino) == 0)
-		ops_fill_entry(&attr, &entry);
+		ops_fill_entry(l->fs, &attr, &entry);
 	if (S_ISDIR(d->type) && entry.ino != 0)
 		repeat_dir_seen(l->fs->repeat, d->ino);
 	if (!is_dots(name, d->len))

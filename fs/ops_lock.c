@@ -19,7 +19,6 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
 
-	(void)ino;
 	if (!fs->cluster_locks) {
 		fuse_reply_err(req, ENOSYS);
 		return;
@@ -27,6 +26,10 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	/* Also of control files: one ENOSYS, and the kernel never asks again. */
 	fi->fh = ++fs->opens;
 	fi->keep_cache = 1;
+	/* Through its cache the kernel would send a line that goes over the end of a page in two requests, and another machine's
+	 * line could come between them. */
+	if ((fi->flags & O_APPEND) != 0 && fs->shared != NULL && !control_owns(ino))
+		fi->direct_io = 1;
 	fuse_reply_open(req, fi);
 }
 

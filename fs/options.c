@@ -15,7 +15,7 @@
 
 enum option_id {
 	OPT_HELP, OPT_FOREGROUND, OPT_DEBUG, OPT_WORDS, OPT_SIZE, OPT_SYNC_INTERVAL, OPT_WRITEBACK,
-	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_REPLACE, OPT_LOCKS, OPT_INOTIFY,
+	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_FSYNC, OPT_MAX_STALE, OPT_REPLACE, OPT_LOCKS, OPT_INOTIFY,
 	OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
 	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME, OPT_NOXATTR,
 	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
@@ -68,6 +68,10 @@ static const struct option_def {
 	  "changes kept for replicas that come back, as 256M or 10min (default 64M)" },
 	{ "on-disconnect", 0, AT_WORD, OPT_ON_DISCONNECT, "wait:SECONDS|readonly|error",
 	  "changes of a remote mount without its primary (default wait:10, then EROFS)" },
+	{ "fsync", 0, AT_WORD, OPT_FSYNC, "primary|replicas=N|all",
+	  "disks that fsync waits for: the primary's (default), and those of N replicas, or of all in step" },
+	{ "max-stale", 0, AT_WORD, OPT_MAX_STALE, "SECONDS",
+	  "a remote mount is not read (ESTALE) when its state is older than that" },
 	{ "locks", 0, AT_WORD, OPT_LOCKS, "cluster|local",
 	  "flock and fcntl locks hold on all machines (default with listen or from), or on this one" },
 	{ "replace", 0, AT_WORD, OPT_REPLACE, NULL,
@@ -286,11 +290,31 @@ static bool parse_disconnect(struct options *o, const char *value)
 	return true;
 }
 
+static bool parse_fsync(struct options *o, const char *value)
+{
+	unsigned n = 0;
+
+	if (strcmp(value, "primary") == 0)
+		o->sync_replicas = 0;
+	else if (strcmp(value, "all") == 0)
+		o->sync_replicas = PRIMARY_SYNC_ALL;
+	else if (strncmp(value, "replicas=", 9) == 0 && parse_seconds(value + 9, &n) && n > 0 && n <= PRIMARY_PEERS_MAX)
+		o->sync_replicas = n;
+	else
+		return false;
+	return true;
+}
+
 static bool parse_locks(struct options *o, const char *value)
 {
 	o->local_locks = strcmp(value, "local") == 0;
 	o->cluster_locks = strcmp(value, "cluster") == 0;
 	return o->local_locks || o->cluster_locks;
+}
+
+unsigned options_sync_wait_ms(const struct options *o)
+{
+	return (o->wait_s > 0 ? o->wait_s : 10) * 1000;
 }
 
 bool options_cluster_locks(const struct options *o)
@@ -309,6 +333,11 @@ static int set_remote(struct options *o, enum option_id id, const char *value)
 		return set_text(&o->key_file, value);
 	case OPT_JOURNAL_KEEP:
 		return parse_keep(o, value) ? 0 : usage(value, "journal-keep is no size or time, as 256M or 10min");
+	case OPT_MAX_STALE:
+		return parse_seconds(value, &o->max_stale_s) && o->max_stale_s > 0 ?
+			       0 : usage(value, "max-stale is not a number of seconds from 1 to 86400");
+	case OPT_FSYNC:
+		return parse_fsync(o, value) ? 0 : usage(value, "fsync is primary, replicas=N (N from 1 to 128) or all");
 	case OPT_LOCKS:
 		return parse_locks(o, value) ? 0 : usage(value, "locks is cluster or local");
 	default:
@@ -463,12 +492,18 @@ static int check_remote(const struct options *o)
 		return usage("locks=cluster", "needs listen or from");
 	if (o->cluster_locks && o->read_only)
 		return usage("locks=cluster", "not with ro: who changes nothing cannot ask for locks");
+	if (o->sync_replicas != 0 && o->listen == NULL && o->from == NULL)
+		return usage("fsync", "needs listen or from: there are no replicas");
+	if (o->max_stale_s != 0 && o->listen == NULL && o->from == NULL)
+		return usage("max-stale", "needs listen or from: nothing here is ever older than its primary");
 	if (o->replace && o->from == NULL)
 		return usage("replace", "needs from");
 	if ((o->listen != NULL || o->from != NULL) && o->writeback)
 		return usage("writeback", "not with listen or from: the kernel would not see changes made elsewhere");
-	if (o->listen != NULL && o->read_only)
+	if (o->listen != NULL && o->from == NULL && o->read_only)
 		return usage("listen", "not with ro: a primary writes");
+	if (o->listen != NULL && o->from != NULL && strcmp(o->listen, o->from) == 0)
+		return usage(o->from, "listen and from are the same address: a mount cannot follow itself");
 	return 0;
 }
 

@@ -36,6 +36,8 @@ struct options {
 	unsigned keep_s;                        /* and how long; 0 = for ever */
 	enum replica_policy on_disconnect;
 	unsigned wait_s;                        /* of on-disconnect=wait:SECONDS */
+	uint32_t sync_replicas;                 /* of fsync=: as in struct primary_options */
+	unsigned max_stale_s;                   /* oldest state that is read; 0: any */
 	bool cluster_locks, local_locks;        /* as said; neither: what fits, see options_cluster_locks() */
 	bool inotify;                           /* changes made elsewhere are told to inotify */
 	bool replace;                           /* what is in the store may be given up to become a replica */
@@ -46,6 +48,8 @@ struct options {
  * printed. */
 int options_parse(struct options *o, int argc, char **argv);
 void options_release(struct options *o);
+/* How long an fsync waits for the disks of other machines. */
+unsigned options_sync_wait_ms(const struct options *o);
 /* The parts of options_parse(): what holds if nothing is said; the words of a command line, or of -o, on top of what *o
  * has. 0, or the exit status after an error was printed. */
 void options_default(struct options *o);

@@ -122,8 +122,8 @@ static void keep_what(struct pending_call *p, const struct call *c)
 		p->what.to_name = (struct call_text){ 0 };
 }
 
-int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
-		unsigned unsure, int64_t now_ms)
+/* `like` is as it will be in the list, but for its bytes. */
+static int add(struct pending *t, const struct pending_call *like, const struct call *c)
 {
 	size_t len = call_size(c);
 	struct pending_call *p;
@@ -138,9 +138,10 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 		free(bytes);
 		return -ENOMEM;
 	}
-	*p = (struct pending_call){ .unique = unique, .since_ms = now_ms, .req = req, .reply = reply, .unsure = unsure,
-				    .len = len, .bytes = bytes };
-	keep_what(p, c);
+	*p = *like;
+	p->next = NULL;
+	p->len = len;
+	p->bytes = bytes;
 	call_encode(c, bytes);
 	*t->end = p;
 	t->end = &p->next;
@@ -148,6 +149,25 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 	t->bytes += len;
 	pending_push(t);
 	return 0;
+}
+
+int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
+		unsigned unsure, int64_t now_ms)
+{
+	struct pending_call p = { .unique = unique, .since_ms = now_ms, .req = req, .reply = reply, .unsure = unsure };
+
+	keep_what(&p, c);
+	return add(t, &p, c);
+}
+
+int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync,
+		     int64_t now_ms)
+{
+	struct pending_call p = { .unique = made->unique, .since_ms = now_ms, .req = made->req, .reply = made->reply,
+				  .what = made->what, .unsure = made->unsure, .interrupted = made->interrupted, .made = true,
+				  .first = *first };
+
+	return add(t, &p, sync);
 }
 
 void pending_link_up(struct pending *t)

@@ -60,6 +60,8 @@ struct pending_call {
 	struct call what;
 	bool interrupted;
 	unsigned unsure;                /* PENDING_UNSURE_* */
+	bool made;                      /* it was, with `first`; now it waits for disks, see pending_add_sync() */
+	struct call_result first;
 	size_t len;
 	uint8_t *bytes;                 /* NULL: upstream has them */
 };
@@ -85,6 +87,9 @@ void pending_release(struct pending *t);
  * (or was, if upstream refused it); -ENOMEM, -ENOBUFS (PENDING_MAX_BYTES): it was not taken. unsure: PENDING_UNSURE_*. */
 int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
 		unsigned unsure, int64_t now_ms);
+/* From `answer`: the call was made, with `first`; before the kernel hears of it, `sync` is called, too. As pending_add(). */
+int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync,
+		     int64_t now_ms);
 /* Send what can be sent: after there was -EAGAIN. */
 void pending_push(struct pending *t);
 /* A line is up: what is unanswered is sent, again or for the first time, in order. */

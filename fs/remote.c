@@ -23,6 +23,8 @@
 
 #define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
 #define START_POLL_NS  2000000
+#define OLD_WAITING    256      /* entries of the notifier while what is too old is taken from the kernel */
+#define TOLD_LIMIT_MS  1000
 
 /* ---- Queues ---- */
 
@@ -195,7 +197,7 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
 			look_at(l, &e, own);
 	if (!own)
 		repeat_record(fs->repeat, rec, len);
-	if (l->leads)
+	if (l->leads || l->relays)
 		feeder_kick(l);
 }
 
@@ -206,10 +208,6 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 	struct call_result cr = { 0 };
 	struct call c;
 
-	if (lock_call_is(run->bytes, run->len)) {
-		res->error = lockd_run(l->lockd, run->client, run->bytes, run->len);
-		return;
-	}
 	res->error = call_decode(run->bytes, run->len, &c);
 	if (res->error < 0) {
 		res->error = -EIO;
@@ -218,7 +216,7 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 	res->sync = c.op == CALL_FSYNC || c.op == CALL_SYNC || (c.flags & CALL_DURABLE) != 0;
 	if (c.op == CALL_SYNC) {
 		res->counted = true;
-		res->replicas = c.how;
+		res->replicas = c.how == CALL_SYNC_ALL ? PRIMARY_SYNC_ALL : c.how;
 		res->wait_ms = (uint32_t)min_u64(c.len, UINT32_MAX);
 	}
 	if (c.op == CALL_FSYNC || c.op == CALL_SYNC) {
@@ -240,22 +238,113 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 		store_sync_request(l->fs->store);
 }
 
-static void client_news(struct remote *l, const struct item *item)
+static void client_here(struct remote *l, const struct item *item)
 {
-	if (item->kind == NEWS_CLIENT_HERE)
-		lockd_client_here(l->lockd, item->number, item->bytes, item->len);
-	else if (item->kind == NEWS_CLIENT_LEFT)
-		lockd_client_left(l->lockd, item->number);
-	else
-		lockd_client_expired(l->lockd, item->number);
+	clients_here(&l->clients, item->run.client);
+	/* Who does not say which locks it has, has those that it had. */
+	if (item->type)
+		lockd_client_here(l->lockd, item->run.client, item->bytes, item->len);
 }
 
-/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. Asking for a lock again does no harm. */
-static int run_before(struct remote *l, const struct item *item, struct primary_result *res)
+static void client_news(struct remote *l, const struct item *item)
 {
-	if (lock_call_is(item->bytes, item->len))
-		return -ENOENT;
-	return keys_call_result(l->fs->keys, item->run.client, item->run.request, &res->seq, &res->number);
+	if (!l->leads)
+		relay_client(l, item);
+	else if (item->kind == NEWS_CLIENT_HERE)
+		client_here(l, item);
+	else if (item->kind == NEWS_CLIENT_LEFT)
+		lockd_client_left(l->lockd, item->run.client);
+	else if (item->kind == NEWS_CLIENT_EXPIRED) {
+		lockd_client_expired(l->lockd, item->run.client);
+		clients_gone(&l->clients, item->run.client, (uint64_t)remote_now_ms());
+	}
+}
+
+/* Asking for a lock again does no harm: the table knows it by its ticket. */
+static void run_lock(struct remote *l, const struct item *item)
+{
+	struct lockd_call c;
+	struct primary_result res = { .error = lockd_take(l->lockd, item->bytes, item->len, &c), .seq = store_seq(l->fs->store) };
+
+	feeder_result(l, &item->run, &res);
+	if (res.error == 0)
+		lockd_run(l->lockd, item->run.client, &c);
+}
+
+/* Calls that were left over from following: whoever leads now gets them from the engine. */
+static bool waits_for_role(const struct remote *l, const struct item *item)
+{
+	return item->kind == NEWS_RUN && item->id == 0 && l->handing;
+}
+
+/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. */
+static int run_before(struct remote *l, const struct primary_run *run, struct primary_result *res)
+{
+	int r = keys_call_result(l->fs->keys, run->client, run->request, &res->seq, &res->number);
+
+	return r == -ENOENT && clients_unsure(&l->clients, run->client, run->request, run->low) ? -ESTALE : r;
+}
+
+/* What needs no run here: news of who is there, locks, and what was left over from following. */
+static bool run_aside(struct remote *l, const struct item *item)
+{
+	bool own = item->id == 0, lock = item->kind == NEWS_RUN && lock_call_is(item->bytes, item->len);
+
+	if (item->kind != NEWS_RUN)
+		client_news(l, item);
+	else if (l->leads && lock && !own)
+		run_lock(l, item);
+	else
+		return own && (lock || !l->leads);
+	return true;
+}
+
+/* ---- Answers and this kernel ---- */
+
+/* The result of a call of another machine. */
+struct untold {
+	struct untold *next;
+	uint64_t mark;          /* of the notifier: what the call changed came before it */
+	int64_t since_ms;
+	struct primary_run run; /* without its bytes */
+	struct primary_result res;
+};
+
+/* Who is told that its change was made may ask a program on the primary for it. So the answer leaves when the kernel here has
+ * been told. A notifier waits for programs here whose changes are under way, and those of the primary wait for no other
+ * machine; but in a switch-over they do, so nothing is held then, nor ever for long. */
+static void release_results(struct remote *l, bool all)
+{
+	struct untold *u;
+
+	while ((u = l->untold) != NULL &&
+	       (all || remote_parks(l) || notify_told(l->notify, u->mark) || remote_now_ms() - u->since_ms >= TOLD_LIMIT_MS)) {
+		l->untold = u->next;
+		if (l->untold == NULL)
+			l->untold_end = &l->untold;
+		feeder_result(l, &u->run, &u->res);
+		free(u);
+	}
+}
+
+static void give_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+{
+	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);
+
+	if (u == NULL) {
+		/* Told, or no memory to wait with. */
+		release_results(l, true);
+		feeder_result(l, run, res);
+		return;
+	}
+	*u = (struct untold){ .mark = notify_mark(), .since_ms = remote_now_ms(), .run = *run, .res = *res };
+	u->run.bytes = NULL;
+	if (l->untold == NULL)
+		l->untold_end = &l->untold;
+	*l->untold_end = u;
+	l->untold_end = &u->next;
+	/* It may have been told just now: then nobody would say so. */
+	release_results(l, false);
 }
 
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
@@ -268,15 +357,19 @@ static bool run_next(struct remote *l)
 	pthread_mutex_lock(&l->lock);
 	item = l->runs.first;
 	pthread_mutex_unlock(&l->lock);
-	if (item == NULL)
+	if (item == NULL || waits_for_role(l, item))
 		return false;
-	if (item->kind != NEWS_RUN) {
-		item = take(l, &l->runs);
-		client_news(l, item);
-		free(item);
+	if (run_aside(l, item)) {
+		free(take(l, &l->runs));
 		return true;
 	}
-	r = run_before(l, item, &res);
+	if (!l->leads) {
+		if (relay_run(l, item) == -EAGAIN)
+			return false;
+		free(take(l, &l->runs));
+		return true;
+	}
+	r = run_before(l, &item->run, &res);
 	if (r == 0)
 		;                       /* done before its answer was lost */
 	else if (r == -ENOENT)
@@ -295,7 +388,7 @@ static bool run_next(struct remote *l)
 	if (res.counted && item->id == 0)
 		res.error = -EIO;
 	if (item->id != 0)
-		feeder_result(l, &item->run, &res);
+		give_result(l, &item->run, &res);
 	else
 		follower_result(l, &item->run, &res);
 	free(item);
@@ -316,20 +409,26 @@ static void fenced(struct remote *l, uint64_t promised)
 	log_error("%s: another machine is the primary of this cluster now (epoch %llu): no changes are taken here any more: "
 		  "unmount, and mount with --from", l->fs->store_path, (unsigned long long)promised);
 	(void)store_set_identity(l->fs->store, &id, &ticket);
+	defer_give_up(&l->fs->synced);
 	lockd_fenced(l->lockd);
 }
 
 static void mark(struct remote *l, uint64_t ino)
 {
-	/* Known again, or no space: it is found when the store is opened again. */
-	if (!inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
+	/* Who leads next marks it. Known again, or no space: it is found when the store is opened again. */
+	if (l->leads && !l->handing && !inodes_known(&l->fs->inodes, ino) && keys_mark_orphan(l->fs->keys, ino) == 0)
 		reaper_add(l->fs, ino);
 }
 
-static void hand_over(struct remote *l, uint64_t next)
+static void hand_over(struct remote *l, uint64_t next, seq_t seq)
 {
 	struct store_identity id;
 
+	/* The word that changes are parked and a change passed each other: nobody but this thread could know. */
+	if (store_seq(l->fs->store) != seq) {
+		feeder_went_on(l);
+		return;
+	}
 	store_identity(l->fs->store, &id);
 	id.role = STORE_REPLICA;
 	id.promised_epoch = max_u64(id.promised_epoch, next);
@@ -343,6 +442,10 @@ static void hand_over(struct remote *l, uint64_t next)
 static void handed(struct remote *l, const char *name)
 {
 	l->leads = false;
+	clients_release(&l->clients);
+	l->handed_over = true;
+	/* Whoever takes over has what they wait for; whether the others do, nobody here will know. */
+	defer_give_up(&l->fs->synced);
 	log_info("%s: %s is the primary now", l->fs->store_path, name[0] != '\0' ? name : "another machine");
 	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
 		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
@@ -351,11 +454,80 @@ static void handed(struct remote *l, const char *name)
 	atomic_store(&l->parked, false);
 }
 
+/* ---- Too old a state (max-stale) ---- */
+
+int remote_may_read(const struct remote *l)
+{
+	return l == NULL || l->leads || l->replica == NULL ? 0 : replica_may_read(l->replica, (uint64_t)remote_now_ms());
+}
+
+/* What the kernel has is told of changes, so it is as old as the store. It may use it until the store is too old, as far as is
+ * known now; if the primary is heard of meanwhile, it asks once more and goes on. A primary may become a remote mount. */
+double remote_valid_s(const struct remote *l)
+{
+	uint64_t limit_ms, stale_ms = 0;
+
+	if (l == NULL || l->fs->options->max_stale_s == 0)
+		return FS_FOREVER_S;
+	limit_ms = (uint64_t)l->fs->options->max_stale_s * 1000;
+	if (!l->leads && l->replica != NULL)
+		stale_ms = replica_stale_ms(l->replica, (uint64_t)remote_now_ms());
+	return stale_ms < limit_ms ? (double)(limit_ms - stale_ms) / 1000 : 0;
+}
+
+/* Contents that are mapped, or read by splice, are not asked for again by the kernel, however old their attributes are: so
+ * they are taken from it. Names and attributes are over by themselves (remote_valid_s()). */
+static void take_from_kernel(struct remote *l)
+{
+	size_t count = inodes_count(&l->fs->inodes);
+
+	free(l->old);
+	l->old = malloc((count + 1) * sizeof *l->old);
+	if (l->old == NULL)
+		return;         /* tried again */
+	l->old_count = inodes_list(&l->fs->inodes, l->old, count);
+	l->old[l->old_count++] = KEYS_ROOT_INO;
+	l->too_old = true;
+}
+
+/* A few at a time: the notifier's queue is for changes. */
+static void tend_old(struct remote *l)
+{
+	size_t waiting;
+	uint64_t ns;
+
+	notify_lag(l->notify, &waiting, &ns);
+	for (; l->old_count > 0 && waiting < OLD_WAITING; waiting++)
+		notify_data(l->notify, l->old[--l->old_count], 0, 0);
+	if (l->old_count > 0)
+		return;
+	free(l->old);
+	l->old = NULL;
+}
+
+static void look_at_age(struct remote *l)
+{
+	bool too_old = remote_may_read(l) < 0;
+
+	if (too_old && !l->too_old) {
+		take_from_kernel(l);
+		if (l->too_old)
+			log_warn("%s: its state is older than %u s: reads get ESTALE", l->fs->store_path, l->fs->options->max_stale_s);
+	} else if (!too_old && l->too_old) {
+		l->too_old = false;
+		log_info("%s: its state is recent again: it can be read", l->fs->store_path);
+	}
+	if (l->old != NULL)
+		tend_old(l);
+}
+
+/* ---- Between requests ---- */
+
 static int handle(struct remote *l, struct item *item)
 {
 	switch (item->kind) {
 	case NEWS_HAND_OVER:
-		hand_over(l, item->number);
+		hand_over(l, item->number, item->seq);
 		return 0;
 	case NEWS_HANDED:
 		handed(l, (const char *)item->bytes);
@@ -365,6 +537,10 @@ static int handle(struct remote *l, struct item *item)
 		return 0;
 	case NEWS_FENCED:
 		fenced(l, item->number);
+		return 0;
+	case NEWS_HELD:
+	case NEWS_TREE:
+		relay_news(l, item);
 		return 0;
 	default:
 		return follower_item(l, item);
@@ -390,6 +566,7 @@ bool remote_step(struct remote *l)
 		free(item);
 		more = i + 1 == STEP_ITEMS;
 	}
+	release_results(l, false);
 	for (unsigned i = 0; i < STEP_ITEMS && run_next(l); i++)
 		more = i + 1 == STEP_ITEMS;
 	want = atomic_load(&l->want_checkpoint);
@@ -401,8 +578,12 @@ bool remote_step(struct remote *l)
 	}
 	if (l->replica != NULL)
 		more = follower_step(l) || more;
+	if (l->leads && !remote_parks(l))
+		clients_step(&l->clients, (uint64_t)remote_now_ms());
 	lockd_step(l->lockd);
-	return more;
+	if (l->notify != NULL && l->fs->options->max_stale_s != 0)
+		look_at_age(l);
+	return more || l->old != NULL;
 }
 
 bool remote_parks(const struct remote *l)
@@ -443,6 +624,16 @@ int remote_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t repli
 		return -EINVAL;
 	store_sync_request(l->fs->store);
 	return feeder_wait(l, unique, size, replicas, wait_ms);
+}
+
+bool remote_waits(const struct remote *l)
+{
+	return l != NULL && l->leads && l->fs->options->sync_replicas != 0;
+}
+
+uint64_t remote_synced(const struct remote *l)
+{
+	return l != NULL ? atomic_load_explicit(&((struct remote *)(uintptr_t)l)->synced, memory_order_acquire) : 0;
 }
 
 const struct feed *remote_feed(const struct remote *l)
@@ -494,12 +685,14 @@ static size_t follower_status(struct remote *l, char *buf, size_t size)
 		if (*c == '\'')
 			*c = '?';
 	n = snprintf(buf, size, "from='%s'\nlink_state=%s\nlink_trouble='%s'\nprimary_seq=%llu\nprimary_durable_seq=%llu\n"
-		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n",
-		     l->fs->options->from, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
+		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nmax_stale_seconds=%u\nreads=%s\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n"
+		     "comparisons=%llu\n",
+		     l->address, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
 		     (unsigned long long)st.primary_last, (unsigned long long)st.primary_durable,
 		     (unsigned long long)(st.primary_last > st.applied ? st.primary_last - st.applied : 0),
-		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, st.open_calls, st.holds,
-		     (unsigned long long)p.total_bytes, (unsigned long long)p.done_bytes);
+		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, l->fs->options->max_stale_s,
+		     remote_may_read(l) < 0 ? "refused" : "ok", st.open_calls, st.holds,
+		     (unsigned long long)p.total_bytes, (unsigned long long)p.done_bytes, (unsigned long long)l->comparisons);
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }
 
@@ -528,8 +721,8 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 	}
 	len += repeat_status(l->fs->repeat, buf + len, size - len);
 	notify_lag(l->notify, &waiting, &lag_ns);
-	n = snprintf(buf + len, size - len, "peers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
-		     (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
+	n = snprintf(buf + len, size - len, "relay=%s\nclients_forgotten=%llu\npeers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
+		     l->relays ? "on" : "off", (unsigned long long)l->clients.forgot, (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
 		     (unsigned long long)lag_ns % 1000000000 / 1000);
 	return n > 0 && (size_t)n < size - len ? len + (size_t)n : len;
 }
@@ -575,8 +768,16 @@ void remote_free(struct remote *l)
 	queue_clear(&l->inbox);
 	queue_clear(&l->runs);
 	queue_clear(&l->stuck);
+	while (l->untold != NULL) {
+		struct untold *u = l->untold;
+
+		l->untold = u->next;
+		free(u);
+	}
 	if (l->feeds)
 		feed_release(&l->feed);
+	free(l->old);
+	clients_release(&l->clients);
 	keyring_free(l->ring);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
@@ -638,11 +839,6 @@ static int check_follower(struct remote *l)
 		log_error("%s: has files of its own and never was a replica: give the name of a new file, or -o replace to give "
 			  "them up (they are dumped first)", l->fs->store_path);
 		return -ENOTEMPTY;
-	}
-	/* An old primary comes back: it takes no changes of its own any more. */
-	if (id.role == STORE_PRIMARY) {
-		id.role = STORE_REPLICA;
-		return store_put_identity(s, &id);
 	}
 	return 0;
 }
@@ -814,6 +1010,8 @@ int remote_start(struct remote *l)
 	if (r == 0)
 		r = lockd_new(l, &l->lockd);
 	/* Others may hold locks that they were given before it was opened. */
+	if (r == 0 && l->leads)
+		clients_init(&l->clients, l->fs->keys, (uint64_t)remote_now_ms());
 	if (r == 0 && l->leads)
 		lockd_lead(l->lockd, store_epoch(s), l->was_primary);
 	if (r == 0 && !l->leads)

@@ -48,6 +48,15 @@ struct lockd *remote_lockd(struct remote *l);
 /* Request thread of a primary: answer the write request `unique` of so many bytes when all that was done so far is on disk here and
  * on `replicas` other machines, or with ETIMEDOUT. 0: it will be answered. */
 int remote_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms);
+/* Request thread: does an fsync here wait for disks of other machines, beside this store's? That of a remote mount asks its
+ * primary instead. */
+bool remote_waits(const struct remote *l);
+/* [any] Up to here all disks have it that fsync asks for. */
+uint64_t remote_synced(const struct remote *l);
+/* Request thread: -ESTALE if the state is older than reads may see (max-stale); else 0. */
+int remote_may_read(const struct remote *l);
+/* Request thread: for how long, in seconds, the kernel may use an answer of now without asking again. */
+double remote_valid_s(const struct remote *l);
 /* Request thread: the last changes; NULL: none are kept. */
 struct feed;
 const struct feed *remote_feed(const struct remote *l);

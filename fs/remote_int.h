@@ -14,6 +14,7 @@
 #include "core/replica/primary.h"
 #include "core/replica/replica.h"
 #include "core/keys/cluster.h"
+#include "fs/clients.h"
 #include "fs/fs.h"
 #include "fs/lockd.h"
 #include "fs/remote.h"
@@ -33,16 +34,18 @@
 #define LEASE_MS      10000u          /* locks and holds of a remote mount that cannot be reached */
 
 enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED,
-	    NEWS_CLIENT_HERE, NEWS_CLIENT_LEFT, NEWS_CLIENT_EXPIRED };
+	    NEWS_HELD, NEWS_TREE, NEWS_CLIENT_HERE, NEWS_CLIENT_LEFT, NEWS_CLIENT_EXPIRED, NEWS_CANCEL };
 
 /* Something for the request thread. */
 struct item {
 	struct item *next;
 	enum news kind;
 	net_id id;
-	unsigned type;
-	struct primary_run run;         /* NEWS_RUN: its bytes are ours */
-	uint64_t number;                /* NEWS_MARK: inode; NEWS_FENCED: epoch; NEWS_CLIENT_*: client */
+	unsigned type;                  /* of a frame; NEWS_HELD, NEWS_CLIENT_HERE: true or false; NEWS_TREE: count */
+	struct primary_run run;         /* NEWS_RUN: its bytes are ours; NEWS_CLIENT_*, NEWS_CANCEL: whose */
+	uint64_t number;                /* NEWS_MARK, NEWS_HELD: inode; NEWS_FENCED, NEWS_HAND_OVER: epoch; NEWS_TREE: applied */
+	seq_t seq;                      /* NEWS_HAND_OVER: the last change, as far as the net thread knew */
+	seq_t durable;                  /* NEWS_TREE */
 	int64_t since_ms;
 	uint32_t len;
 	uint8_t bytes[];
@@ -67,6 +70,7 @@ struct remote {
 	struct net *net;                /* [C] */
 	struct notify *notify;          /* [C] once attached */
 	struct lockd *lockd;            /* [R] */
+	struct clients clients;         /* [R] while `leads` */
 	bool was_primary;               /* [R] when the store was opened */
 	struct fs_shared shared;        /* [C] */
 	struct feed feed;               /* [C] its fields look after themselves */
@@ -84,12 +88,28 @@ struct remote {
 	struct diff_job *jobs;          /* [L] */
 	char peers[STATUS_MAX];         /* [L] lines for status */
 	char trouble[256];              /* [L] why there is no connection */
+	char noted[512];                /* [N] what was said last of who is fed */
 
 	_Atomic uint64_t change_bytes;  /* [A] of all changes since the start */
 	atomic_bool pump_posted;        /* [A] */
 	_Atomic uint64_t want_checkpoint;       /* [A] seq + 1 that a checkpoint must have; 0: none */
 	_Atomic uint64_t peer_count;    /* [A] */
 	_Atomic uint64_t synced;        /* [A] fsyncs up to here are done on all disks asked for */
+
+	/* relay.c */
+	bool relays;                    /* [R] those behind this remote mount are being fed */
+	bool handed_over;               /* [R] this was the primary, and tells others where that is now */
+	net_id relay_link;              /* [R] while `relays`: our own link */
+	uint64_t relay_epoch;           /* [R] and its epoch */
+	net_id relay_held_back;         /* [R] a welcome of this link waits until nobody is fed; 0: none */
+	int64_t relay_since_ms;         /* [R] when it began for the first time; 0: not yet */
+	uint64_t relay_posts;           /* [R] orders given to the net thread, */
+	_Atomic uint64_t relay_done;    /* [A] and carried out there */
+	_Atomic uint64_t relay_fresh_ms, relay_durable; /* [A] when this was the primary's state; what is on its disk */
+	uint8_t relay_upstream[16];     /* [R] as the net thread was told */
+	seq_t tree_applied, tree_durable;       /* [N] as the request thread was told */
+	uint32_t tree_count;
+	bool tree_lost;                 /* [N] a hold could not be told of */
 
 	/* feeder.c */
 	struct primary *primary;        /* [N] */
@@ -104,12 +124,16 @@ struct remote {
 	/* follower.c */
 	struct replica *replica;        /* [R] */
 	struct pending *pending;        /* [R] */
+	struct fs_upstream upstream;    /* [C] its way to the primary */
 	net_id dialer, link;            /* [R] as the follower knows it */
 	char address[300];              /* [R] that is dialed */
-	unsigned failures;              /* [R] connections lost in a row, none opened */
+	char followed[300];             /* [R] of the last primary that took us; "": none yet */
+	unsigned failures;              /* [R] connections in a row that were lost or refused */
 	uint64_t cookie;                /* [R] */
+	uint64_t streamed;              /* [R] session of the last link that streamed */
 	struct diff_target *diff;       /* [R] or NULL */
 	bool diff_direct, diff_applied; /* [R] */
+	uint64_t comparisons;           /* [R] that were begun */
 	struct queue stuck;             /* [R] frames that could not be taken yet */
 	uint64_t promise_ticket, promise_epoch; /* [R] being made durable; 0: none */
 	uint64_t complete_ticket;       /* [R] `incomplete` being cleared */
@@ -120,6 +144,13 @@ struct remote {
 	seq_t told_durable, sync_asked; /* [R] */
 	bool reached;                   /* [R] the first time that changes streamed */
 	bool space_logged;              /* [R] */
+	/* max-stale: reads are refused, and what the kernel has cached is still to be taken from it. */
+	bool too_old;                   /* [R] */
+	uint64_t *old;                  /* [R] inodes; NULL: none left */
+	size_t old_count;
+
+	/* remote.c: results of calls of other machines that this kernel has not been told of yet, oldest first */
+	struct untold *untold, **untold_end;    /* [R] */
 };
 
 static inline int64_t remote_now_ms(void)
@@ -154,8 +185,10 @@ void feeder_lead(struct remote *l);
 void feeder_cluster(struct remote *l);
 /* Request thread: that this store is no primary any more is on disk. */
 void feeder_handed(struct remote *l);
-/* Request thread: be nobody's primary (who: the one who is, for those who ask). */
-void feeder_off(struct remote *l, const char *who);
+/* Request thread: this store had a change more when the primary was to be handed over; it is not. */
+void feeder_went_on(struct remote *l);
+/* Request thread: who the primary is, for those who ask here. */
+void feeder_elsewhere(struct remote *l, const char *who);
 /* Request thread: hand over to the remote mount of that name, or to the one that has most; told in the log. */
 void feeder_switch(struct remote *l, const char *name);
 /* [any] There is something new to send. */
@@ -167,7 +200,28 @@ void feeder_result(struct remote *l, const struct primary_run *run, const struct
 void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);
 /* Request thread: to a client, what became of its lock. */
 void feeder_lock(struct remote *l, const struct msg_lock *m);
+/* Net thread: send what is due. */
+void feeder_pump(struct remote *l);
 extern const struct net_owner feeder_owner;
+
+/* relay.c */
+/* Request thread: give out orders as the line to the primary is. */
+void relay_step(struct remote *l, const struct replica_status *st);
+/* Request thread: feed nobody. True: nobody is fed any more; else ask again. */
+bool relay_stop(struct remote *l);
+/* Request thread: may what this welcome begins be obeyed? False: not before those behind were let go; ask again. */
+bool relay_welcome(struct remote *l, const struct msg_welcome *w);
+/* Request thread: the oldest call or news of clients behind this mount. 0, or -EAGAIN: not now. */
+int relay_run(struct remote *l, const struct item *item);
+void relay_client(struct remote *l, const struct item *item);
+/* Request thread: what became of such a call. */
+void relay_answer(struct remote *l, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
+		  const struct replica_answer *a);
+/* Request thread: NEWS_HELD, NEWS_TREE. */
+void relay_news(struct remote *l, const struct item *item);
+/* Net thread: what the primary has is told on; what those behind have is told to the request thread. */
+void relay_pump(struct remote *l);
+void relay_held(struct remote *l, uint64_t ino, bool held);
 
 /* follower.c */
 int follower_init(struct remote *l);

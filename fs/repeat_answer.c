@@ -19,7 +19,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define FOREVER_S ((uint64_t)FS_FOREVER_S)
+
+static uint64_t valid_s(const struct repeat *r)
+{
+	return (uint64_t)ops_valid_s(r->fs);
+}
 
 static void reply(const struct repeat *r, const struct fuse_in_header *in, int error, const void *bytes, size_t len)
 {
@@ -70,9 +74,9 @@ static void reply_step_entry(struct repeat *r, const struct fuse_in_header *in, 
 		if (e.attr.nlink == 0)
 			e.attr.nlink = 1;
 		else
-			e.attr_valid = FOREVER_S;
+			e.attr_valid = valid_s(r);
 		if (keys_lookup(fs->keys, s->dir, s->name, s->name_len, &now) == 0 && now.ino == s->ino)
-			e.entry_valid = FOREVER_S;
+			e.entry_valid = valid_s(r);
 	} else {
 		fill_fake(&e.attr, s->fake, s->type);
 	}
@@ -123,7 +127,7 @@ static bool answer_lookup(struct repeat *r, const struct fuse_in_header *in, con
 /* The attributes as they are: whatever is to be set. */
 static void answer_setattr(struct repeat *r, const struct fuse_in_header *in)
 {
-	struct fuse_attr_out out = { .attr_valid = FOREVER_S };
+	struct fuse_attr_out out = { .attr_valid = valid_s(r) };
 	struct keys_attr attr;
 	int error = keys_getattr(r->fs->keys, in->nodeid, &attr);
 

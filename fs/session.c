@@ -251,9 +251,9 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userda
 		if (fs->request != NULL && fs->request->opcode == FUSE_INIT)
 			amend_init(fs, iov, count);
 		r = device_reply(fd, iov, count);
-		/* Not answered at the beginning, the kernel refuses all that comes after. */
-		if (r < 0 && fs->request != NULL && fs->request->opcode == FUSE_INIT)
-			fs->session->error = r;
+		/* Not answered at the beginning, or with an error, the kernel refuses all that comes after. */
+		if (fs->request != NULL && fs->request->opcode == FUSE_INIT && (r < 0 || header->error != 0))
+			fs->session->error = r < 0 ? r : header->error;
 	}
 	/* A page of the mapping: if the file was cut short, the syncer finds out. */
 	if (r == -EFAULT)
@@ -311,6 +311,21 @@ static void interrupt(struct fs *fs, const struct fuse_in_header *in)
 		(void)pending_interrupt(fs->pending, which->unique);
 }
 
+/* FORGETs have no answer, so none may be lost for want of memory, which libfuse would ask for. */
+static void forget(struct fs *fs, const struct fuse_in_header *in)
+{
+	const struct fuse_forget_in *one = (const void *)(in + 1);
+	const struct fuse_batch_forget_in *batch = (const void *)(in + 1);
+	const struct fuse_forget_one *each = (const void *)(batch + 1);
+
+	if (in->opcode == FUSE_FORGET && in->len >= sizeof *in + sizeof *one)
+		ops_forget(fs, in->nodeid, one->nlookup);
+	if (in->opcode != FUSE_BATCH_FORGET || in->len < sizeof *in + sizeof *batch)
+		return;
+	for (uint32_t i = 0; i < batch->count && in->len >= (const char *)(each + i + 1) - (const char *)in; i++)
+		ops_forget(fs, each[i].nodeid, each[i].nlookup);
+}
+
 /* Have one request answered. False: it found no space, and is to be parked. */
 static bool process(struct fs *fs, char *bytes, size_t size)
 {
@@ -325,11 +340,18 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	case FUSE_INTERRUPT:
 		interrupt(fs, in);
 		break;
+	case FUSE_FORGET: case FUSE_BATCH_FORGET:
+		forget(fs, in);
+		break;
 	case FUSE_SYNCFS:
 		reply_raw(fs, ops_hold_durable(fs));
 		break;
 	default:
-		if (fs->repeat == NULL || !repeat_answer(fs->repeat, in))
+		if (fs->repeat != NULL && repeat_answer(fs->repeat, in))
+			break;
+		if (fs->options->max_stale_s != 0 && ops_is_too_old(fs, in))
+			reply_raw(fs, ESTALE);
+		else
 			fuse_session_process_buf(fs->fuse, &buf);
 	}
 	/* The store may have got there before the reply was in the queue. */
@@ -433,8 +455,9 @@ static int read_request(struct fs *fs)
 	const struct fuse_in_header *in = (const void *)s->buffer;
 	ssize_t n = read(fs->fd, s->buffer, BUFFER_BYTES);
 
-	if (n < 0)
-		return read_failed(s, errno);
+	/* The device has no end. */
+	if (n <= 0)
+		return read_failed(s, n < 0 ? errno : EIO);
 	s->read_errors = 0;
 	if ((size_t)n < sizeof *in || in->len != (size_t)n) {
 		log_error("a request of %zd bytes says it has %u, ignoring", n,

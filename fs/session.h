@@ -1,8 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
  * session: the request loop. One thread reads a request, has it answered, and looks after the store
- * in between. For an ordinary operation it makes no system call but the read and the write on the
- * device.
+ * in between.
+ *
+ * System calls. For an ordinary operation this thread makes none but the read and the write on the device. What else it calls, each
+ * for a reason that is rarer than requests (9004-requests.sh counts them):
+ *   futex            to wake a helper that sleeps: the syncer for an fsync, the checkpointer once a checkpoint, the provisioner when space is
+ *                    needed after 100 ms without a change; and when one of the short mutexes (store_int.h, defer.h) is held just then
+ *   fstat            for an fsync that finds nothing to sync: is the file whole?
+ *   timer_settime    the tick starts with the first change after a checkpoint, and stops when there is nothing to do
+ *   madvise          at the first look at each 256 KiB of the store since it was opened (map.h)
+ *   poll, read       of the eventfd and the device, while requests are parked or wait for a checkpoint, and always with other machines
+ *   write            to the eventfd of the net thread, if that sleeps
+ *   brk, mmap...     when the tables that grow with the kernel's inodes, or with parked requests, do
+ *   open, read...    of /proc/PID/status: is the caller in the group? Asked only when setgid or a group is at stake
+ *   write, sendto    a line for the log; getpid for `status`
+ * It waits for none of them but the mutexes and the log. What can make it wait is memory: a page of the store that is not in the page cache is read from the disk
+ * when it is touched, and all requests wait for that. See README.md, Limits.
  *
  * Parking: an operation that finds no space yet (-EAGAIN) was not done. Its bytes are kept and it
  * is begun anew when the store has made progress, until PARK_LIMIT_S have passed; then it fails

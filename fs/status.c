@@ -140,6 +140,24 @@ static void put_requests(struct text *t, const struct fs *fs)
 	put_u64(t, "requests_other", other);
 }
 
+/* What an fsync waits for, up to where that is so, how many wait, and how many waited in vain. */
+static void put_fsync(struct text *t, struct fs *fs)
+{
+	uint64_t waiting, expired;
+	uint32_t n = fs->options->sync_replicas;
+
+	defer_count(&fs->synced, &waiting, &expired);
+	if (n == 0)
+		put(t, "fsync=primary\n");
+	else if (n == PRIMARY_SYNC_ALL)
+		put(t, "fsync=all\n");
+	else
+		put(t, "fsync='replicas=%" PRIu32 "'\n", n);
+	put_u64(t, "synced_seq", fs->remote != NULL ? remote_synced(fs->remote) : store_durable_seq(fs->store));
+	put_u64(t, "fsyncs_waiting", waiting);
+	put_u64(t, "fsyncs_failed", expired + fs->syncs_failed);
+}
+
 size_t status_to_text(struct fs *fs, char *buf, size_t size)
 {
 	struct text t = { .buf = buf, .size = size };
@@ -156,6 +174,7 @@ size_t status_to_text(struct fs *fs, char *buf, size_t size)
 	put(&t, "state=%s\n", st.failed != 0 ? "failed" : st.read_only ? "readonly" : "ok");
 	put_store(&t, &st);
 	put(&t, "sync_interval_seconds=%u\n", fs->options->sync_interval_s);
+	put_fsync(&t, fs);
 	options_to_text(fs->options, options, sizeof options);
 	put_quoted(&t, "options", options);
 	put_u64(&t, "kernel_inodes", inodes_count(&fs->inodes));

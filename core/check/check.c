@@ -9,27 +9,59 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define PATH_DEPTH   64u
-#define PATH_BUDGET  1000000u
 #define SUPER_TRIES  200u       /* a millisecond each */
+#define TEXT_SIZE    2048u
 
-void check_problem(struct check *c, const char *format, ...)
+/* Telling ---------------------------------------------------------------------------------------------------------- */
+
+static void tell(struct check *c, bool follows, const char *text)
 {
-	char text[2048];
+	void (*fn)(void *ctx, const char *text) = follows ? c->o->follows : c->o->problem;
+
+	if (follows)
+		c->rep->follows++;
+	else
+		c->rep->problems++;
+	if (fn)
+		fn(c->o->ctx, text);
+}
+
+void check_damage(struct check *c, const char *format, ...)
+{
+	char text[TEXT_SIZE];
 	va_list ap;
 
-	c->rep->problems++;
-	if (!c->o->problem)
-		return;
 	va_start(ap, format);
 	(void)vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	c->o->problem(c->o->ctx, text);
+	tell(c, false, text);
 }
 
-void check_problem_last(struct check *c)
+void check_damage_last(struct check *c)
 {
-	check_problem(c, "%s", err_last());
+	tell(c, false, err_last());
+}
+
+void check_problem(struct check *c, const char *format, ...)
+{
+	char text[TEXT_SIZE];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	tell(c, c->doubt, text);
+}
+
+void check_follows(struct check *c, const char *format, ...)
+{
+	char text[TEXT_SIZE];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	tell(c, true, text);
 }
 
 int check_progress(struct check *c, uint64_t blocks)
@@ -58,59 +90,18 @@ int check_grow(void **array, size_t *room, size_t count, size_t item)
 	return 0;
 }
 
-/* Paths ------------------------------------------------------------------------------------------------------------ */
-
-/* Put the name that `dir` has for the inode before *at. */
-static bool prepend_name(struct check *c, uint64_t dir, uint64_t ino, char *buf, size_t *at)
-{
-	const struct key first = item_key(dir, ITEM_DIRENT, 0);
-	struct tree_cursor cur;
-	int r = tree_seek(c->t, first, &cur);
-
-	for (; r == 0 && cursor_key(&cur).hi == first.hi && c->path_budget > 0; r = cursor_next(&cur)) {
-		struct dirent d;
-		uint32_t len;
-		const uint8_t *v = cursor_value(&cur, &len);
-
-		c->path_budget--;
-		if (dirent_decode(v, len, cursor_key(&cur), &d) < 0 || d.ino != ino)
-			continue;
-		if (d.len + 1 > *at)
-			return false;
-		*at -= d.len;
-		memcpy(buf + *at, d.name, d.len);
-		buf[--*at] = '/';
-		return true;
-	}
-	return false;
-}
-
-/* The path of an inode at the end of buf, from the table of parents; NULL if it is not known or too long. */
-static const char *find_path(struct check *c, uint64_t ino, char *buf, size_t size)
-{
-	size_t at = size - 1;
-	unsigned depth;
-
-	buf[at] = '\0';
-	if (ino == KEYS_ROOT_INO)
-		return "/";
-	for (depth = 0; depth < PATH_DEPTH && ino != KEYS_ROOT_INO; depth++) {
-		const struct check_inode *rec = check_find(c, ino);
-
-		if (!rec || rec->parent == 0 || !prepend_name(c, rec->parent, ino, buf, &at))
-			return NULL;
-		ino = rec->parent;
-	}
-	return ino == KEYS_ROOT_INO ? buf + at : NULL;
-}
-
 const char *check_place(struct check *c, uint64_t ino)
 {
-	char buf[512], *place = c->place[c->place_at++ % 2];
-	const char *path = c->o->problem ? find_path(c, ino, buf, sizeof buf) : NULL;
+	char *place = c->place[c->place_at++ % 2];
+	const struct check_inode *rec = check_find(c, ino);
+	size_t n;
 
-	(void)snprintf(place, sizeof c->place[0], "%llu%s%s%s", (unsigned long long)ino, path ? " (" : "",
-		       path ? path : "", path ? ")" : "");
+	(void)place_text(&c->finder, ino, place);
+	n = strlen(place);
+	if (rec && (rec_orphan(rec) || (rec->nlink == 0 && rec->names == 0 && rec_type(rec) != 0)))
+		(void)snprintf(place, sizeof c->place[0], "%llu (unlinked)", (unsigned long long)ino);
+	else if (rec && rec_type(rec) != S_IFDIR && rec->names > 1 && n > 0 && place[n - 1] == ')' && !c->ghost)
+		(void)snprintf(place + n - 1, sizeof c->place[0] - n, ", one of %u names)", rec->names);
 	return place;
 }
 
@@ -152,75 +143,216 @@ static void check_supers(struct check *c)
 		uint64_t behind;
 
 		if (read_slot(c, super_place(i), &sb) < 0) {
-			check_problem(c, "%ssuperblock %u (byte %llu) is damaged, or a crash interrupted its writing; %s",
-				      copy, i % SUPERS, byte, "the next mount writes it anew");
+			check_damage(c, "%ssuperblock %u (block %llu, byte %llu) is damaged, or a crash interrupted its writing; "
+				     "the next mount writes it anew", copy, i % SUPERS, byte / BLOCK_SIZE, byte);
 			continue;
 		}
 		/* A crash may have come between a superblock and its copy. */
 		behind = force->flip - sb.flip;
 		if (memcmp(sb.uuid, force->uuid, sizeof force->uuid) != 0 ||
 		    (!c->o->snapshot && (behind > 3 || (behind & 1) != ((force->flip ^ i) & 1))))
-			check_problem(c, "%ssuperblock %u (byte %llu) does not go with the other ones", copy, i % SUPERS, byte);
+			check_damage(c, "%ssuperblock %u (block %llu, byte %llu) does not go with the other ones", copy,
+				     i % SUPERS, byte / BLOCK_SIZE, byte);
 	}
 }
 
+/* With parts of the tree lost, so are the inodes that are not there. Without a superblock nobody knows. */
 static void check_counts(struct check *c)
 {
-	const struct store_counts *counts = store_counts(c->s);
+	unsigned long long said = store_counts(c->s)->inodes, found = c->rep->inodes;
 
-	if (!c->rep->incomplete && counts->inodes != c->rep->inodes)
-		check_problem(c, "the superblock counts %llu inodes, there are %llu",
-			      (unsigned long long)counts->inodes, (unsigned long long)c->rep->inodes);
+	if (said == found || (c->v && c->v->no_super))
+		return;
+	if (c->lost_count > 0 && said > found)
+		check_follows(c, "%llu of %llu inodes are lost", said - found, said);
+	else
+		check_problem(c, "the superblock counts %llu inodes, there are %llu", said, found);
 }
 
 /* The check -------------------------------------------------------------------------------------------------------- */
 
-static int run(struct check *c)
+static int walks(struct check *c)
 {
-	int r = check_space_load(c);
+	int r = check_tree(c);
 
 	if (r == 0)
-		r = check_tree(c);
-	if (r == 0)
 		r = check_names(c);
-	if (r == 0)
-		r = check_contents(c);
 	if (r < 0)
 		return r;
-	check_counts(c);
-	check_space_compare(c);
-	if (c->o->progress && c->o->progress(c->o->ctx, c->total, c->total))
-		return -ECANCELED;
-	return 0;
+	check_tell_lost(c);
+	r = check_contents(c);
+	if (r == 0)
+		check_counts(c);
+	return r;
+}
+
+/* What the tree was put together from was told by whoever did it, and so were the bitmaps: it needed them for that. */
+static int run_rest(struct check *c)
+{
+	if (!c->v->no_super)
+		check_supers(c);
+	check_space_fixed(c);
+	c->rep->incomplete = true;
+	c->doubt = c->v->gap || c->v->no_super;
+	c->lost = c->v->spans;
+	c->lost_count = c->v->span_count;
+	return walks(c);
+}
+
+static int run_whole(struct check *c)
+{
+	int r;
+
+	check_supers(c);
+	/* With a store that is written to, generations since the checkpoint are in memory and in order. */
+	c->gen_max = store_read_only(c->s) ? c->super.gen : c->sp->gen;
+	r = check_space_load(c);
+	if (r == 0)
+		r = walks(c);
+	if (r == 0)
+		check_space_compare(c);
+	return r;
+}
+
+static void begin(struct check *c, struct keys *k, const struct check_options *o, struct check_report *rep)
+{
+	struct store *s = keys_store(k);
+
+	*c = (struct check){ .k = k, .s = s, .t = store_tree(s), .sp = store_space(s), .o = o, .rep = rep,
+			     .v = k->salvage, .blocks = store_space(s)->total,
+			     .total = k->salvage ? k->salvage->used_blocks : store_space(s)->used };
+	c->finder = (struct place_finder){ c->t, check_entry_of, c };
+	c->super = s->super;
+	c->gen_max = s->super.gen;
+	memset(rep, 0, sizeof *rep);
+	rep->seq = store_seq(s);
+}
+
+static int run(struct check *c)
+{
+	size_t words = (size_t)(c->blocks / 64 + 1);
+	int r = -ENOMEM;
+
+	c->used = calloc(words, 8);
+	c->pages = calloc(words, 8);
+	c->bits = calloc(words, 8);
+	c->group_bad = calloc(c->sp->group_count + 1, 1);
+	if (c->used && c->pages && c->bits && c->group_bad)
+		r = c->v ? run_rest(c) : run_whole(c);
+	if (r == 0 && c->o->progress && c->o->progress(c->o->ctx, c->total, c->total))
+		r = -ECANCELED;
+	free(c->used);
+	free(c->pages);
+	free(c->seen);
+	free(c->bits);
+	free(c->group_bad);
+	free(c->inodes);
+	free(c->orphans);
+	free(c->headless);
+	free(c->ghosts);
+	if (!c->v)
+		free(c->lost);
+	return r;
 }
 
 int check_run(struct keys *k, const struct check_options *options, struct check_report *ret_report)
 {
-	struct store *s = keys_store(k);
-	struct check c = { .k = k, .s = s, .t = store_tree(s), .sp = store_space(s), .o = options, .rep = ret_report,
-			   .blocks = store_space(s)->total, .path_budget = PATH_BUDGET };
-	size_t words = (size_t)(c.blocks / 64 + 1);
-	int r = -ENOMEM;
+	struct check c;
+
+	begin(&c, k, options, ret_report);
+	return run(&c);
+}
+
+/* Stores that cannot be opened, or of which parts could not be reached ------------------------------------------------ */
+
+struct rest {
+	const struct check_options *o;
+	uint64_t problems, follows;
+};
+
+static void say(void *ctx, enum salvage_finding kind, const char *text)
+{
+	struct rest *rest = ctx;
+	bool follows = kind == SALVAGE_NOTE || kind == SALVAGE_FOLLOWS;
+	void (*fn)(void *ctx, const char *text) = follows ? rest->o->follows : rest->o->problem;
+
+	if (follows)
+		rest->follows++;
+	else
+		rest->problems++;
+	if (fn)
+		fn(rest->o->ctx, text);
+}
+
+static int pass_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	struct rest *rest = ctx;
+
+	return rest->o->progress ? rest->o->progress(rest->o->ctx, done, total) : 0;
+}
+
+/* Put together what is left of it. why: what kept it from being opened; if all that is left is in order, that is the problem. */
+static int check_rest(const struct store_options *so, const struct check_options *o, const char *why,
+		      struct check_report *rep)
+{
+	struct rest rest = { .o = o };
+	struct store_salvage v = { .say = say, .progress = pass_progress, .ctx = &rest, .supers_told = true };
+	struct store_options with = *so;
+	struct check c;
+	struct keys *k;
+	int r;
+
+	with.salvage = &v;
+	r = keys_open(&with, &k);
+	if (r == 0) {
+		begin(&c, k, o, rep);
+		r = run(&c);
+		rep->problems += rest.problems;
+		rep->follows += rest.follows;
+		if (r == 0 && rep->problems == 0)
+			tell(&c, false, why);
+		(void)keys_close(k);
+	} else if (r == -EMEDIUMTYPE) {
+		/* Of what was a store a moment ago. */
+		r = err_set(EUCLEAN, "%s", why);
+	}
+	salvage_release(&v);
+	return r;
+}
+
+int check_path(const char *path, const struct check_options *options, struct check_report *ret_report)
+{
+	struct store_options so = { .path = path, .read_only = true };
+	struct check_options o = *options;
+	char why[512] = "";
+	bool whole = false;
+	struct check c;
+	struct keys *k;
+	int r;
 
 	memset(ret_report, 0, sizeof *ret_report);
-	ret_report->seq = store_seq(s);
-	c.total = c.sp->used;
-	c.used = calloc(words, 8);
-	c.pages = calloc(words, 8);
-	c.bits = calloc(words, 8);
-	c.group_bad = calloc(c.sp->group_count + 1, 1);
-	if (c.used && c.pages && c.bits && c.group_bad) {
-		check_supers(&c);
-		/* With a store that is written to, generations since the checkpoint are in memory and in order. */
-		c.gen_max = store_read_only(s) ? c.super.gen : c.sp->gen;
-		r = run(&c);
+	r = keys_open(&so, &k);
+	if (r == -EBUSY) {
+		so.snapshot = o.snapshot = true;
+		r = keys_open(&so, &k);
 	}
-	free(c.used);
-	free(c.pages);
-	free(c.seen);
-	free(c.bits);
-	free(c.group_bad);
-	free(c.inodes);
-	free(c.orphans);
+	if (r < 0 && r != -EUCLEAN)
+		return r;
+	if (r < 0) {
+		(void)snprintf(why, sizeof why, "%s", err_last());
+		return check_rest(&so, &o, why, ret_report);
+	}
+	begin(&c, k, &o, ret_report);
+	r = check_inner(&c, &whole);
+	if (r == 0 && o.opened)
+		o.opened(o.ctx, so.snapshot, store_seq(keys_store(k)));
+	if (r == 0 && whole)
+		r = run(&c);
+	(void)keys_close(k);
+	if (r == 0 && !whole)
+		r = check_rest(&so, &o, "a page of the tree cannot be read", ret_report);
+	/* Texts of findings are no texts of what kept us from looking. */
+	if (r == -ENOMEM || r == -ECANCELED)
+		err_clear();
 	return r;
 }

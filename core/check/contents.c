@@ -10,7 +10,8 @@ struct check_current {
 	uint64_t ino;                   /* 0 = none yet */
 	bool exists, valid;             /* an INODE item was there / could be decoded */
 	bool orphan;
-	bool lost;                      /* some of its items may be in a page that cannot be read */
+	/* Pages that cannot be read in which items of these kinds may be. */
+	const struct salvage_span *lost_xattrs, *lost_entries, *lost_extents;
 	struct keys_attr a;
 	uint32_t inline_len;
 	uint64_t entries, subdirs;
@@ -43,7 +44,7 @@ static void check_acl(struct check *c, const struct check_current *cur, bool acc
 static void finish_xattr(struct check *c, struct check_current *cur)
 {
 	/* Reaping takes chunks from the first one on. */
-	if (cur->x_base != UINT64_MAX && cur->x_next != cur->x_chunks && !cur->orphan && !cur->lost)
+	if (cur->x_base != UINT64_MAX && cur->x_next != cur->x_chunks && !cur->orphan && !cur->lost_xattrs)
 		check_problem(c, "inode %s: an extended attribute has %u of %u parts", check_place(c, cur->ino), cur->x_next,
 			      cur->x_chunks);
 	cur->x_base = UINT64_MAX;
@@ -53,14 +54,34 @@ static void finish_directory(struct check *c, const struct check_current *cur)
 {
 	const struct keys_attr *a = &cur->a;
 
-	if (a->size != cur->entries)
+	if (a->size > cur->entries && cur->lost_entries)
+		check_follows(c, "directory %s: %llu of its %llu names are lost %s", check_place(c, cur->ino),
+			      (unsigned long long)(a->size - cur->entries), (unsigned long long)a->size,
+			      check_with(c, cur->lost_entries));
+	else if (a->size != cur->entries)
 		check_problem(c, "directory %s: its size says %llu entries, it has %llu", check_place(c, cur->ino),
 			      (unsigned long long)a->size, (unsigned long long)cur->entries);
-	if (!cur->orphan && a->nlink != 0 && a->nlink != cur->subdirs + 2)
+	if (!cur->orphan && a->nlink != 0 && a->nlink != cur->subdirs + 2 &&
+	    !(cur->lost_entries && a->nlink > cur->subdirs + 2 && a->size > cur->entries))
 		check_problem(c, "directory %s has link count %u, but %llu subdirectories", check_place(c, cur->ino),
 			      a->nlink, (unsigned long long)cur->subdirs);
 	if ((cur->orphan || a->nlink == 0) && cur->entries > 0)
 		check_problem(c, "directory %s was removed, but has entries", check_place(c, cur->ino));
+}
+
+/* Flags say what there should be. */
+static void tell_lost_xattrs(struct check *c, const struct check_current *cur)
+{
+	uint32_t flags = cur->a.flags;
+
+	if (flags & KEYS_ATTR_ACL && !cur->access_acl)
+		check_follows(c, "inode %s: its ACL is lost %s", check_place(c, cur->ino), check_with(c, cur->lost_xattrs));
+	if (flags & KEYS_ATTR_DEFAULT_ACL && !cur->default_acl)
+		check_follows(c, "inode %s: its default ACL is lost %s", check_place(c, cur->ino),
+			      check_with(c, cur->lost_xattrs));
+	if (flags & KEYS_ATTR_XATTR)
+		check_follows(c, "inode %s: some of its extended attributes may be lost %s", check_place(c, cur->ino),
+			      check_with(c, cur->lost_xattrs));
 }
 
 static void finish_flags(struct check *c, const struct check_current *cur)
@@ -69,20 +90,47 @@ static void finish_flags(struct check *c, const struct check_current *cur)
 
 	if (cur->any_xattr && !(flags & KEYS_ATTR_XATTR))
 		check_problem(c, "inode %s has extended attributes, but its flags deny it", check_place(c, cur->ino));
-	if (!(flags & KEYS_ATTR_ACL) != !cur->access_acl || !(flags & KEYS_ATTR_DEFAULT_ACL) != !cur->default_acl)
-		check_problem(c, "inode %s: its flags and its ACLs do not agree", check_place(c, cur->ino));
 	if (cur->default_acl && !S_ISDIR(cur->a.mode))
 		check_problem(c, "inode %s has a default ACL, but is no directory", check_place(c, cur->ino));
+	if (cur->lost_xattrs) {
+		tell_lost_xattrs(c, cur);
+		return;
+	}
+	if (!(flags & KEYS_ATTR_ACL) != !cur->access_acl || !(flags & KEYS_ATTR_DEFAULT_ACL) != !cur->default_acl)
+		check_problem(c, "inode %s: its flags and its ACLs do not agree", check_place(c, cur->ino));
 	if (cur->access_acl)
 		check_acl(c, cur, true);
 	if (cur->default_acl)
 		check_acl(c, cur, false);
 }
 
+/* Blocks that were in extents which are lost: between which bytes of the file. */
+static void tell_lost_contents(struct check *c, const struct check_current *cur)
+{
+	const struct key low = item_key(cur->ino, ITEM_EXTENT, 0), high = { low.hi + 1, 0 };
+	const struct salvage_span *s;
+	size_t at = 0;
+
+	while ((s = salvage_lost(c->lost, c->lost_count, low, high, &at))) {
+		uint64_t from = key_cmp(s->low, low) > 0 ? s->low.lo << BLOCK_SHIFT : 0;
+		uint64_t to = key_cmp(s->high, high) < 0 ? s->high.lo << BLOCK_SHIFT : UINT64_MAX;
+
+		to = min_u64(to, max_u64(cur->a.size, from + 1));
+		check_follows(c, "inode %s: contents at bytes %llu to %llu: %llu blocks of them are lost %s",
+			      check_place(c, cur->ino), (unsigned long long)from, (unsigned long long)to - 1,
+			      (unsigned long long)(cur->a.blocks - cur->mapped), check_with(c, s));
+	}
+}
+
 static void finish_contents(struct check *c, const struct check_current *cur)
 {
 	const struct keys_attr *a = &cur->a;
 
+	if (cur->lost_extents && a->blocks > cur->mapped) {
+		/* Of an orphan, they may just be reaped already. */
+		tell_lost_contents(c, cur);
+		return;
+	}
 	/* Reaping an orphan does not count its blocks down. */
 	if (cur->orphan ? a->blocks < cur->mapped : a->blocks != cur->mapped)
 		check_problem(c, "inode %s says it has %llu blocks, it has %llu", check_place(c, cur->ino),
@@ -95,7 +143,7 @@ static void finish_contents(struct check *c, const struct check_current *cur)
 static void finish_inode(struct check *c, struct check_current *cur)
 {
 	finish_xattr(c, cur);
-	if (!cur->exists || !cur->valid || cur->lost)
+	if (!cur->exists || !cur->valid)
 		return;
 	if (S_ISDIR(cur->a.mode))
 		finish_directory(c, cur);
@@ -109,21 +157,39 @@ static void finish_inode(struct check *c, struct check_current *cur)
 static void begin_inode(struct check *c, struct check_current *cur, uint64_t ino)
 {
 	const struct check_inode *rec = check_find(c, ino);
+	const struct salvage_span *lost = check_lost_inode(c, ino);
 
 	*cur = (struct check_current){ .ino = ino, .exists = rec != NULL, .orphan = rec && rec_orphan(rec),
-				 .lost = c->lost_count > 0 && check_inode_is_lost(c, ino), .x_base = UINT64_MAX };
-	if (!rec && !cur->lost)
-		check_problem(c, "inode %llu does not exist, but something in the tree belongs to it",
-			      (unsigned long long)ino);
+				       .x_base = UINT64_MAX };
+	if (lost) {
+		cur->lost_xattrs = check_lost_kind(c, ino, ITEM_XATTR);
+		cur->lost_entries = check_lost_kind(c, ino, ITEM_DIRENT);
+		cur->lost_extents = check_lost_kind(c, ino, ITEM_EXTENT);
+	}
+	if (rec)
+		return;
+	lost = check_lost_key(c, item_key(ino, ITEM_INODE, 0));
+	if (!lost)
+		check_problem(c, "inode %s does not exist, but something in the tree belongs to it", check_place(c, ino));
+	else if (!check_has_ghost(c, ino))
+		check_follows(c, "inode %s: its attributes are lost %s", check_place(c, ino), check_with(c, lost));
 }
 
 static void take_inode(struct check *c, struct check_current *cur, const uint8_t *v, uint32_t len)
 {
 	const uint32_t known = KEYS_ATTR_INLINE | KEYS_ATTR_ACL | KEYS_ATTR_DEFAULT_ACL | KEYS_ATTR_XATTR;
+	uint64_t next = store_counts(c->s)->next_ino;
 	struct keys_attr *a = &cur->a;
 
-	if (inode_decode(v, len, cur->ino, a) < 0)
-		return;                 /* said in the first walk */
+	if (cur->ino >= next && !(c->v && c->v->no_super))
+		check_problem(c, "inode %s: its number was not given out yet (the next one is %llu)",
+			      check_place(c, cur->ino), (unsigned long long)next);
+	if (cur->ino != KEYS_ROOT_INO && cur->ino < 16)
+		check_problem(c, "inode %s: its number is reserved", check_place(c, cur->ino));
+	if (inode_decode(v, len, cur->ino, a) < 0) {
+		check_damage(c, "inode %s: its attributes cannot be read: %s", check_place(c, cur->ino), err_last());
+		return;
+	}
 	cur->valid = true;
 	cur->inline_len = len - INODE_SIZE;
 	if (a->flags & ~known)
@@ -202,7 +268,7 @@ static void take_xattr(struct check *c, struct check_current *cur, struct key k,
 		bytes -= XATTR_HEADER;
 	} else if (cur->x_base == UINT64_MAX || cur->x_base != k.lo - chunk || cur->x_next != chunk ||
 		   chunk >= cur->x_chunks) {
-		if (!cur->orphan && !cur->lost)
+		if (!cur->orphan && !cur->lost_xattrs)
 			check_problem(c, "inode %s: part %u of an extended attribute does not belong to one",
 				      check_place(c, cur->ino), chunk);
 		return;
@@ -230,12 +296,16 @@ struct bad {
 
 static void report_bad(struct check *c, const struct check_current *cur, struct bad *bad)
 {
-	unsigned long long first = bad->fblock << BLOCK_SHIFT;
+	unsigned long long first = bad->fblock << BLOCK_SHIFT, block = bad->block;
 	unsigned long long last = ((bad->fblock + bad->count) << BLOCK_SHIFT) - 1;
 
-	if (bad->count > 0)
-		check_problem(c, "inode %s: contents at bytes %llu to %llu (block %llu): checksum does not match",
-			      check_place(c, cur->ino), first, last, (unsigned long long)bad->block);
+	if (bad->count == 1)
+		check_damage(c, "inode %s: contents at bytes %llu to %llu (block %llu, byte %llu of the store): "
+			     "checksum does not match", check_place(c, cur->ino), first, last, block, block * BLOCK_SIZE);
+	else if (bad->count > 1)
+		check_damage(c, "inode %s: contents at bytes %llu to %llu (blocks %llu to %llu, byte %llu of the store): "
+			     "checksums do not match", check_place(c, cur->ino), first, last, block,
+			     block + bad->count - 1, block * BLOCK_SIZE);
 	bad->count = 0;
 }
 
@@ -291,6 +361,13 @@ static bool check_extent(struct check *c, struct check_current *cur, const struc
 	if (e->gen > c->gen_max && e->gen != c->sp->gen)
 		check_problem(c, "inode %s: the extent at byte %llu is of generation %llu, which was never used",
 			      check_place(c, cur->ino), byte, (unsigned long long)e->gen);
+	/* That it is cut short is told. */
+	if (c->v && e->block + e->count > c->v->file_blocks && c->super.total_blocks > c->v->file_blocks) {
+		check_follows(c, "inode %s: contents at bytes %llu to %llu (blocks %llu+%u) lie behind the end of the store",
+			      check_place(c, cur->ino), byte, ((e->fblock + e->count) << BLOCK_SHIFT) - 1ull,
+			      (unsigned long long)e->block, e->count);
+		return false;
+	}
 	if (!space_valid_range(c->sp, e->block, e->count)) {
 		check_problem(c, "inode %s: the extent at byte %llu (blocks %llu+%u) lies outside the store or on reserved blocks",
 			      check_place(c, cur->ino), byte, (unsigned long long)e->block, e->count);
@@ -307,7 +384,7 @@ static int take_extent(struct check *c, struct check_current *cur, struct key k,
 	struct extent e;
 
 	if (extent_decode(v, len, k, &e) < 0) {
-		check_problem_last(c);
+		check_damage(c, "inode %s: an extent cannot be read: %s", check_place(c, cur->ino), err_last());
 		return 0;
 	}
 	if (!check_extent(c, cur, &e))

@@ -4,6 +4,9 @@
  */
 #include "core/check/check_int.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 #define HASH_FIRST 3u           /* as names.c of core/keys */
 
 static uint64_t expected_hash(struct check *c, const struct dirent *d)
@@ -50,6 +53,22 @@ static void check_subdirectory(struct check *c, uint64_t dir, const struct diren
 		check_problem(c, "directory %s has more than one name", check_place(c, d->ino));
 }
 
+/* The inode is not there. */
+static int check_missing(struct check *c, uint64_t dir, const struct dirent *d)
+{
+	int r;
+
+	if (!check_lost_key(c, item_key(d->ino, ITEM_INODE, 0))) {
+		check_problem(c, "directory %s: entry \"%.*s\" names inode %llu, which does not exist",
+			      check_place(c, dir), (int)d->len, d->name, (unsigned long long)d->ino);
+		return 0;
+	}
+	r = check_grow((void **)&c->ghosts, &c->ghost_room, c->ghost_count + 1, sizeof *c->ghosts);
+	if (r == 0)
+		c->ghosts[c->ghost_count++] = (struct check_ghost){ d->ino, dir, d->key.lo };
+	return r;
+}
+
 static int check_entry(struct check *c, struct key k, const uint8_t *v, uint32_t len)
 {
 	uint64_t dir = k.hi >> 8;
@@ -60,27 +79,25 @@ static int check_entry(struct check *c, struct key k, const uint8_t *v, uint32_t
 		return 0;
 	c->rep->names++;
 	if (dirent_decode(v, len, k, &d) < 0) {
-		check_problem_last(c);
+		check_damage(c, "directory %s: an entry cannot be read: %s", check_place(c, dir), err_last());
 		return 0;
 	}
-	if (k.lo >> 8 != expected_hash(c, &d))
+	if (k.lo >> 8 != expected_hash(c, &d) && !(c->v && c->v->no_super))
 		check_problem(c, "directory %s: entry \"%.*s\" is not where its hash belongs", check_place(c, dir),
 			      (int)d.len, d.name);
 	check_duplicate(c, &d);
 	rec = check_find(c, d.ino);
-	if (!rec) {
-		if (!check_is_lost(c, item_key(d.ino, ITEM_INODE, 0)))
-			check_problem(c, "directory %s: entry \"%.*s\" names inode %llu, which does not exist",
-				      check_place(c, dir), (int)d.len, d.name, (unsigned long long)d.ino);
-		return 0;
-	}
+	if (!rec)
+		return check_missing(c, dir, &d);
 	rec->names++;
+	if (rec->parent == 0)
+		rec->parent = dir;
+	if (rec->parent == dir && rec->name == 0)
+		rec->name = k.lo;
 	if (rec_type(rec) == 0)
-		return 0;               /* damaged: said already */
+		return 0;               /* damaged: told with its contents */
 	if (rec_type(rec) == S_IFDIR)
 		check_subdirectory(c, dir, &d, rec);
-	else if (rec->parent == 0)
-		rec->parent = dir;
 	if (d.type != rec_type(rec))
 		check_problem(c, "directory %s: entry \"%.*s\" says type 0%o, inode %llu has type 0%o",
 			      check_place(c, dir), (int)d.len, d.name, d.type, (unsigned long long)d.ino,
@@ -89,6 +106,32 @@ static int check_entry(struct check *c, struct key k, const uint8_t *v, uint32_t
 }
 
 /* Links and orphans ------------------------------------------------------------------------------------------------ */
+
+/* With a page lost, a name that is missing may have been in it. Of a directory it is known where it must have been. */
+static const struct salvage_span *lost_name(const struct check *c, const struct check_inode *rec)
+{
+	return rec_type(rec) == S_IFDIR ? check_lost_kind(c, rec->parent, ITEM_DIRENT) :
+	       c->lost_count > 0 ? &c->lost[0] : NULL;
+}
+
+/* Names that are missing. */
+static void tell_nameless(struct check *c, const struct check_inode *rec)
+{
+	const struct salvage_span *lost = lost_name(c, rec);
+	char where[PLACE_SIZE + 64];
+	uint64_t ino = rec_ino(rec);
+
+	if (rec_type(rec) == S_IFDIR) {
+		(void)snprintf(where, sizeof where, "%s", check_place(c, rec->parent));
+		check_follows(c, "directory %s: its name is lost, which was in directory %s, %s", check_place(c, ino), where,
+			      check_with(c, lost));
+	} else if (rec->nlink == 1) {
+		check_follows(c, "inode %s: its name is lost", check_place(c, ino));
+	} else {
+		check_follows(c, "inode %s: %u of its %u names are lost", check_place(c, ino), rec->nlink - rec->names,
+			      rec->nlink);
+	}
+}
 
 static void check_links(struct check *c, const struct check_inode *rec)
 {
@@ -99,15 +142,18 @@ static void check_links(struct check *c, const struct check_inode *rec)
 		return;
 	if (rec_orphan(rec) && rec->nlink != 0)
 		check_problem(c, "inode %s is listed as an orphan, but has link count %u", check_place(c, ino), rec->nlink);
-	if (!rec_orphan(rec) && rec->nlink == 0 && !check_is_lost(c, (struct key){ KIND_ORPHAN, ino }))
+	if (!rec_orphan(rec) && rec->nlink == 0 && !check_lost_key(c, (struct key){ KIND_ORPHAN, ino }))
 		check_problem(c, "inode %s has link count 0, but is not listed as an orphan", check_place(c, ino));
 	if (is_dir && rec->nlink != 0) {
-		if (ino != KEYS_ROOT_INO && rec->names == 0 && !c->rep->incomplete)
+		if (ino != KEYS_ROOT_INO && rec->names == 0 && lost_name(c, rec))
+			tell_nameless(c, rec);
+		else if (ino != KEYS_ROOT_INO && rec->names == 0)
 			check_problem(c, "directory %s has no name", check_place(c, ino));
 		return;
 	}
-	/* With names lost, too few of them prove nothing. */
-	if (rec->nlink != rec->names && !(c->rep->incomplete && rec->names < rec->nlink))
+	if (rec->names < rec->nlink && lost_name(c, rec))
+		tell_nameless(c, rec);
+	else if (rec->nlink != rec->names)
 		check_problem(c, "inode %s has link count %u, but %u names", check_place(c, ino), rec->nlink, rec->names);
 }
 
@@ -123,7 +169,7 @@ static enum inode_state climb(struct check *c, struct check_inode *rec)
 		rec = check_find(c, parent);
 		if (!rec || rec_type(rec) != S_IFDIR) {
 			if ((rec && rec_type(rec) != 0) ||
-			    (!rec && !check_is_lost(c, item_key(parent, ITEM_INODE, 0))))
+			    (!rec && !check_lost_key(c, item_key(parent, ITEM_INODE, 0))))
 				check_problem(c, "directory %llu: its \"..\" is inode %llu, which is no directory",
 					      (unsigned long long)ino, (unsigned long long)parent);
 			return INODE_CUT_OFF;
@@ -155,16 +201,121 @@ static void check_reachable(struct check *c, struct check_inode *rec)
 	}
 }
 
+static bool is_headless(const struct check *c, uint64_t ino)
+{
+	size_t a = 0, b = c->headless_count;
+
+	while (a < b) {
+		size_t mid = a + (b - a) / 2;
+
+		if (c->headless[mid] < ino)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	return a < c->headless_count && c->headless[a] == ino;
+}
+
 static void check_root(struct check *c)
 {
 	const struct check_inode *root = check_find(c, KEYS_ROOT_INO);
+	const struct salvage_span *lost = check_lost_key(c, item_key(KEYS_ROOT_INO, ITEM_INODE, 0));
 
-	if (!root && check_is_lost(c, item_key(KEYS_ROOT_INO, ITEM_INODE, 0)))
+	/* Whatever else there is of it tells of that. */
+	if (!root && lost && !is_headless(c, KEYS_ROOT_INO))
+		check_follows(c, "inode %s: all of it is lost %s", check_place(c, KEYS_ROOT_INO), check_with(c, lost));
+	if (!root && lost)
 		return;
 	if (!root || rec_type(root) != S_IFDIR)
 		check_problem(c, "the store has no root directory");
 	else if (root->parent != KEYS_ROOT_INO)
 		check_problem(c, "the \"..\" of the root directory is inode %llu", (unsigned long long)root->parent);
+}
+
+/* Where they are ----------------------------------------------------------------------------------------------------- */
+
+static int by_ino(const void *pa, const void *pb)
+{
+	const struct check_ghost *a = pa, *b = pb;
+
+	if (a->ino != b->ino)
+		return a->ino < b->ino ? -1 : 1;
+	if (a->parent != b->parent)
+		return a->parent < b->parent ? -1 : 1;
+	return a->name < b->name ? -1 : a->name > b->name;
+}
+
+/* The first one of that inode. */
+static const struct check_ghost *find_ghost(const struct check *c, uint64_t ino)
+{
+	size_t a = 0, b = c->ghost_count;
+
+	while (a < b) {
+		size_t mid = a + (b - a) / 2;
+
+		if (c->ghosts[mid].ino < ino)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	return a < c->ghost_count && c->ghosts[a].ino == ino ? &c->ghosts[a] : NULL;
+}
+
+bool check_entry_of(void *ctx, uint64_t ino, uint64_t *ret_dir, uint64_t *ret_lo)
+{
+	const struct check *c = ctx;
+	const struct check_inode *rec = check_find(c, ino);
+	const struct check_ghost *ghost = rec ? NULL : c->ghost && c->ghost->ino == ino ? c->ghost : find_ghost(c, ino);
+
+	if (!ghost && (!rec || rec->parent == 0))
+		return false;
+	*ret_dir = ghost ? ghost->parent : rec->parent;
+	*ret_lo = ghost ? ghost->name : rec->name;
+	return true;
+}
+
+bool check_has_ghost(const struct check *c, uint64_t ino)
+{
+	return find_ghost(c, ino) != NULL;
+}
+
+/* A name whose inode was in a page that cannot be read. */
+static void tell_ghost(struct check *c, const struct check_ghost *ghost)
+{
+	const struct salvage_span *lost = check_lost_key(c, item_key(ghost->ino, ITEM_INODE, 0));
+
+	c->ghost = ghost;
+	check_follows(c, "inode %s: %s lost %s", check_place(c, ghost->ino),
+		      is_headless(c, ghost->ino) ? "its attributes are" : "all of it is", check_with(c, lost));
+	c->ghost = NULL;
+}
+
+static void tell_span(struct check *c, const struct salvage_span *s)
+{
+	const char *page = check_with(c, s) + strlen("with ");
+	char from[PLACE_SIZE + 64];
+	uint64_t first, last;
+
+	salvage_inodes(s, c->v && c->v->no_super ? UINT64_MAX : store_counts(c->s)->next_ino, &first, &last);
+	if (last == 0) {
+		check_follows(c, "%s: it had items of the store itself", page);
+		return;
+	}
+	(void)snprintf(from, sizeof from, "%s", check_place(c, first));
+	check_follows(c, "%s: it %s items of inodes %llu to %llu, from %s to %s%s", page, s->found ? "led to" : "had",
+		      (unsigned long long)first, (unsigned long long)last, from, check_place(c, last),
+		      s->found ? ", which were found without it" : "");
+}
+
+void check_tell_lost(struct check *c)
+{
+	size_t i;
+
+	for (i = 0; i < c->lost_count; i++)
+		if (c->lost[i].block)
+			tell_span(c, &c->lost[i]);
+	for (i = 0; i < c->ghost_count; i++)
+		tell_ghost(c, &c->ghosts[i]);
 }
 
 int check_names(struct check *c)
@@ -174,6 +325,8 @@ int check_names(struct check *c)
 
 	if (r < 0)
 		return r;
+	if (c->ghost_count > 0)
+		qsort(c->ghosts, c->ghost_count, sizeof *c->ghosts, by_ino);
 	check_root(c);
 	for (i = 0; i < c->inode_count; i++) {
 		check_links(c, &c->inodes[i]);

@@ -44,8 +44,8 @@ static void keep_bits(struct check *c, uint64_t group, const uint8_t *bits)
 		if (w < room)
 			to[w] = word;
 		if (w >= room ? word != 0 : (w + 1 == room && word >> (c->blocks % 64) != 0))
-			check_problem(c, "free-space bitmap of group %llu has blocks behind the end of the store",
-				      (unsigned long long)group);
+			check_problem(c, "free-space bitmap of group %llu (byte %llu) has blocks behind the end of the store",
+				      (unsigned long long)group, (unsigned long long)slot_block(group, 0) * BLOCK_SIZE);
 	}
 }
 
@@ -54,8 +54,19 @@ static void check_slot_count(struct check *c, uint64_t group, const uint8_t *pag
 	unsigned n = popcount_bits(page + SLOT_BITS);
 
 	if (get_le32(page + SLOT_USED) != n)
-		check_problem(c, "free-space bitmap of group %llu counts %u blocks in use, but marks %u",
-			      (unsigned long long)group, get_le32(page + SLOT_USED), n);
+		check_problem(c, "free-space bitmap of group %llu (byte %llu) counts %u blocks in use, but marks %u",
+			      (unsigned long long)group, (unsigned long long)slot_block(group, 0) * BLOCK_SIZE,
+			      get_le32(page + SLOT_USED), n);
+}
+
+/* Which of the three it was is not known any more. */
+static void bad_slots(struct check *c, uint64_t group, gen_t gen)
+{
+	unsigned long long first = slot_block(group, 0);
+
+	check_damage(c, "free-space bitmap of group %llu (blocks %llu to %llu, byte %llu): no slot of generation %llu is intact",
+		     (unsigned long long)group, first, first + SLOTS - 1, first * BLOCK_SIZE, (unsigned long long)gen);
+	c->group_bad[group] = 1;
 }
 
 /* A snapshot's slot: copied before it is verified, since the daemon may write it anew once a later checkpoint is on
@@ -97,24 +108,27 @@ static int load_pinned(struct check *c, uint64_t group)
 	}
 	if (super_pick_at(c->s->map.base, map_blocks(&c->s->map), &now, &block) != 0 || now.gen != c->super.gen)
 		return -EAGAIN;
-	check_problem(c, "free-space bitmap of group %llu (byte %llu): no slot of generation %llu is intact",
-		      (unsigned long long)group, (unsigned long long)slot_block(group, 0) * BLOCK_SIZE,
-		      (unsigned long long)gen);
-	c->group_bad[group] = 1;
+	bad_slots(c, group, gen);
 	return 0;
 }
 
 static int load_current(struct check *c, uint64_t group)
 {
-	const uint8_t *bits;
-	int r = space_group_bits(c->sp, group, &bits);
+	const uint8_t *bits, *v;
+	uint32_t len;
+	int r = tree_get(c->t, (struct key){ KIND_SPACE, group }, &v, &len);
+	gen_t gen = r == 0 && len == 8 ? get_le64(v) : 0;
 	unsigned slot;
 
+	if ((r < 0 && r != -ENOENT) || (r == 0 && len != 8)) {
+		c->group_bad[group] = 1;        /* the walk will say why */
+		return 0;
+	}
+	r = space_group_bits(c->sp, group, &bits);
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {
-		check_problem_last(c);
-		c->group_bad[group] = 1;
+		bad_slots(c, group, gen);
 		return 0;
 	}
 	slot = c->sp->groups[group].slot[0];
@@ -141,22 +155,29 @@ static void mark_journal(struct check *c)
 	}
 }
 
-int check_space_load(struct check *c)
+void check_space_fixed(struct check *c)
 {
 	uint64_t g;
 	size_t i;
-	int r = 0;
 
 	(void)check_mark(c, 0, SUPERS, NULL);
 	(void)check_mark(c, SUPER_COPY, SUPERS, NULL);
-	for (g = 0; g < c->sp->group_count && r == 0; g++) {
+	for (g = 0; g < c->sp->group_count; g++)
 		(void)check_mark(c, slot_block(g, 0), SLOTS, NULL);
-		r = c->o->snapshot ? load_pinned(c, g) : load_current(c, g);
-	}
 	/* Tree pages that came and went since the last checkpoint: in use until the next one. */
 	for (i = 0; i < c->sp->pool_count; i++)
 		(void)check_mark(c, c->sp->pool[i], 1, NULL);
 	mark_journal(c);
+}
+
+int check_space_load(struct check *c)
+{
+	uint64_t g;
+	int r = 0;
+
+	check_space_fixed(c);
+	for (g = 0; g < c->sp->group_count && r == 0; g++)
+		r = c->o->snapshot ? load_pinned(c, g) : load_current(c, g);
 	return r;
 }
 

@@ -5,6 +5,7 @@
  */
 #include "core/check/check_int.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct walk_to {
@@ -12,59 +13,70 @@ struct walk_to {
 	bool first;
 };
 
-static void lose(struct check *c, const struct check_span *span)
+/* Walks go upwards, and so do these. */
+static int lose(struct check *c, block_t block, unsigned level, const struct salvage_span *span)
 {
+	int r = check_grow((void **)&c->lost, &c->lost_room, c->lost_count + 1, sizeof *c->lost);
+
 	c->rep->incomplete = true;
-	if (c->lost_count < LOST_MAX) {
-		c->lost[c->lost_count++] = *span;
-	} else {
-		/* The last one stands for all that follow: walks go upwards. */
-		c->lost[LOST_MAX - 1].high = span->high;
-	}
+	if (r == 0)
+		c->lost[c->lost_count++] = (struct salvage_span){ span->low, span->high, block, level, false };
+	return r;
 }
 
-bool check_is_lost(const struct check *c, struct key k)
+static const struct salvage_span *lost_between(const struct check *c, struct key low, struct key high)
 {
-	unsigned i;
+	size_t at = 0;
 
-	for (i = 0; i < c->lost_count; i++)
-		if (key_cmp(k, c->lost[i].low) >= 0 && key_cmp(k, c->lost[i].high) < 0)
-			return true;
-	return false;
+	return salvage_lost(c->lost, c->lost_count, low, high, &at);
 }
 
-bool check_inode_is_lost(const struct check *c, uint64_t ino)
+const struct salvage_span *check_lost_key(const struct check *c, struct key k)
 {
-	struct key first = { ino << 8, 0 }, last = { ino << 8 | 0xff, UINT64_MAX };
-	unsigned i;
+	struct key next = { k.hi + (k.lo == UINT64_MAX), k.lo + 1 };
 
-	for (i = 0; i < c->lost_count; i++)
-		if (key_cmp(last, c->lost[i].low) >= 0 && key_cmp(first, c->lost[i].high) < 0)
-			return true;
-	return false;
+	return lost_between(c, k, next);
+}
+
+const struct salvage_span *check_lost_kind(const struct check *c, uint64_t ino, enum item_kind kind)
+{
+	struct key low = item_key(ino, kind, 0);
+
+	return lost_between(c, low, (struct key){ low.hi + 1, 0 });
+}
+
+const struct salvage_span *check_lost_inode(const struct check *c, uint64_t ino)
+{
+	return lost_between(c, (struct key){ ino << 8, 0 }, (struct key){ (ino + 1) << 8, 0 });
+}
+
+const char *check_with(struct check *c, const struct salvage_span *s)
+{
+	if (s->block)
+		(void)snprintf(c->with, sizeof c->with, "with " PAGE_AT, PAGE_AT_ARGS(s->block));
+	else
+		(void)snprintf(c->with, sizeof c->with, "with a part of the tree that was not found");
+	return c->with;
 }
 
 /* May the parent's word for a page be taken so far that it is read? */
 static bool page_acceptable(struct check *c, block_t block, gen_t gen, gen_t parent_gen)
 {
 	if (!space_valid_range(c->sp, block, 1)) {
-		check_problem(c, "tree page %llu lies outside the store or on reserved blocks",
-			      (unsigned long long)block);
+		check_damage(c, PAGE_AT " lies outside the store or on reserved blocks", PAGE_AT_ARGS(block));
 		return false;
 	}
 	if (gen > parent_gen || (gen > c->gen_max && gen != c->sp->gen))
-		check_problem(c, "tree page %llu (byte %llu) is of generation %llu, newer than what names it",
-			      (unsigned long long)block, (unsigned long long)block * BLOCK_SIZE,
-			      (unsigned long long)gen);
+		check_damage(c, PAGE_AT " is of generation %llu, newer than what names it", PAGE_AT_ARGS(block),
+			     (unsigned long long)gen);
 	if (check_mark(c, block, 1, NULL) > 0) {
-		check_problem(c, "tree page %llu (byte %llu) is used twice", (unsigned long long)block,
-			      (unsigned long long)block * BLOCK_SIZE);
+		check_damage(c, PAGE_AT " is used twice", PAGE_AT_ARGS(block));
 		return false;
 	}
 	return true;
 }
 
-static int visit_leaf(struct check *c, const struct walk_to *w, const uint8_t *p, const struct check_span *span)
+static int visit_leaf(struct check *c, const struct walk_to *w, const uint8_t *p, const struct salvage_span *span)
 {
 	unsigned n = page_count(p), i;
 	bool said = false;
@@ -79,16 +91,16 @@ static int visit_leaf(struct check *c, const struct walk_to *w, const uint8_t *p
 			r = w->fn(c, k, v, len);
 		} else if (w->first && !said) {
 			said = true;
-			check_problem(c, "tree page %llu: item %u (inode %llu, kind %u) does not belong there",
-				      (unsigned long long)get_le64(p + PAGE_BLOCK), i,
-				      (unsigned long long)(k.hi >> 8), (unsigned)(k.hi & 0xff));
+			check_damage(c, PAGE_AT ": item %u (inode %llu, kind %u) does not belong there",
+				     PAGE_AT_ARGS(get_le64(p + PAGE_BLOCK)), i, (unsigned long long)(k.hi >> 8),
+				     (unsigned)(k.hi & 0xff));
 		}
 	}
 	return r;
 }
 
 static int visit(struct check *c, const struct walk_to *w, block_t block, gen_t gen, unsigned level,
-		 const struct check_span *span, gen_t parent_gen)
+		 const struct salvage_span *span, gen_t parent_gen)
 {
 	const uint8_t *p;
 	unsigned n, i;
@@ -98,10 +110,8 @@ static int visit(struct check *c, const struct walk_to *w, block_t block, gen_t 
 		r = check_progress(c, 1);
 		if (r < 0)
 			return r;
-		if (!page_acceptable(c, block, gen, parent_gen)) {
-			lose(c, span);
-			return 0;
-		}
+		if (!page_acceptable(c, block, gen, parent_gen))
+			return lose(c, block, level, span);
 	} else if (block >= c->blocks || !bit_get(c->pages, block) || bit_get(c->seen, block)) {
 		return 0;
 	}
@@ -110,30 +120,29 @@ static int visit(struct check *c, const struct walk_to *w, block_t block, gen_t 
 	if (r == 0 && w->first)
 		r = page_validate(p, block, gen, level, c->t->store_id);
 	if (r < 0) {
-		if (w->first) {
-			check_problem_last(c);
-			lose(c, span);
-		}
-		return 0;
+		if (!w->first)
+			return 0;
+		check_damage_last(c);
+		return lose(c, block, level, span);
 	}
 	bit_set(w->first ? c->pages : c->seen, block);
 	n = page_count(p);
 	if (w->first) {
 		c->rep->tree_pages++;
 		if (n == 0 && level != c->t->root.level)
-			check_problem(c, "tree page %llu is empty", (unsigned long long)block);
+			check_damage(c, PAGE_AT " is empty", PAGE_AT_ARGS(block));
 	}
 	if (level == 0)
 		return visit_leaf(c, w, p, span);
 	for (i = 0, r = 0; i < n && r == 0; i++) {
-		struct check_span below = *span;
+		struct salvage_span below = *span;
 		block_t child;
 		gen_t child_gen;
 
 		if (i > 0 && w->first && (key_cmp(page_key(p, i), span->low) <= 0 ||
 					  key_cmp(page_key(p, i), span->high) >= 0))
-			check_problem(c, "tree page %llu: the key of child %u lies outside the page's own bounds",
-				      (unsigned long long)block, i);
+			check_damage(c, PAGE_AT ": the key of child %u lies outside the page's own bounds",
+				     PAGE_AT_ARGS(block), i);
 		if (i > 0 && key_cmp(page_key(p, i), below.low) > 0)
 			below.low = page_key(p, i);
 		if (i + 1 < n && key_cmp(page_key(p, i + 1), below.high) < 0)
@@ -146,7 +155,7 @@ static int visit(struct check *c, const struct walk_to *w, block_t block, gen_t 
 
 static int walk(struct check *c, const struct walk_to *w)
 {
-	const struct check_span all = { { 0, 0 }, { UINT64_MAX, UINT64_MAX } };
+	const struct salvage_span all = { .high = { UINT64_MAX, UINT64_MAX } };
 	const struct tree_root *root = &c->t->root;
 
 	return visit(c, w, root->block, root->gen, root->level, &all, root->gen);
@@ -160,6 +169,39 @@ int check_walk(struct check *c, check_item_fn fn)
 	free(c->seen);
 	c->seen = calloc(c->blocks / 64 + 1, 8);
 	return c->seen ? walk(c, &w) : -ENOMEM;
+}
+
+/* Inner pages only, each once. */
+static bool inner_whole(struct check *c, block_t block, gen_t gen, unsigned level)
+{
+	const uint8_t *p;
+	bool whole = true;
+	unsigned i;
+
+	if (level == 0 || (block < c->blocks && bit_get(c->seen, block)))
+		return true;
+	if (tree_page(c->t, block, gen, level, &p) < 0)
+		return false;
+	bit_set(c->seen, block);
+	for (i = 0; i < page_count(p) && whole; i++) {
+		block_t child;
+		gen_t child_gen;
+
+		inner_child(p, i, &child, &child_gen);
+		whole = inner_whole(c, child, child_gen, level - 1);    /* at most TREE_LEVELS deep */
+	}
+	return whole;
+}
+
+int check_inner(struct check *c, bool *ret_whole)
+{
+	c->seen = calloc(c->blocks / 64 + 1, 8);
+	if (!c->seen)
+		return -ENOMEM;
+	*ret_whole = inner_whole(c, c->t->root.block, c->t->root.gen, c->t->root.level);
+	free(c->seen);
+	c->seen = NULL;
+	return 0;
 }
 
 /* The table of inodes ---------------------------------------------------------------------------------------------- */
@@ -187,9 +229,11 @@ static void scan_epoch(struct check *c, uint64_t epoch, const uint8_t *v, uint32
 	struct keys_epoch e;
 
 	if (history_decode(v, len, epoch, &e) < 0) {
-		check_problem_last(c);
+		check_damage_last(c);
 		return;
 	}
+	if (c->v && c->v->no_super)
+		return;                 /* where the store stands is not known */
 	if (epoch > store_epoch(c->s) || e.first_seq > store_seq(c->s) || e.first_seq <= c->epoch_seq ||
 	    e.next_ino > store_counts(c->s)->next_ino)
 		check_problem(c, "the item of epoch %llu (from change %llu on) does not fit the store, which is at change %llu of "
@@ -207,7 +251,7 @@ static void scan_client(struct check *c, uint64_t client, const uint8_t *v, uint
 		uint64_t request = get_le64(v + i * CLIENT_SLOT + CLIENT_REQUEST);
 		uint64_t seq = get_le64(v + i * CLIENT_SLOT + CLIENT_SEQ);
 
-		fits = request > 0 ? request % KEYS_CALL_SLOTS == i && seq > 0 && seq <= store_seq(c->s) : seq == 0;
+		fits = request > 0 ? request % KEYS_CALL_SLOTS == i && seq > 0 && (seq <= store_seq(c->s) || c->doubt) : seq == 0;
 	}
 	if (!fits)
 		check_problem(c, "the item of client %llx is damaged", (unsigned long long)client);
@@ -272,20 +316,27 @@ static int scan_inode(struct check *c, uint64_t ino, const uint8_t *v, uint32_t 
 	if (r < 0)
 		return r;
 	c->rep->inodes++;
-	if (ino >= store_counts(c->s)->next_ino)
-		check_problem(c, "inode %llu: its number was not given out yet (the next one is %llu)",
-			      (unsigned long long)ino, (unsigned long long)store_counts(c->s)->next_ino);
-	if (ino != KEYS_ROOT_INO && ino < 16)
-		check_problem(c, "inode %llu: its number is reserved", (unsigned long long)ino);
-	r = inode_decode(v, len, ino, &a);
-	if (r < 0) {
-		check_problem_last(c);
-		memset(&a, 0, sizeof a);        /* type 0: nothing is expected of it */
-	}
+	/* What is wrong with it is told with its path, by contents.c. Type 0: nothing is expected of it. */
+	if (inode_decode(v, len, ino, &a) < 0)
+		memset(&a, 0, sizeof a);
 	rec = &c->inodes[c->inode_count++];
 	*rec = (struct check_inode){ .id = ino << 8 | (uint64_t)is_orphan(c, ino) << 6 | (a.mode & S_IFMT) >> 12,
 				     .parent = S_ISDIR(a.mode) ? a.aux : 0, .nlink = a.nlink };
 	return 0;
+}
+
+/* An item of an inode, which must have come before. */
+static int scan_part(struct check *c, uint64_t ino)
+{
+	int r;
+
+	if ((c->inode_count > 0 && rec_ino(&c->inodes[c->inode_count - 1]) == ino) ||
+	    (c->headless_count > 0 && c->headless[c->headless_count - 1] == ino))
+		return 0;
+	r = check_grow((void **)&c->headless, &c->headless_room, c->headless_count + 1, sizeof *c->headless);
+	if (r == 0)
+		c->headless[c->headless_count++] = ino;
+	return r;
 }
 
 static int scan_item(struct check *c, struct key k, const uint8_t *v, uint32_t len)
@@ -301,7 +352,7 @@ static int scan_item(struct check *c, struct key k, const uint8_t *v, uint32_t l
 		break;
 	case ITEM_XATTR: case ITEM_DIRENT: case ITEM_EXTENT:
 		if (ino < INO_MAX)
-			return 0;
+			return scan_part(c, ino);
 		break;
 	default:
 		break;
@@ -316,10 +367,17 @@ int check_tree(struct check *c)
 	int r = walk(c, &w);
 	size_t i;
 
-	for (i = 0; i < c->orphan_count && r == 0; i++)
-		if (!check_find(c, c->orphans[i]) &&
-		    !check_is_lost(c, item_key(c->orphans[i], ITEM_INODE, 0)))
+	for (i = 0; i < c->orphan_count && r == 0; i++) {
+		const struct salvage_span *lost = check_lost_key(c, item_key(c->orphans[i], ITEM_INODE, 0));
+
+		if (check_find(c, c->orphans[i]))
+			continue;
+		if (lost)
+			check_follows(c, "inode %llu (unlinked): it is lost %s", (unsigned long long)c->orphans[i],
+				      check_with(c, lost));
+		else
 			check_problem(c, "inode %llu is listed as an orphan but does not exist",
 				      (unsigned long long)c->orphans[i]);
+	}
 	return r;
 }

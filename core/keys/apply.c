@@ -296,11 +296,11 @@ int keys_apply_rest(void *ctx, struct record_reader *reader, const uint8_t *rec)
 		if (r < 0 && r != -EUCLEAN && r != -ENOENT)
 			return r;
 		if (r < 0)
-			salvage_say(k->salvage, true, "change %llu cannot be applied as a whole: %s",
+			salvage_say(k->salvage, SALVAGE_FOLLOWS, "change %llu cannot be applied as a whole: %s",
 				    (unsigned long long)get_le64(rec + REC_SEQ), err_last());
 	}
 	if (r < 0)
-		salvage_say(k->salvage, true, "change %llu: %s", (unsigned long long)get_le64(rec + REC_SEQ),
+		salvage_say(k->salvage, SALVAGE_FOLLOWS, "change %llu: %s", (unsigned long long)get_le64(rec + REC_SEQ),
 			    err_last());
 	return 0;
 }

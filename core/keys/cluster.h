@@ -28,7 +28,8 @@ struct keys_epoch {
 /* Begin an epoch: one change, which also leaves 2^24 inode numbers out. Only a primary (-EPERM); the epoch must be above
  * the one in force and not below what was promised (-EINVAL).
  * keys_open() does it (epoch in force + 1, or what was promised if that is more) for a primary that was not closed in order,
- * or whose epoch is below its promise, before anybody can see what is left. So a promotion is store_set_identity() with the
+ * or whose epoch is below its promise, before anybody can see what is left; one that is to follow (store_options.follow)
+ * becomes a replica there instead. So a promotion is store_set_identity() with the
  * role and the promise of the new term together, then, when that is on disk, this. A crash in between ends the same. */
 int keys_begin_epoch(struct keys *k, uint64_t epoch);
 /* The last `max` epochs, ascending. */

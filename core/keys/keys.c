@@ -56,6 +56,13 @@ static int new_epoch(void *arg)
 	int r = 0;
 
 	store_identity(k->store, &id);
+	/* (O10a) It is to follow another one: it makes no changes of its own any more, so there is nothing that an epoch would
+	 * have to tell apart; and one that nobody else has would be something to put aside. Crash before the role is on disk: a
+	 * primary that was not closed in order, as before. After: a replica, which begins none. */
+	if (k->follow && id.role == STORE_PRIMARY) {
+		id.role = STORE_REPLICA;
+		return store_put_identity(k->store, &id);
+	}
 	if (id.role != STORE_PRIMARY || (store_was_clean(k->store) && store_epoch(k->store) >= id.promised_epoch))
 		return 0;
 	for (tries = 0; tries < EPOCH_TRIES; tries++) {
@@ -80,6 +87,7 @@ int keys_open(const struct store_options *options, struct keys **ret_keys)
 
 	if (!k)
 		return -ENOMEM;
+	k->follow = options->follow;
 	if (options->salvage) {
 		k->salvage = options->salvage;
 		client.apply = keys_apply_rest;

@@ -19,6 +19,7 @@ struct keys {
 	struct tree *tree;
 	struct store_salvage *salvage;          /* or NULL */
 	uint64_t compact_hi, compact_lo;        /* how far keys_compact() has come */
+	bool follow;                            /* of store_options */
 	bool numbers_checked;                   /* no inode has a number that is still to be given out */
 	int refused;                            /* the change being built is one that apply would refuse */
 	uint64_t client, request;               /* whose call is being executed; 0 = our own */

@@ -41,6 +41,8 @@ enum call_op {
 	CALL_LOCK_LAST   = 47,
 };
 
+#define CALL_SYNC_ALL ((uint32_t)INT32_MAX)     /* how: on all that are in step */
+
 enum {
 	CALL_KILL    = 1 << 0,  /* who asks has no CAP_FSETID: a change of the file takes setuid, setgid and capabilities from it */
 	CALL_MEMBER  = 1 << 1,  /* who asks is a member of `group` (beside cred.gid) */

@@ -73,6 +73,7 @@ static void begin(struct primary *p, enum primary_state state, uint64_t epoch, u
 	p->promised = max_u64(p->promised, promised);
 	p->last = last;
 	p->now = now;
+	p->paused = false;
 	p->elsewhere[0] = 0;
 	/* A switch-over is over when its epoch, or a later one, is heard of. */
 	if (p->handed && epoch >= p->target_next)
@@ -84,7 +85,7 @@ void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t la
 	p->now = now;
 	primary_close_all(p, "this is the primary now: connect again", true);
 	begin(p, PRIMARY_LEADS, epoch, promised, last, now);
-	p->handed = false;
+	p->handed = p->follows = false;
 	p->durable = durable;
 	p->stale_ms = 0;
 	p->synced = 0;
@@ -99,6 +100,21 @@ void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t l
 	if (p->state != PRIMARY_RELAYS || p->epoch != epoch)
 		primary_close_all(p, "this is a replica of another epoch now: connect again", true);
 	begin(p, PRIMARY_RELAYS, epoch, promised, last, now);
+	p->durable = 0;
+}
+
+void primary_pause(struct primary *p, const char *reason)
+{
+	if (p->state != PRIMARY_RELAYS)
+		return;
+	p->paused = true;
+	primary_close_all(p, reason, false);
+}
+
+void primary_set_upstream(struct primary *p, const uint8_t store[16])
+{
+	p->follows = true;
+	memcpy(p->upstream, store, 16);
 }
 
 void primary_off(struct primary *p, const char *reason, const char *name)
@@ -110,15 +126,16 @@ void primary_off(struct primary *p, const char *reason, const char *name)
 	primary_close_all(p, reason, true);
 }
 
+void primary_elsewhere(struct primary *p, const char *name)
+{
+	if (p->state == PRIMARY_OFF)
+		(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+}
+
 void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed)
 {
 	memcpy(p->o.cluster, cluster, 16);
 	p->o.hash_seed = hash_seed;
-}
-
-void primary_jumped(struct primary *p, const char *reason)
-{
-	primary_close_all(p, reason, false);
 }
 
 void primary_promised(struct primary *p, uint64_t promised)
@@ -191,6 +208,12 @@ static void give_up(struct primary *p, const char *why)
 	}
 }
 
+/* Whose fsync waits here for other disks is to hear of it from us; but not if those disks are not to be had. */
+static bool syncs_are_done(const struct primary *p)
+{
+	return p->o.sync_replicas == 0 || p->synced >= p->last || elapsed(p->now, p->parked_at) >= p->o.switch_wait_ms / 2;
+}
+
 void primary_check_switch(struct primary *p)
 {
 	struct primary_peer *peer;
@@ -204,22 +227,32 @@ void primary_check_switch(struct primary *p)
 	}
 	/* Everything that was ever run is in our line up to `last`, and on the target's disk: it cannot lose any of it, not
 	 * even by a power cut right after. */
-	if (p->running == 0 && peer->acked && peer->applied == p->last && peer->durable == p->last) {
+	if (p->running == 0 && peer->acked && peer->applied == p->last && peer->durable == p->last && syncs_are_done(p)) {
 		p->state = PRIMARY_HANDING;
+		(void)snprintf(p->target_name, sizeof p->target_name, "%s", peer->name);
 		p->target_epoch = p->epoch;
 		p->target_seq = p->last;
 		p->target_next = epoch_next_term(max_u64(p->epoch, p->promised));
 		/* Crash before this is durable: we are the primary, the target was told nothing. After: nobody is, until the
 		 * target is told (when it asks again) or somebody promotes one by hand; no change can be made meanwhile. */
-		p->ops->hand_over(p->ctx, p->target_next);
+		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);
 	} else if (elapsed(p->now, p->parked_at) >= p->o.switch_wait_ms) {
 		give_up(p, "the replica did not get there in time");
 	}
 }
 
+void primary_went_on(struct primary *p, seq_t last, uint64_t now)
+{
+	p->now = now;
+	if (p->state != PRIMARY_HANDING)
+		return;
+	p->last = max_u64(p->last, last);
+	p->state = PRIMARY_PARKED;
+	primary_check_switch(p);
+}
+
 void primary_handed(struct primary *p, uint64_t now)
 {
-	char name[MSG_NAME_MAX + 1] = "";
 	struct primary_peer *peer;
 
 	p->now = now;
@@ -230,14 +263,12 @@ void primary_handed(struct primary *p, uint64_t now)
 	p->promised = max_u64(p->promised, p->target_next);
 	p->ops->park(p->ctx, false);
 	peer = find_store(p, p->target);
-	if (peer) {
-		(void)snprintf(name, sizeof name, "%s", peer->name);
-		/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+	/* Not sent, or lost: it hears it when it comes back (primary_peer.c). */
+	if (peer)
 		(void)primary_send_promote(p, peer->link);
-	}
-	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", name);
+	(void)snprintf(p->elsewhere, sizeof p->elsewhere, "%s", p->target_name);
 	primary_close_all(p, "the primary has moved", true);
-	p->ops->handed(p->ctx, p->target, name);
+	p->ops->handed(p->ctx, p->target, p->target_name);
 }
 
 /* News ------------------------------------------------------------------------------------------------------------- */
@@ -260,7 +291,7 @@ void primary_durable(struct primary *p, seq_t seq)
 	struct primary_peer *peer;
 
 	/* Replicas make durable what is durable here: somebody waits for it. */
-	for (peer = p->peers; peer && seq > p->durable && p->wait_count + p->sync_waits > 0; peer = peer->next)
+	for (peer = p->peers; peer && seq > p->durable && (p->o.sync_replicas | p->wait_count | p->sync_waits) != 0; peer = peer->next)
 		peer->position_due = true;
 	p->durable = max_u64(p->durable, seq);
 	primary_update_synced(p);
@@ -288,6 +319,19 @@ static uint64_t count_durable(const struct primary *p, seq_t seq)
 	return n;
 }
 
+/* The highest seq that is on the disks of all that are in step, and of those behind them. Who catches up is not waited for: it
+ * would hold up everybody for as long as that takes. */
+static seq_t all_disks(const struct primary *p)
+{
+	const struct primary_peer *peer;
+	seq_t best = p->durable;
+
+	for (peer = p->peers; peer; peer = peer->next)
+		if (peer->state == PEER_STREAMS && peer->in_step)
+			best = min_u64(best, peer->tree_durable);
+	return best;
+}
+
 /* (P4) The highest seq that enough disks have. */
 static seq_t enough_disks(const struct primary *p)
 {
@@ -296,13 +340,8 @@ static seq_t enough_disks(const struct primary *p)
 
 	if (p->o.sync_replicas == 0)
 		return p->durable;
-	if (p->o.sync_replicas == PRIMARY_SYNC_ALL) {
-		best = p->durable;
-		for (peer = p->peers; peer; peer = peer->next)
-			if (peer->state == PEER_STREAMS)
-				best = min_u64(best, peer->acked ? peer->tree_durable : 0);
-		return best;
-	}
+	if (p->o.sync_replicas == PRIMARY_SYNC_ALL)
+		return all_disks(p);
 	for (peer = p->peers; peer; peer = peer->next)
 		if (peer->state == PEER_STREAMS && peer->acked && peer->durable > best &&
 		    count_durable(p, peer->durable) >= p->o.sync_replicas)
@@ -318,12 +357,18 @@ static void slot_ready(struct primary *p, struct client *c, struct call_slot *s)
 	c->peer->ready++;
 }
 
+/* (P4) Is it on as many other disks as somebody asked for? Never on fewer than every fsync here waits for. */
+static bool is_on(const struct primary *p, seq_t seq, uint32_t replicas)
+{
+	if (seq > p->synced)
+		return false;
+	return replicas == PRIMARY_SYNC_ALL ? seq <= all_disks(p) : count_durable(p, seq) >= replicas;
+}
+
 /* (P4) Is it on the disks that were asked for? */
 static bool is_synced(const struct primary *p, const struct primary_result *res)
 {
-	if (!res->counted)
-		return res->seq <= p->synced;
-	return res->seq <= p->durable && count_durable(p, res->seq) >= res->replicas;
+	return is_on(p, res->seq, res->counted ? res->replicas : 0);
 }
 
 /* Our own machine's. */
@@ -333,7 +378,7 @@ static void look_at_own_waits(struct primary *p)
 
 	for (i = 0; i < p->wait_count; i++) {
 		struct wait w = p->waits[i];
-		bool done = w.seq <= p->durable && count_durable(p, w.seq) >= w.replicas;
+		bool done = is_on(p, w.seq, w.replicas);
 
 		if (primary_leads(p) && !done && elapsed(p->now, w.since) < w.wait_ms)
 			p->waits[kept++] = w;
@@ -388,15 +433,14 @@ void primary_update_synced(struct primary *p)
 {
 	seq_t seq;
 
-	look_at_own_waits(p);
-	if (!primary_leads(p))
-		return;
-	seq = enough_disks(p);
+	seq = primary_leads(p) ? enough_disks(p) : 0;
 	if (seq > p->synced) {
 		p->synced = seq;
 		p->ops->synced(p->ctx, seq);
 	}
-	look_at_waits(p);
+	look_at_own_waits(p);
+	if (primary_leads(p))
+		look_at_waits(p);
 }
 
 void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64_t token, const struct primary_result *res,
@@ -509,7 +553,7 @@ void primary_lock(struct primary *p, const struct msg_lock *m)
 	struct client *c = primary_find_client(p, m->client);
 	struct lock_note *n;
 
-	if (!c || !c->peer || !primary_leads(p))
+	if (!c || !c->peer || !(primary_leads(p) || p->state == PRIMARY_RELAYS))
 		return;
 	n = c->peer->lock_count < PRIMARY_LOCKS_MAX ? malloc(sizeof *n) : NULL;
 	if (!n) {

@@ -11,7 +11,7 @@
  *
  *   OFF        refuses everyone (told who is the primary, if known)
  *   LEADS      the primary of epoch `epoch`
- *   RELAYS     a replica that feeds others
+ *   RELAYS     a replica that feeds others; paused: its own link is down, so it feeds nobody until it is up again
  *   PARKED     LEADS, but new calls are left unanswered: it waits until the target of a switch-over has everything
  *   HANDING    the target has everything: the caller makes durable that this store is primary no more
  *
@@ -61,7 +61,7 @@ struct primary_result {
 	seq_t seq;
 	uint64_t number;
 	bool counted;                   /* ours and those of `replicas` others; -ETIMEDOUT after wait_ms */
-	uint32_t replicas, wait_ms;
+	uint32_t replicas, wait_ms;     /* replicas: as sync_replicas below, never fewer than that */
 };
 
 struct primary_ops {
@@ -93,8 +93,9 @@ struct primary_ops {
 	void (*fenced)(void *ctx, uint64_t promised);
 	/* Park local changes, or let them go on. */
 	void (*park)(void *ctx, bool park);
-	/* Make durable: this store is a replica, promised = next. Then primary_handed(). */
-	void (*hand_over)(void *ctx, uint64_t next);
+	/* Make durable: this store is a replica, promised = next. Then primary_handed(). But only if its last change is `seq`: one that
+	 * was made while the parking was on its way to who makes changes would be lost. If there is one: primary_went_on(). */
+	void (*hand_over)(void *ctx, uint64_t next, seq_t seq);
 	/* It was told, and is where to connect now. */
 	void (*handed)(void *ctx, const uint8_t store[16], const char *name);
 	/* An fsync up to here is done. */
@@ -113,7 +114,7 @@ struct primary_options {
 	uint32_t lease_ms;              /* 10000 */
 	uint32_t keep_ms;               /* 1000: POSITION at least this often */
 	uint32_t sync_replicas;         /* 0: fsync needs this disk; N: N that are fed from here too; PRIMARY_SYNC_ALL: all
-	                                   that stream, and those behind them */
+	                                   that are in step, and those behind them */
 	uint32_t sync_wait_ms;          /* 10000: longest that a fsync waits for replicas; then EIO */
 	uint32_t switch_wait_ms;        /* 10000: longest that a switch-over parks changes */
 };
@@ -129,14 +130,20 @@ void primary_free(struct primary *p);
 /* Begin as the primary of epoch: role, promise and the EPOCH change are durable or committed. All peers of another role
  * are closed. For a lease nothing is marked. */
 void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, seq_t durable, uint64_t now);
-/* Begin to feed others as a replica, in the epoch of its own link. */
+/* Begin to feed others as a replica, in the epoch of its own link, or go on after primary_pause(). What is on the primary's disk
+ * is to be said again (primary_durable()). */
 void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t last, uint64_t now);
+/* A relay: its own link is over, or its state makes a jump. Those who are fed have to come again, and are let in when it
+ * relays again; what they hold counts for a lease, as of anybody who is gone. */
+void primary_pause(struct primary *p, const char *reason);
+/* The store that this one follows, or tries to. It is not let in: relays in a circle would feed nobody. */
+void primary_set_upstream(struct primary *p, const uint8_t store[16]);
 /* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
 void primary_off(struct primary *p, const char *reason, const char *name);
+/* OFF: whom this store follows, for those who ask; may be "". */
+void primary_elsewhere(struct primary *p, const char *name);
 /* The cluster was taken from the primary. */
 void primary_set_cluster(struct primary *p, const uint8_t cluster[16], uint64_t hash_seed);
-/* A relay: its state made a jump (diff): those who were fed have to come again. */
-void primary_jumped(struct primary *p, const char *reason);
 /* A higher epoch was promised here. */
 void primary_promised(struct primary *p, uint64_t promised);
 
@@ -144,6 +151,8 @@ void primary_promised(struct primary *p, uint64_t promised);
 int primary_switch(struct primary *p, const uint8_t store[16], uint64_t now);
 /* ops->hand_over is durable. */
 void primary_handed(struct primary *p, uint64_t now);
+/* ops->hand_over has done nothing: changes up to `last` were made before all were parked. The target is to have them first. */
+void primary_went_on(struct primary *p, seq_t last, uint64_t now);
 
 /* News ------------------------------------------------------------------------------------------------------------- */
 
@@ -160,7 +169,8 @@ void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64
 /* What became of a lock: to the client's peer, behind what was sent before; the epoch is filled in. If it is not reached just
  * now, it states its locks and asks again when it is. */
 void primary_lock(struct primary *p, const struct msg_lock *m);
-/* Say when seq is on our disk and on those of `replicas` others (ops->waited, perhaps at once). -EBUSY: too many wait. */
+/* Say when seq is on our disk and on those of `replicas` others, and where every fsync has to be (ops->waited, perhaps at
+ * once). -EBUSY: too many wait. */
 int primary_wait(struct primary *p, uint64_t cookie, seq_t seq, uint32_t replicas, uint32_t wait_ms, uint64_t now);
 /* The diff of a peer ended badly on our side. */
 void primary_diff_failed(struct primary *p, link_t link, const char *reason);

@@ -43,6 +43,8 @@ struct primary_peer {
 	bool read_only, no_calls;       /* its store; its key */
 	bool feeds, holds_more;
 	bool acked;                     /* in our epoch, on this link, since it streams */
+	bool in_step;                   /* and had, once since then, all that there was when it came: join_seq */
+	seq_t join_seq;
 	bool blocked;                   /* send said -EAGAIN */
 	bool missed;                    /* a call of it was left unanswered while changes were parked */
 	uint8_t store[16];
@@ -86,6 +88,9 @@ struct primary {
 	uint64_t now;
 	uint64_t grace_at;              /* leads since */
 	char elsewhere[MSG_NAME_MAX + 1];       /* OFF: who is the primary */
+	bool paused;                    /* RELAYS: feeds nobody just now */
+	bool follows;                   /* the store `upstream` */
+	uint8_t upstream[16];
 	struct primary_peer *peers;
 	unsigned peer_count;
 	struct client **clients;
@@ -99,6 +104,7 @@ struct primary {
 	unsigned sample_next;
 	/* The switch-over under way, or the last one, until its epoch is heard of. */
 	uint8_t target[16];
+	char target_name[MSG_NAME_MAX + 1];     /* its link may be gone when it is time to follow it */
 	uint64_t target_epoch, target_next, parked_at;
 	seq_t target_seq;
 	bool handed;

@@ -382,10 +382,14 @@ static int admit(struct primary *p, struct primary_peer *peer, const struct msg_
 			primary_close_peer(p, peer, "you are the primary");
 			return 0;
 		}
-		if (p->state != PRIMARY_RELAYS)
+		if (p->state != PRIMARY_RELAYS && (!p->follows || p->elsewhere[0]))
 			return refuse(p, peer, REFUSED_NOT_PRIMARY, "this is not the primary%s%s",
 				      p->elsewhere[0] ? ", that is " : "", p->elsewhere);
 	}
+	if (p->follows && memcmp(h->store, p->upstream, 16) == 0)
+		return refuse(p, peer, REFUSED_SELF, "this replica follows that one: in a circle nobody is fed, one of them has to follow another");
+	if (p->state == PRIMARY_OFF || p->state == PRIMARY_HANDING || p->paused)
+		return refuse(p, peer, REFUSED_BUSY, "this replica is not in step with its primary just now");
 	if (h->promised > p->epoch)
 		return refuse(p, peer, REFUSED_BUSY, "this replica has not heard of epoch %llx yet",
 			      (unsigned long long)h->promised);
@@ -476,15 +480,14 @@ static void replace_others(struct primary *p, struct primary_peer *peer)
 static void remember(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
 {
 	memcpy(peer->store, h->store, 16);
-	memcpy(peer->name, h->name, h->name_len);
-	peer->name[h->name_len] = 0;
 	peer->client = h->client;
 	peer->epoch = p->epoch;
 	peer->version = (uint16_t)min_u64(h->version, p->o.version);
 	peer->features = h->features & p->o.features;
 	peer->read_only = (h->flags & HELLO_READ_ONLY) != 0;
 	peer->feeds = (h->flags & HELLO_FEEDS) != 0;
-	peer->acked = false;
+	peer->acked = peer->in_step = false;
+	peer->join_seq = p->last;
 }
 
 static int start_diff(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
@@ -508,6 +511,9 @@ static int on_hello(struct primary *p, struct primary_peer *peer, const uint8_t 
 		return r;
 	if (again && (!(h.flags & HELLO_AGAIN) || h.client != peer->client || memcmp(h.store, peer->store, 16) != 0))
 		return err_set(EPROTO, "hello: a second one, of somebody else");
+	/* By name, also if it is sent away. */
+	memcpy(peer->name, h.name, h.name_len);
+	peer->name[h.name_len] = 0;
 	r = admit(p, peer, &h);
 	if (r > 0)
 		r = decide(p, peer, &h, &w);
@@ -548,7 +554,7 @@ void primary_fall_back(struct primary *p, struct primary_peer *peer)
 
 	primary_note(p, peer->link, "the feed does not reach back to %llu: what differs is sent instead",
 		     (unsigned long long)peer->sent + 1);
-	peer->acked = false;
+	peer->acked = peer->in_step = false;
 	peer->applied = peer->tree_applied = 0;
 	if (send_welcome(p, peer, &w, "", "") < 0)
 		primary_close_peer(p, peer, "the feed does not reach back, and the link is full");
@@ -600,6 +606,7 @@ static int on_ack(struct primary *p, struct primary_peer *peer, const uint8_t *b
 			       (unsigned long long)peer->applied, (unsigned long long)peer->durable,
 			       (unsigned long long)peer->sent);
 	peer->acked = true;
+	peer->in_step = peer->in_step || m.applied >= peer->join_seq;
 	peer->applied = m.applied;
 	peer->durable = m.durable;
 	peer->tree_applied = m.tree_applied;

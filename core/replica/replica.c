@@ -31,6 +31,7 @@ struct replica *replica_new(const struct replica_options *o, const struct replic
 	r->applied = last;
 	r->durable = durable;
 	r->committed = o->committed;
+	r->fresh_at = o->fresh_at;
 	r->promised = max_u64(promised, epoch);
 	r->tree_applied = r->tree_durable = UINT64_MAX;
 	r->tree_count = 1;
@@ -138,7 +139,7 @@ static uint32_t list_holds(struct replica *r, uint8_t *to)
 	uint32_t n = 0;
 	unsigned i;
 
-	r->told_more = r->holds_more;
+	r->told_more = r->holds_more || r->hold_all;
 	for (i = 0; i < ARRAY_LEN(sets); i++) {
 		uint32_t pos = 0;
 		uint64_t ino;
@@ -229,6 +230,13 @@ static void hello_again(struct replica *r)
 	r->again = true;
 	if (send_hello(r) < 0)
 		cut(r, "no hello could be sent");
+}
+
+void replica_restate(struct replica *r, uint64_t now)
+{
+	replica_advance(r, now);
+	if (r->state == REPLICA_STREAM)
+		hello_again(r);
 }
 
 /* Epochs ----------------------------------------------------------------------------------------------------------- */
@@ -343,6 +351,8 @@ static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 
 	if (e < 0)
 		return e;
+	memcpy(r->upstream, w.store, 16);
+	r->has_upstream = true;
 	if (w.decision == WELCOME_REFUSED)
 		return refused(r, &w);
 	if (r->state != REPLICA_HELLO && (r->state != REPLICA_STREAM || w.decision != WELCOME_DIFF))
@@ -489,8 +499,7 @@ static int on_lock(struct replica *r, const uint8_t *bytes, uint32_t len)
 
 	if (e == 0)
 		e = right_stream(r, m.epoch);
-	/* Of a client behind this one: relays do not serve locks. */
-	if (e == 0 && r->ops->lock && m.client == r->o.client)
+	if (e == 0 && r->ops->lock)
 		r->ops->lock(r->ctx, &m);
 	return e;
 }
@@ -614,6 +623,11 @@ void replica_release(struct replica *r, uint64_t ino, bool fed)
 		tell_hold(r, ino, false);
 }
 
+void replica_hold_all(struct replica *r, bool all)
+{
+	r->hold_all = all;
+}
+
 /* In the order in which they came; runs of the same kind in one message. */
 static int send_news(struct replica *r)
 {
@@ -707,7 +721,7 @@ void replica_tick(struct replica *r, uint64_t now)
 		r->ack_due = true;
 	rcall_expire(r);
 	/* They can be named again: the primary need not hold back any longer. */
-	if (r->state == REPLICA_STREAM && r->told_more && !r->holds_more &&
+	if (r->state == REPLICA_STREAM && r->told_more && !r->holds_more && !r->hold_all &&
 	    r->own_holds.count + r->fed_holds.count <= MSG_HOLDS_MAX / 2)
 		hello_again(r);
 }
@@ -766,6 +780,12 @@ int replica_follow(struct replica *r, uint64_t promised, uint64_t now)
 }
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
+
+bool replica_upstream(const struct replica *r, uint8_t ret_store[16])
+{
+	memcpy(ret_store, r->upstream, 16);
+	return r->has_upstream;
+}
 
 uint64_t replica_stale_ms(const struct replica *r, uint64_t now)
 {

@@ -20,6 +20,8 @@
  * (R5) A hold is sent before the acknowledgement of the change that made the orphan.
  * (R6) After own changes were lost (put aside), the next fsync of each object that they were made to gives EIO.
  * (R7) A call uses up its patience (wait_ms) only while no changes stream.
+ * (R8) A call that was sent once is not sent again later than REPLICA_RESEND_MS after it was made: what it may have done is
+ *      not remembered for ever (fs/clients.h).
  */
 #ifndef MSYNCFS_REPLICA_H
 #define MSYNCFS_REPLICA_H
@@ -32,6 +34,7 @@
 #define REPLICA_BYTES_MAX (64u << 20)           /* of these calls */
 #define REPLICA_NEWS_MAX  512u                  /* holds and releases not yet sent; more: a new hello */
 #define REPLICA_OBJECTS   1024u
+#define REPLICA_RESEND_MS (25u * 3600 * 1000)   /* no call is sent again that was made so long ago; the longest wait_ms is a day */
 
 enum replica_state { REPLICA_DOWN, REPLICA_HELLO, REPLICA_ASIDE, REPLICA_DIFF, REPLICA_STREAM, REPLICA_LEADING, REPLICA_LEADS };
 enum replica_policy { REPLICA_WAIT, REPLICA_READONLY, REPLICA_ERROR };
@@ -59,8 +62,8 @@ struct replica_ops {
 	int (*apply)(void *ctx, const struct msg_change *c);
 	/* Make durable: no message below epoch is obeyed. Then replica_promised(). */
 	void (*promise)(void *ctx, uint64_t epoch);
-	/* Cluster, hash seed, epoch... before the first change. A relay that feeds in another epoch stops (primary_off()), and
-	 * begins again when changes stream. -EAGAIN: the frame comes again; else negative: refused. */
+	/* Cluster, hash seed, epoch... before the first change. A relay stops first (primary_pause()): -EAGAIN until it
+	 * has; and begins again when changes stream. -EAGAIN: the frame comes again; else negative: refused. */
 	int (*welcome)(void *ctx, const struct msg_welcome *w);
 	/* Put the state aside: behind `common` it has what nobody else has. Then replica_aside_done(). */
 	void (*aside)(void *ctx, uint64_t epoch, seq_t last, seq_t common);
@@ -68,14 +71,14 @@ struct replica_ops {
 	int (*diff_start)(void *ctx, link_t link, const struct msg_welcome *w);
 	int (*diff_frame)(void *ctx, link_t link, unsigned type, const uint8_t *bytes, uint32_t len);
 	void (*diff_stop)(void *ctx, link_t link);
-	/* The locks that this mount holds, to be restated: at most max bytes; returns how many. */
+	/* The locks that this mount holds, to be restated: at most max bytes; returns how many. May call replica_cancel(). */
 	uint32_t (*locks)(void *ctx, uint8_t *buf, uint32_t max);
 	/* A call of this mount has its answer. */
 	void (*answer)(void *ctx, uint64_t cookie, const struct replica_answer *a);
 	/* A call that was handed over by replica_forward() has its answer. */
 	void (*forwarded)(void *ctx, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
 			  const struct replica_answer *a);
-	/* LEADS: run what was left over from before, with its number; then replica_local_result(). */
+	/* LEADS: run what was left over from before, with its number; then replica_local_result(), also within this call. */
 	void (*run)(void *ctx, uint64_t client, uint64_t request, uint64_t low, const uint8_t *bytes, uint32_t len);
 	/* Become the primary of `epoch`: durable promise and role, then the EPOCH change. Then replica_led(). */
 	void (*lead)(void *ctx, uint64_t epoch);
@@ -84,7 +87,7 @@ struct replica_ops {
 	/* The position of the primary came. May be NULL. */
 	void (*news)(void *ctx);
 	void (*note)(void *ctx, const char *text);
-	/* What became of a lock. May be NULL: then nothing is said of locks. */
+	/* What became of a lock, of this client or of one behind it. May be NULL: then nothing is said of locks. May call replica_cancel(). */
 	void (*lock)(void *ctx, const struct msg_lock *m);
 };
 
@@ -96,6 +99,7 @@ struct replica_options {
 	enum replica_policy policy;
 	uint32_t wait_ms;               /* 10000 */
 	uint32_t max_stale_ms;          /* 0: no limit */
+	uint64_t fresh_at;              /* `now` when the state was last known to be the primary's; 0: it never was in this run */
 	uint32_t flags;                 /* HELLO_READ_ONLY, HELLO_FEEDS, HELLO_REPLACE */
 	const char *name;               /* where it can be reached; copied; may be "" */
 	seq_t committed;                /* as the store has it */
@@ -161,6 +165,9 @@ void replica_wrote(struct replica *r, uint64_t object, seq_t seq);
 /* -EIO, once, if changes to `object` were lost (R6); else 0. */
 int replica_sync_check(struct replica *r, uint64_t object);
 
+/* State anew what this mount has (locks, holds): a new hello on the same link. Without a stream nothing: the next one is to come. */
+void replica_restate(struct replica *r, uint64_t now);
+
 /* HELLO_INCOMPLETE, HELLO_REPLACE... from the next hello on. */
 void replica_set_flags(struct replica *r, uint32_t flags);
 
@@ -169,6 +176,10 @@ void replica_set_flags(struct replica *r, uint32_t flags);
 /* The kernel here (fed: one of those that are fed, see primary_ops.held) knows this inode without a name. */
 void replica_hold(struct replica *r, uint64_t ino, bool fed);
 void replica_release(struct replica *r, uint64_t ino, bool fed);
+
+/* Those behind it may hold what is not known here yet (a relay that was started again): until that is over, everything counts
+ * as held. Before the first link; false at any time. */
+void replica_hold_all(struct replica *r, bool all);
 
 /* Roles ------------------------------------------------------------------------------------------------------------ */
 
@@ -185,6 +196,9 @@ void replica_committed(struct replica *r, uint64_t epoch, seq_t last);
 int replica_follow(struct replica *r, uint64_t promised, uint64_t now);
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
+
+/* The store of whoever answered a hello last, also with a refusal; false: nobody yet. */
+bool replica_upstream(const struct replica *r, uint8_t ret_store[16]);
 
 struct replica_status {
 	enum replica_state state;

@@ -48,6 +48,7 @@ static struct rcall *new_call(struct replica *r, const uint8_t *bytes, uint32_t 
 		memcpy(c->bytes, bytes, len);
 	c->len = len;
 	c->down_at = r->down_ms;
+	c->made_at = r->now;
 	r->bytes += len;
 	return c;
 }
@@ -268,10 +269,51 @@ static int transmit(struct replica *r, struct rcall *c)
 	return e;
 }
 
+/* Tell the primary that it need not be run (a lock that waits, say). If this is lost, the next call's `low` says it. */
+static void send_cancel(struct replica *r, const struct rcall *c)
+{
+	const struct msg_cancel m = { r->link_epoch, c->client, c->session, c->request };
+	uint8_t buf[64];
+	struct wire_writer w = wire_writer(buf, sizeof buf);
+
+	if (c->state != RCALL_SENT || r->blocked || r->link == 0 || r->state == REPLICA_HELLO)
+		return;
+	msg_put_cancel(&w, &m);
+	check(!w.full);
+	if (r->ops->send(r->ctx, r->link, MSG_CANCEL, buf, (uint32_t)wire_used(&w), NULL, 0) == -EAGAIN)
+		r->blocked = true;
+}
+
+static void give_up(struct replica *r, struct rcall_list *l, struct rcall **at, int error)
+{
+	struct rcall *c = list_take(l, at);
+	const struct replica_answer a = { .error = error };
+
+	send_cancel(r, c);
+	answer(r, c, &a);
+}
+
+/* (R8) */
+static void drop_old(struct replica *r)
+{
+	struct rcall **at = &r->calls.first;
+
+	while (*at) {
+		const struct rcall *c = *at;
+
+		if (c->state == RCALL_UNSENT && c->ever_sent && r->now > c->made_at && r->now - c->made_at >= REPLICA_RESEND_MS)
+			give_up(r, &r->calls, at, c->own ? -EIO : -ECANCELED);
+		else
+			at = &(*at)->next;
+	}
+}
+
 int rcall_send_due(struct replica *r)
 {
 	struct rcall *c, *next;
 	int e;
+
+	drop_old(r);
 
 	/* Own calls get their number when there is room in the window: it begins at the lowest that has no answer. */
 	while (r->queue.first && r->next_request - rcall_low(r) < MSG_WINDOW) {
@@ -335,30 +377,6 @@ int replica_call(struct replica *r, const struct replica_call *call, uint64_t no
 	c->flags = call->flags;
 	list_add(&r->queue, c);
 	return 0;
-}
-
-/* Tell the primary that it need not be run (a lock that waits, say). If this is lost, the next call's `low` says it. */
-static void send_cancel(struct replica *r, const struct rcall *c)
-{
-	const struct msg_cancel m = { r->link_epoch, c->client, c->session, c->request };
-	uint8_t buf[64];
-	struct wire_writer w = wire_writer(buf, sizeof buf);
-
-	if (c->state != RCALL_SENT || r->blocked || r->link == 0 || r->state == REPLICA_HELLO)
-		return;
-	msg_put_cancel(&w, &m);
-	check(!w.full);
-	if (r->ops->send(r->ctx, r->link, MSG_CANCEL, buf, (uint32_t)wire_used(&w), NULL, 0) == -EAGAIN)
-		r->blocked = true;
-}
-
-static void give_up(struct replica *r, struct rcall_list *l, struct rcall **at, int error)
-{
-	struct rcall *c = list_take(l, at);
-	const struct replica_answer a = { .error = error };
-
-	send_cancel(r, c);
-	answer(r, c, &a);
 }
 
 void rcall_expire(struct replica *r)

@@ -20,7 +20,7 @@ struct rcall {
 	uint64_t token;                 /* of one that is fed */
 	uint64_t cookie, object;
 	uint32_t flags;
-	uint64_t down_at;               /* down_ms when it came */
+	uint64_t down_at, made_at;      /* down_ms, and now, when it came */
 	struct replica_answer answer;
 	uint32_t len;
 	uint8_t bytes[];
@@ -74,11 +74,14 @@ struct replica {
 	seq_t aside_last;
 	bool aside_done;
 	struct msg_welcome welcome;     /* texts left out */
+	bool has_upstream;
+	uint8_t upstream[16];           /* store of the last welcome or refusal */
 	/* Acknowledgements and holds. */
 	bool ack_due;
 	uint64_t ack_at;
 	struct idset own_holds, fed_holds;
 	bool holds_more;                /* some could not be noted */
+	bool hold_all;                  /* those behind it were not heard yet */
 	bool told_more;                 /* the hello could not name them all */
 	struct hold_news news[REPLICA_NEWS_MAX];
 	unsigned news_count;

@@ -52,7 +52,7 @@ static int take_inode(struct mend *m, struct current *c, struct key k, const uin
 
 	if (k.lo != 0 || inode_decode(v, len, r->ino, &a) < 0 || !is_possible(&a, len - INODE_SIZE) ||
 	    (r->ino == KEYS_ROOT_INO && !S_ISDIR(a.mode))) {
-		salvage_say(m->v, true, "inode %llu: its attributes cannot be", (unsigned long long)r->ino);
+		salvage_say(m->v, SALVAGE_LOSS, "inode %llu: its attributes cannot be", (unsigned long long)r->ino);
 		return mend_doom(m, k);
 	}
 	orphan = tree_get(m->t, (struct key){ KIND_ORPHAN, r->ino }, &p, &n) == 0;
@@ -193,16 +193,14 @@ static int note_missing(struct mend *m, const struct mend_inode *r)
 {
 	struct key low = item_key(r->ino, ITEM_EXTENT, 0), high = item_key(r->ino, ITEM_EXTENT + 1, 0);
 	uint64_t missing = r->blocks - r->mapped;
+	const struct salvage_span *s;
 	bool said = false;
-	size_t i;
+	size_t at = 0;
 	int e = 0;
 
-	for (i = 0; i < m->v->span_count && e == 0; i++) {
-		const struct salvage_span *s = &m->v->spans[i];
+	while (e == 0 && (s = salvage_lost(m->v->spans, m->v->span_count, low, high, &at))) {
 		uint64_t from, to;
 
-		if (key_cmp(low, s->high) >= 0 || key_cmp(s->low, high) >= 0)
-			continue;
 		from = key_cmp(s->low, low) > 0 ? s->low.lo << BLOCK_SHIFT : 0;
 		to = key_cmp(s->high, high) < 0 ? s->high.lo << BLOCK_SHIFT : r->size;
 		e = mend_note(m, r->ino, true, "%llu blocks of its contents are lost, somewhere from byte %llu to byte %llu",
@@ -303,7 +301,7 @@ static int take_item(struct mend *m, struct current *c, struct key k, const uint
 		return take_xattr(m, c, k, v, len);
 	case ITEM_DIRENT:
 		if (dirent_decode(v, len, k, &d) < 0) {
-			salvage_say(m->v, true, "directory %llu: an entry cannot be read", (unsigned long long)(k.hi >> 8));
+			salvage_say(m->v, SALVAGE_LOSS, "directory %llu: an entry cannot be read", (unsigned long long)(k.hi >> 8));
 			return mend_doom(m, k);
 		}
 		c->rec->has_entries = true;
@@ -311,10 +309,40 @@ static int take_item(struct mend *m, struct current *c, struct key k, const uint
 	case ITEM_EXTENT:
 		return take_extent(m, c, k, v, len);
 	default:
-		salvage_say(m->v, true, "inode %llu: an item of unknown kind %u", (unsigned long long)(k.hi >> 8),
+		salvage_say(m->v, SALVAGE_LOSS, "inode %llu: an item of unknown kind %u", (unsigned long long)(k.hi >> 8),
 			    (unsigned)(k.hi & 0xff));
 		return mend_doom(m, k);
 	}
+}
+
+/* By which entry each inode is met first; a directory by one of where it says that it is, if there is one. */
+static int find_entries(struct mend *m)
+{
+	struct tree_cursor at;
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < m->inode_count && (r == 0 || r == -ENOENT); i++) {
+		const struct key first = item_key(m->inodes[i].ino, ITEM_DIRENT, 0);
+
+		if (!m->inodes[i].has_entries || m->inodes[i].removed)
+			continue;
+		r = tree_seek(m->t, first, &at);
+		for (; r == 0 && cursor_key(&at).hi == first.hi; r = cursor_next(&at)) {
+			struct mend_inode *rec;
+			struct dirent d;
+			uint32_t len;
+			const uint8_t *v = cursor_value(&at, &len);
+
+			rec = dirent_decode(v, len, cursor_key(&at), &d) == 0 ? mend_find(m, d.ino) : NULL;
+			if (!rec || (rec->path_dir && !(rec->has_inode && S_ISDIR(rec->mode) && rec->path_dir != rec->aux &&
+						       rec->aux == m->inodes[i].ino)))
+				continue;
+			rec->path_dir = m->inodes[i].ino;
+			rec->path_lo = cursor_key(&at).lo;
+		}
+	}
+	return r == -ENOENT ? 0 : r;
 }
 
 int mend_items(struct mend *m)
@@ -330,7 +358,7 @@ int mend_items(struct mend *m)
 		const uint8_t *v = cursor_value(&at, &len);
 
 		if (ino >= INO_MAX - 1 || (ino < 16 && ino != KEYS_ROOT_INO)) {
-			salvage_say(m->v, true, "inode %llu: its number cannot be", (unsigned long long)ino);
+			salvage_say(m->v, SALVAGE_LOSS, "inode %llu: its number cannot be", (unsigned long long)ino);
 			r = mend_doom(m, k);
 		} else {
 			if (!c->rec || c->rec->ino != ino) {
@@ -349,5 +377,5 @@ int mend_items(struct mend *m)
 	if (r == -ENOENT)
 		r = finish_inode(m, c);
 	free(c);
-	return r;
+	return r < 0 ? r : find_entries(m);
 }

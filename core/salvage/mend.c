@@ -10,9 +10,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PATH_DEPTH  64u
-#define PATH_BUDGET 20000000u
-
 int mend_grow(void **array, size_t *room, size_t count, size_t item)
 {
 	size_t n = *room ? *room + *room / 2 : 64;
@@ -74,59 +71,51 @@ int mend_note(struct mend *m, uint64_t ino, bool lost, const char *format, ...)
 	return 0;
 }
 
-/* Put the name that `dir` has for the inode before *at. */
-static bool prepend_name(struct mend *m, uint64_t dir, uint64_t ino, char *buf, size_t *at)
+static bool entry_of(void *ctx, uint64_t ino, uint64_t *ret_dir, uint64_t *ret_lo)
 {
-	const struct key first = item_key(dir, ITEM_DIRENT, 0);
-	struct tree_cursor cur;
-	int r = tree_seek(m->t, first, &cur);
+	const struct mend_inode *r = mend_find(ctx, ino);
 
-	for (; r == 0 && cursor_key(&cur).hi == first.hi && m->path_budget > 0; r = cursor_next(&cur)) {
-		struct dirent d;
-		uint32_t len;
-		const uint8_t *v = cursor_value(&cur, &len);
-
-		m->path_budget--;
-		if (dirent_decode(v, len, cursor_key(&cur), &d) < 0 || d.ino != ino)
-			continue;
-		if (d.len + 1 > *at)
-			return false;
-		*at -= d.len;
-		memcpy(buf + *at, d.name, d.len);
-		buf[--*at] = '/';
-		return true;
-	}
-	return false;
-}
-
-static const char *find_path(struct mend *m, uint64_t ino, char *buf, size_t size)
-{
-	size_t at = size - 1;
-	unsigned depth;
-
-	buf[at] = '\0';
-	if (ino == KEYS_ROOT_INO)
-		return "/";
-	for (depth = 0; depth < PATH_DEPTH && ino != KEYS_ROOT_INO; depth++) {
-		const struct mend_inode *r = mend_find(m, ino);
-		/* A directory's own word is better than none, before all entries were looked at. */
-		uint64_t up = !r ? 0 : r->parent ? r->parent : mend_is_dir(r) ? r->aux : 0;
-
-		if (up == 0 || !prepend_name(m, up, ino, buf, &at))
-			return NULL;
-		ino = up;
-	}
-	return ino == KEYS_ROOT_INO ? buf + at : NULL;
+	/* Without an entry, a directory's own word: better than none. */
+	*ret_dir = !r ? 0 : r->path_dir ? r->path_dir : mend_is_dir(r) ? r->aux : 0;
+	*ret_lo = r ? r->path_lo : 0;
+	return *ret_dir != 0;
 }
 
 const char *mend_place(struct mend *m, uint64_t ino)
 {
-	char buf[512], *place = m->place[m->place_at++ % 2];
-	const char *path = find_path(m, ino, buf, sizeof buf);
+	return place_text(&m->finder, ino, m->place[m->place_at++ % 2]);
+}
 
-	(void)snprintf(place, sizeof m->place[0], "%llu%s%s%s", (unsigned long long)ino, path ? " (" : "",
-		       path ? path : "", path ? ")" : "");
-	return place;
+/* What stood in pages of the tree that cannot be read. */
+static void say_spans(struct mend *m)
+{
+	uint64_t first, last, next = m->v->no_super ? UINT64_MAX : store_counts(m->s)->next_ino;
+	size_t i;
+
+	for (i = 0; i < m->v->span_count; i++) {
+		const struct salvage_span *s = &m->v->spans[i];
+		const char *from, *to;
+
+		if (s->block == 0)
+			continue;
+		salvage_inodes(s, next, &first, &last);
+		from = mend_place(m, first);
+		to = mend_place(m, last);
+		if (s->found)
+			salvage_say(m->v, SALVAGE_NOTE, PAGE_AT " led to items of inodes %llu to %llu, from %s to %s: all of "
+				    "them were found without it", PAGE_AT_ARGS(s->block), (unsigned long long)first,
+				    (unsigned long long)last, from, to);
+		else if (last == 0)
+			salvage_say(m->v, SALVAGE_NOTE, PAGE_AT " is lost: it had items of the store itself",
+				    PAGE_AT_ARGS(s->block));
+		else if (s->level > 0)
+			salvage_say(m->v, SALVAGE_FOLLOWS, "what stood below " PAGE_AT " was searched for, and something is "
+				    "missing: it had items of inodes %llu to %llu, from %s to %s", PAGE_AT_ARGS(s->block),
+				    (unsigned long long)first, (unsigned long long)last, from, to);
+		else
+			salvage_say(m->v, SALVAGE_FOLLOWS, PAGE_AT " is lost: it had items of inodes %llu to %llu, from %s to "
+				    "%s", PAGE_AT_ARGS(s->block), (unsigned long long)first, (unsigned long long)last, from, to);
+	}
 }
 
 static void say_notes(struct mend *m)
@@ -134,7 +123,28 @@ static void say_notes(struct mend *m)
 	size_t i;
 
 	for (i = 0; i < m->note_count; i++)
-		salvage_say(m->v, m->notes[i].lost, "inode %s: %s", mend_place(m, m->notes[i].ino), m->notes[i].text);
+		salvage_say(m->v, m->notes[i].lost ? SALVAGE_FOLLOWS : SALVAGE_DAMAGE, "inode %s: %s",
+			    mend_place(m, m->notes[i].ino), m->notes[i].text);
+}
+
+static bool names_lost(const struct mend *m, uint64_t dir)
+{
+	const struct key low = item_key(dir, ITEM_DIRENT, 0);
+
+	return salvage_overlaps(m->v, low, (struct key){ low.hi + 1, 0 });
+}
+
+static void say_aside(struct mend *m, const struct mend_inode *r)
+{
+	const char *place = mend_place(m, r->ino);
+
+	if (r->broken)
+		salvage_say(m->v, SALVAGE_FOLLOWS, "inode %s is put aside: its contents are not whole", place);
+	else if (mend_is_dir(r) && r->has_inode && r->aux)
+		salvage_say(m->v, SALVAGE_FOLLOWS, "inode %s is put aside: it has no name any more; it was in directory %s",
+			    place, mend_place(m, r->aux));
+	else
+		salvage_say(m->v, SALVAGE_FOLLOWS, "inode %s is put aside: it has no name any more", place);
 }
 
 /* What the counts say beyond what was seen. */
@@ -149,19 +159,20 @@ static void say_counts(struct mend *m)
 		if (r->removed || r->drop)
 			continue;
 		if (!r->has_inode)
-			salvage_say(m->v, true, "inode %s: its attributes are lost; it gets new ones", mend_place(m, r->ino));
+			salvage_say(m->v, SALVAGE_FOLLOWS, "inode %s: its attributes are lost; it gets new ones%s",
+				    mend_place(m, r->ino), mend_is_dir(r) && names_lost(m, r->ino) ?
+				    "; it is a directory, and some of its names may be lost" : "");
 		else if (S_ISDIR(r->mode) && r->entries < r->size)
-			salvage_say(m->v, true, "directory %s: %llu of its %llu entries are lost", mend_place(m, r->ino),
+			salvage_say(m->v, SALVAGE_FOLLOWS, "directory %s: %llu of its %llu entries are lost", mend_place(m, r->ino),
 				    (unsigned long long)(r->size - r->entries), (unsigned long long)r->size);
 		else if (!S_ISDIR(r->mode) && r->names > 0 && r->names < r->nlink)
-			salvage_say(m->v, true, "inode %s: %u of its %u names are lost", mend_place(m, r->ino),
+			salvage_say(m->v, SALVAGE_FOLLOWS, "inode %s: %u of its %u names are lost", mend_place(m, r->ino),
 				    r->nlink - r->names, r->nlink);
 		if (r->aside)
-			salvage_say(m->v, true, "inode %s is put aside: %s", mend_place(m, r->ino),
-				    r->broken ? "its contents are not whole" : "it has no name any more");
+			say_aside(m, r);
 	}
 	if (!m->v->no_super && should > m->found)
-		salvage_say(m->v, true, "%llu of %llu inodes are lost", (unsigned long long)(should - m->found),
+		salvage_say(m->v, SALVAGE_FOLLOWS, "%llu of %llu inodes are lost", (unsigned long long)(should - m->found),
 			    (unsigned long long)should);
 }
 
@@ -435,6 +446,7 @@ static int mend(struct mend *m)
 	r = mend_names(m);
 	if (r < 0)
 		return r;
+	say_spans(m);
 	say_notes(m);
 	say_counts(m);
 	return change_all(m);
@@ -461,9 +473,10 @@ struct teller {
 	struct salvage_report *rep;
 };
 
-static void say(void *ctx, bool lost, const char *text)
+static void say(void *ctx, enum salvage_finding kind, const char *text)
 {
 	struct teller *t = ctx;
+	bool lost = kind == SALVAGE_LOSS || kind == SALVAGE_FOLLOWS;
 
 	t->rep->damage++;
 	t->rep->lost += lost;
@@ -511,10 +524,13 @@ int salvage_store(const char *path, const struct stream_target *target, const st
 	m->v = &v;
 	m->o = options;
 	m->rep = ret_report;
-	m->path_budget = PATH_BUDGET;
+	m->finder = (struct place_finder){ m->t, entry_of, m };
 	m->used = calloc(map_blocks(&m->s->map) / 64 + 1, 8);
 	m->used_blocks = max_u64(v.used_blocks, 1);
 	r = m->used ? mend(m) : -ENOMEM;
+	/* Whoever ends things in order is to know before there is a new file. */
+	if (r == 0 && options->watch)
+		r = options->watch->fn(options->watch->ctx, &ret_report->saved);
 	if (r == 0)
 		r = stream_copy(k, target, options->watch, &ret_report->saved);
 	(void)keys_close(k);

@@ -2,14 +2,14 @@
  *
  * mend: what the files of core/salvage share. The opened tree (core/store/salvage.h) is looked at twice, and changed only
  * at the end, so that it can be asked all the while:
- * 1. items.c: every item by itself, every block of contents; the table of inodes;
+ * 1. items.c: every item by itself, every block of contents; the table of inodes, and by which entry each is met first;
  * 2. names.c: every name against that table; what has none, or hangs nowhere, is put aside;
  * 3. mend.c: the changes that make a store of it that contradicts itself nowhere.
  */
 #ifndef MSYNCFS_MEND_H
 #define MSYNCFS_MEND_H
 
-#include "core/keys/keys_int.h"
+#include "core/keys/place.h"
 #include "core/salvage/salvage.h"
 #include "core/store/store_int.h"
 
@@ -20,6 +20,7 @@ struct mend_inode {
 	uint64_t aux;                   /* of the inode; of a directory in the end: where it is */
 	uint64_t size, blocks;          /* of the inode */
 	uint64_t parent;                /* the first directory that names it, 0 = none */
+	uint64_t path_dir, path_lo;     /* the entry that its path goes by, 0 = none was met */
 	uint64_t entries, subdirs;      /* good ones */
 	uint64_t mapped;                /* blocks that extents have */
 	uint64_t end;                   /* file block behind the last of them */
@@ -70,9 +71,9 @@ struct mend {
 	uint64_t used_blocks;
 	uint64_t found;                 /* inode items */
 	uint64_t done;
-	uint64_t path_budget;
 	uint64_t folder;                /* inode of lost+found */
-	char place[2][640];
+	struct place_finder finder;
+	char place[2][PLACE_SIZE];
 	unsigned place_at;
 };
 

@@ -6,12 +6,11 @@
  */
 #include "core/salvage/mend.h"
 
-/* Entries of all directories, or only of those ... that are odd. */
 static int doom_entry(struct mend *m, struct key k, bool lost, const struct dirent *d, const char *why)
 {
 	const char *place = mend_place(m, k.hi >> 8);
 
-	salvage_say(m->v, lost, "directory %s: entry \"%.*s\" (inode %llu): %s", place, (int)d->len, d->name,
+	salvage_say(m->v, lost ? SALVAGE_FOLLOWS : SALVAGE_DAMAGE, "directory %s: entry \"%.*s\" (inode %llu): %s", place, (int)d->len, d->name,
 		    (unsigned long long)d->ino, why);
 	return mend_doom(m, k);
 }
@@ -51,7 +50,7 @@ static int accept(struct mend *m, struct mend_inode *dir, struct mend_inode *r, 
 	if (mend_grow((void **)&m->retype, &m->retype_room, m->retype_count + 1, sizeof *m->retype) < 0)
 		return -ENOMEM;
 	m->retype[m->retype_count++] = k;
-	salvage_say(m->v, false, "inode %llu: one of its names had the wrong type", (unsigned long long)r->ino);
+	salvage_say(m->v, SALVAGE_DAMAGE, "inode %llu: one of its names had the wrong type", (unsigned long long)r->ino);
 	return 0;
 }
 
@@ -78,7 +77,8 @@ static int take_entry(struct mend *m, struct mend_inode *dir, struct key k, cons
 	if (!mend_is_dir(dir) || is_double(m, k, d))
 		return doom_entry(m, k, true, d, "it cannot be there");
 	if (!r)
-		return doom_entry(m, k, true, d, "its inode is lost");
+		return doom_entry(m, k, true, d, d->type == S_IFDIR ? "it is lost, a directory, and so are all names in it" :
+								      "its inode is lost");
 	if (r->removed)
 		return doom_entry(m, k, true, d, "the inode was removed");
 	if (mend_is_dir(r))
@@ -155,7 +155,7 @@ static int cut_off(struct mend *m, struct mend_inode *rec)
 			dir->entries--;
 			dir->subdirs--;
 		}
-		salvage_say(m->v, true, "directory %llu: it is below itself; it is put aside", (unsigned long long)rec->ino);
+		salvage_say(m->v, SALVAGE_FOLLOWS, "directory %llu: it is below itself; it is put aside", (unsigned long long)rec->ino);
 		return mend_doom(m, cursor_key(&at));
 	}
 	return r == -ENOENT ? 0 : r;

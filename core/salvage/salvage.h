@@ -9,7 +9,7 @@
  * - a file whose inode is lost, but not its contents, goes to lost+found (mode 0600);
  * - a file whose access ACL is lost stays in its place, without any permission for its group.
  *
- * Threading: the caller's thread only. Memory: 104 bytes for each inode, 3 bits for each block, 56 bytes for each leaf of
+ * Threading: the caller's thread only. Memory: 120 bytes for each inode, 3 bits for each block, 56 bytes for each leaf of
  * the tree if a page of it is lost. Every checksum is verified twice: when it is looked at and when it is copied.
  */
 #ifndef MSYNCFS_SALVAGE_H
@@ -25,7 +25,7 @@ struct salvage_options {
 	/* The mapping of the damaged store, before it is read. May be NULL. */
 	void (*mapped)(void *ctx, void *base, uint64_t bytes);
 	void *ctx;
-	const struct stream_watch *watch;       /* of the copying */
+	const struct stream_watch *watch;       /* of the copying; called once before the new store is begun */
 };
 
 struct salvage_report {

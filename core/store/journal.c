@@ -388,6 +388,7 @@ static int follow(struct journal *j, const uint8_t *rec, uint32_t len,
 	j->segs[j->used++] = first;
 	j->nonce = get_le64(data + 16);
 	j->tail = get_le64(data + 8) << j->shift | SEG_HEADER;
+	j->skipped = 0;
 	return 0;
 }
 
@@ -565,14 +566,17 @@ uint64_t journal_byte(const struct journal *j)
 static bool skip_in_segment(struct journal *j)
 {
 	const uint8_t *p = map_block(j->map, j->segs[j->used - 1]);
-	uint64_t off, hashed = 0;
+	uint64_t off;
 
 	for (off = seg_offset(j, j->tail); off < seg_size(j); off += 8) {
 		jpos_t pos = (j->tail & ~(seg_size(j) - 1)) | off;
 		bool internal;
 		seq_t seq;
 
-		if (off + REC_HEADER > seg_size(j) || !whole_at(p + off, seg_size(j) - off, j->nonce, pos, &hashed))
+		/* As in search_segment(), and for the same reason. */
+		if (j->skipped > SEARCH_TIMES * seg_size(j) && off % BLOCK_SIZE != 0 && off != SEG_HEADER)
+			continue;
+		if (off + REC_HEADER > seg_size(j) || !whole_at(p + off, seg_size(j) - off, j->nonce, pos, &j->skipped))
 			continue;
 		internal = get_le16(p + off + REC_FLAGS) & REC_FLAG_INTERNAL;
 		seq = get_le64(p + off + REC_SEQ);
@@ -603,6 +607,7 @@ int journal_skip(struct journal *j)
 		j->segs[j->used++] = first;
 		j->nonce = get_le64((uint8_t *)map_block(j->map, first) + SEG_NONCE);
 		j->tail = serial << j->shift | SEG_HEADER;
+		j->skipped = 0;
 	}
 	publish(j);
 	return 1;

@@ -117,7 +117,9 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 	atomic_init(&m->failed, 0);
 	atomic_init(&m->lost, 0);
 	atomic_init(&m->cuts, 0);
-	(void)pthread_mutex_init(&m->sync_lock, NULL);
+	m->turn_next = m->turn_now = 0;
+	(void)pthread_mutex_init(&m->turn_lock, NULL);
+	(void)pthread_cond_init(&m->turn_over, NULL);
 	register_map(m);
 	return 0;
 }
@@ -130,7 +132,8 @@ void map_close(struct map *m)
 	(void)munmap(m->base, m->reserved);
 	if (m->asked)
 		(void)munmap((void *)(uintptr_t)m->asked, asked_bytes(m->reserved));
-	(void)pthread_mutex_destroy(&m->sync_lock);
+	(void)pthread_mutex_destroy(&m->turn_lock);
+	(void)pthread_cond_destroy(&m->turn_over);
 	m->base = NULL;
 }
 
@@ -198,13 +201,34 @@ int map_check_size(struct map *m)
 	return map_failed(m);
 }
 
+/* A mutex held over the msync would not do: who lets it go and takes it again for the next piece has it before any who waits
+ * is awake, and an fsync would wait for a whole checkpoint. */
+static void await_turn(struct map *m)
+{
+	uint64_t mine;
+
+	(void)pthread_mutex_lock(&m->turn_lock);
+	mine = m->turn_next++;
+	while (m->turn_now != mine)
+		(void)pthread_cond_wait(&m->turn_over, &m->turn_lock);
+	(void)pthread_mutex_unlock(&m->turn_lock);
+}
+
+static void end_turn(struct map *m)
+{
+	(void)pthread_mutex_lock(&m->turn_lock);
+	m->turn_now++;
+	(void)pthread_cond_broadcast(&m->turn_over);
+	(void)pthread_mutex_unlock(&m->turn_lock);
+}
+
 /* One msync; the first error is final. That of a file which somebody has cut short succeeds, although what was behind its
  * end is gone. */
 static int sync_piece(struct map *m, block_t first, uint64_t count)
 {
 	int r;
 
-	(void)pthread_mutex_lock(&m->sync_lock);
+	await_turn(m);
 	r = map_failed(m);
 	if (r == 0) {
 		r = m->sys->sync(m->sys->ctx, map_place(m, first), count << BLOCK_SHIFT);
@@ -213,7 +237,7 @@ static int sync_piece(struct map *m, block_t first, uint64_t count)
 		else
 			r = map_check_size(m);
 	}
-	(void)pthread_mutex_unlock(&m->sync_lock);
+	end_turn(m);
 	return r;
 }
 

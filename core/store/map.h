@@ -35,7 +35,9 @@ struct map {
 	int fd;
 	bool private_copy;
 	const struct sys_ops *sys;
-	pthread_mutex_t sync_lock;      /* one msync at a time: an error has one owner */
+	pthread_mutex_t turn_lock;      /* guards the turns; never held over a system call */
+	pthread_cond_t turn_over;
+	uint64_t turn_next, turn_now;   /* one msync at a time, in the order of asking: an error has one owner */
 	_Atomic int failed;             /* first error of a sync or a fault, negative; final */
 	_Atomic uint64_t lost;          /* byte behind the first that could not be had; 0 = none */
 	_Atomic uint64_t *asked;        /* a bit for each piece that was asked for; NULL: no memory, nobody asks */
@@ -52,7 +54,7 @@ int map_grow(struct map *m, uint64_t blocks);
 /* Cut the mapping and the file down to `blocks` blocks. Nobody may use what is behind. On an error the mapping may have
  * been cut (map_blocks() tells) and the file not: that does no harm. */
 int map_shrink(struct map *m, uint64_t blocks);
-/* msync the blocks [first, first + count), in pieces. After the first error every call fails with it: the kernel reports
+/* msync the blocks [first, first + count), in pieces, each when those who asked before have had one. After the first error every call fails with it: the kernel reports
  * a failed writeback once, to whoever asks first, so nobody may trust a later success. Not on the request thread. */
 int map_sync(struct map *m, block_t first, uint64_t count);
 /* 0, or the error that made the mapping fail. */

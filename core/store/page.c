@@ -62,20 +62,20 @@ static int leaf_validate(const uint8_t *p, block_t block)
 
 	if (n > (BLOCK_SIZE - PAGE_ENTRIES) / LEAF_ENTRY || low(p) > BLOCK_SIZE ||
 	    PAGE_ENTRIES + n * LEAF_ENTRY > low(p))
-		return err_corrupt("tree page %llu: %u items do not fit", (unsigned long long)block, n);
+		return err_corrupt(PAGE_AT ": %u items do not fit", PAGE_AT_ARGS(block), n);
 	for (i = 0; i < n; i++) {
 		const uint8_t *e = page_entry(p, i);
 		unsigned off = get_le16(e + 16), len = get_le16(e + 18);
 
 		/* Where an empty value stands means nothing. */
 		if (off + len > BLOCK_SIZE || (len > 0 && off < low(p)) || len > ITEM_MAX)
-			return err_corrupt("tree page %llu: item %u lies outside", (unsigned long long)block, i);
+			return err_corrupt(PAGE_AT ": item %u lies outside", PAGE_AT_ARGS(block), i);
 		bytes += len;
 		if (i > 0 && key_cmp(page_key(p, i - 1), page_key(p, i)) >= 0)
-			return err_corrupt("tree page %llu: item %u out of order", (unsigned long long)block, i);
+			return err_corrupt(PAGE_AT ": item %u out of order", PAGE_AT_ARGS(block), i);
 	}
 	if (bytes + dead(p) != BLOCK_SIZE - low(p))
-		return err_corrupt("tree page %llu: bytes do not add up", (unsigned long long)block);
+		return err_corrupt(PAGE_AT ": bytes do not add up", PAGE_AT_ARGS(block));
 	return 0;
 }
 
@@ -84,24 +84,24 @@ static int inner_validate(const uint8_t *p, block_t block)
 	unsigned n = page_count(p), i;
 
 	if (n == 0 || n > INNER_MAX)
-		return err_corrupt("tree page %llu: %u children", (unsigned long long)block, n);
+		return err_corrupt(PAGE_AT ": %u children", PAGE_AT_ARGS(block), n);
 	/* A page is copied when a child is: none is younger. */
 	for (i = 0; i < n; i++)
 		if (get_le64(page_entry(p, i) + 24) > page_gen(p))
-			return err_corrupt("tree page %llu: child %u is younger", (unsigned long long)block, i);
+			return err_corrupt(PAGE_AT ": child %u is younger", PAGE_AT_ARGS(block), i);
 	for (i = 1; i < n; i++)
 		if (key_cmp(page_key(p, i - 1), page_key(p, i)) >= 0)
-			return err_corrupt("tree page %llu: child %u out of order", (unsigned long long)block, i);
+			return err_corrupt(PAGE_AT ": child %u out of order", PAGE_AT_ARGS(block), i);
 	return 0;
 }
 
 int page_validate(const uint8_t *p, block_t block, gen_t gen, unsigned level, uint64_t store_id)
 {
 	if (get_le32(p + PAGE_MAGIC_OFF) != PAGE_MAGIC || get_le64(p + PAGE_STORE) != store_id)
-		return err_corrupt("block %llu is no tree page of this store", (unsigned long long)block);
+		return err_corrupt("block %llu (byte %llu) is no tree page of this store", PAGE_AT_ARGS(block));
 	if (get_le64(p + PAGE_BLOCK) != block || page_gen(p) != gen || page_level(p) != level)
-		return err_corrupt("tree page %llu is not the one that its parent names (generation %llu, level %u; "
-				   "found block %llu, generation %llu, level %u)", (unsigned long long)block,
+		return err_corrupt(PAGE_AT " is not the one that its parent names (generation %llu, level %u; "
+				   "found block %llu, generation %llu, level %u)", PAGE_AT_ARGS(block),
 				   (unsigned long long)gen, level, (unsigned long long)get_le64(p + PAGE_BLOCK),
 				   (unsigned long long)page_gen(p), page_level(p));
 	return level == 0 ? leaf_validate(p, block) : inner_validate(p, block);

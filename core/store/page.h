@@ -97,4 +97,8 @@ void inner_move_tail(uint8_t *p, unsigned from, uint8_t *to);
 /* Append all of `from`; its first entry gets the key k. */
 void inner_append(uint8_t *p, const uint8_t *from, struct key k);
 
+/* How findings name the place of a page. */
+#define PAGE_AT          "tree page %llu (byte %llu)"
+#define PAGE_AT_ARGS(b)  (unsigned long long)(b), (unsigned long long)(b) * BLOCK_SIZE
+
 #endif

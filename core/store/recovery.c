@@ -336,15 +336,13 @@ static int claim_all(struct store *s, unsigned *ret_chain)
 {
 	struct walk w = { .record = claim_extents, .claim = claim_blocks };
 	int r = new_walk(s, &w);
-	unsigned i;
 
 	if (r == 0)
 		r = walk_journal(s, &w);
 	/* The third walk follows the chain in the segments found here. What the first two read may have been there. */
 	if (r == 0)
 		r = journal_load(&s->journal, w.journal.segs, w.journal.count, &s->super.journal);
-	for (i = 0; i < s->journal.count && r == 0; i++)
-		tree_forget(&s->tree, s->journal.segs[i], journal_seg_blocks(&s->journal));
+	tree_forget_all(&s->tree);
 	*ret_chain = w.journal.used;
 	journal_release(&w.journal);
 	return r;
@@ -439,6 +437,17 @@ static int check_limit(const struct store *s, const struct store_options *o)
 		       (unsigned long long)bytes);
 }
 
+/* Numbers that a lost tail gave out do not come back as other files. In a cluster the epoch that begins now leaves them out,
+ * on all members alike; but the beginning of an epoch may be lost itself, with what followed it, and the next one would begin
+ * at the same number. So a primary leaves out as many here, where it is on disk before any of them is given out. */
+static void leave_numbers(struct store *s)
+{
+	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;
+
+	if (s->counts.next_ino < (1ull << 48) - 2 * n - 4096)
+		s->counts.next_ino += n;
+}
+
 int recovery_load(struct store *s, const struct store_options *o)
 {
 	uint64_t records;
@@ -499,10 +508,8 @@ int recovery_load(struct store *s, const struct store_options *o)
 	s->recovered = records;
 	s->was_clean = s->was_clean && records == 0;
 	if (!s->read_only && !s->was_clean) {
-		/* The old journal is not continued: see DESIGN.md. Numbers that a lost tail gave out do not come back as other
-		 * files; in a cluster the epoch that begins now sees to that, on all members alike. */
-		if (s->super.role == ROLE_ALONE && s->counts.next_ino < (1ull << 48) - 4096)
-			s->counts.next_ino += 1024;
+		/* The old journal is not continued: see DESIGN.md. */
+		leave_numbers(s);
 		r = journal_new_start(&s->journal);
 		if (r == 0)
 			r = first_checkpoint(s);

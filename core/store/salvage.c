@@ -15,7 +15,7 @@
 #define ROOM_BLOCKS 8192u       /* free before each change: more than any record needs */
 #define NEW_FILL    (INNER_MAX * 3 / 4)
 
-void salvage_say(struct store_salvage *v, bool lost, const char *format, ...)
+void salvage_say(struct store_salvage *v, enum salvage_finding kind, const char *format, ...)
 {
 	char text[2048];
 	va_list ap;
@@ -25,7 +25,7 @@ void salvage_say(struct store_salvage *v, bool lost, const char *format, ...)
 	(void)vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
 	if (v->say)
-		v->say(v->ctx, lost, text);
+		v->say(v->ctx, kind, text);
 }
 
 void salvage_release(struct store_salvage *v)
@@ -35,23 +35,53 @@ void salvage_release(struct store_salvage *v)
 	v->span_count = v->span_room = 0;
 }
 
-bool salvage_overlaps(const struct store_salvage *v, struct key low, struct key high)
+const struct salvage_span *salvage_lost(const struct salvage_span *spans, size_t count, struct key low, struct key high,
+					size_t *at)
 {
-	size_t i;
+	size_t a = *at, b = count;
 
-	for (i = 0; i < v->span_count; i++)
-		if (key_cmp(low, v->spans[i].high) < 0 && key_cmp(v->spans[i].low, high) < 0)
-			return true;
-	return false;
+	/* One of everything comes first; the others ascend, and do not overlap. */
+	if (a == 0 && count > 0 && spans[0].block == 0) {
+		*at = 1;
+		if (!spans[0].found)
+			return &spans[0];
+		a = 1;
+	}
+	while (a < b) {
+		size_t mid = a + (b - a) / 2;
+
+		if (key_cmp(spans[mid].high, low) <= 0)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	for (; a < count && key_cmp(spans[a].low, high) < 0; a++) {
+		if (!spans[a].found) {
+			*at = a + 1;
+			return &spans[a];
+		}
+	}
+	*at = count;
+	return NULL;
 }
 
-bool salvage_is_lost(const struct store_salvage *v, struct key k)
+void salvage_inodes(const struct salvage_span *s, uint64_t next_ino, uint64_t *ret_first, uint64_t *ret_last)
 {
-	struct key next = { k.hi, k.lo + 1 };
+	uint64_t first = s->low.hi >> 8, last = s->high.hi >> 8;
 
-	if (next.lo == 0)
-		next.hi++;
-	return salvage_overlaps(v, k, next);
+	/* An inode's own item has the least of its keys: (ino << 8 | 1, 0). */
+	if (last > 0 && (s->high.hi & 0xff) <= 1 && s->high.lo == 0)
+		last--;
+	last = min_u64(last, min_u64(next_ino, 1ull << 48) - 1);
+	*ret_last = last;
+	*ret_first = min_u64(first > 0 ? first : 1, last);
+}
+
+bool salvage_overlaps(const struct store_salvage *v, struct key low, struct key high)
+{
+	size_t at = 0;
+
+	return salvage_lost(v->spans, v->span_count, low, high, &at) != NULL;
 }
 
 /* Space ----------------------------------------------------------------------------------------------------------- */
@@ -124,40 +154,101 @@ static bool slot_is_whole(const struct salvage *g, uint64_t group, block_t block
 	       get_le64(p + SLOT_CSUM) == hash64(p + 16, BLOCK_SIZE - 16, block);
 }
 
-static void load_group(struct salvage *g, uint64_t group)
+/* Something else than a whole bitmap, the zeros of a slot that was never written, or what a generation that crashed was
+ * about to write. */
+static bool slot_is_spoiled(const struct salvage *g, uint64_t group, block_t block)
+{
+	static const uint8_t zeros[BLOCK_SIZE];
+	const uint8_t *p = map_block(&g->s->map, block);
+	bool headed = get_le64(p + SLOT_MAGIC_OFF) == SLOT_MAGIC && get_le64(p + SLOT_GROUP) == group;
+
+	return memcmp(p, zeros, sizeof zeros) != 0 && !(headed && get_le64(p + SLOT_GEN) > g->s->super.gen) &&
+	       !(headed && get_le64(p + SLOT_CSUM) == hash64(p + 16, BLOCK_SIZE - 16, block));
+}
+
+/* -EAGAIN: a later checkpoint is in force by now, and its successor may have written there. */
+static int no_slot(struct salvage *g, uint64_t group, gen_t want)
+{
+	struct super now;
+	block_t block;
+
+	if (g->snapshot && (super_pick_at(g->s->map.base, g->blocks, &now, &block) != 0 || now.gen != g->s->super.gen))
+		return -EAGAIN;
+	if (want)
+		salvage_say(g->v, SALVAGE_DAMAGE, "free-space bitmap of group %llu (blocks %llu to %llu, byte %llu): no slot of "
+			    "generation %llu is intact", (unsigned long long)group, (unsigned long long)first_slot(group),
+			    (unsigned long long)first_slot(group) + SLOTS - 1,
+			    (unsigned long long)first_slot(group) * BLOCK_SIZE, (unsigned long long)want);
+	return 0;
+}
+
+/* Leaves that were found say which slots were in force after all. What a guess led to may be outdated then. */
+static void check_guesses(struct salvage *g)
+{
+	uint64_t i;
+
+	for (i = 0; i < g->groups; i++) {
+		if (!g->group_guess[i] || !g->group_gen[i] || g->group_guess[i] == g->group_gen[i])
+			continue;
+		g->group_known[i] = 0;
+		g->outdated++;
+		(void)no_slot(g, i, g->group_gen[i]);
+	}
+}
+
+static bool is_in_hole(const struct salvage *g, struct key k)
+{
+	size_t i;
+
+	for (i = 0; i < g->hole_count && key_cmp(g->holes[i].low, k) <= 0; i++)
+		if (key_cmp(k, g->holes[i].high) < 0)
+			return true;
+	return false;
+}
+
+/* The slot in force: of generation want, or, if that is not known, the newest that the checkpoint can have (later ones were
+ * never in force), as long as none is spoiled that may have been it. 0: not to be had. */
+static block_t choose_slot(struct salvage *g, uint64_t group, gen_t want)
+{
+	block_t block = first_slot(group), best = 0;
+	unsigned i;
+
+	for (i = 0; i < SLOTS; i++, block++) {
+		const uint8_t *p = map_block(&g->s->map, block);
+		gen_t gen = slot_is_whole(g, group, block) ? get_le64(p + SLOT_GEN) : 0;
+
+		if (gen == 0 && !want && block < g->blocks && slot_is_spoiled(g, group, block)) {
+			salvage_say(g->v, SALVAGE_DAMAGE, "free-space bitmap of group %llu (block %llu, byte %llu) is damaged; whether "
+				    "it is the one in force is not known", (unsigned long long)group,
+				    (unsigned long long)block, (unsigned long long)block * BLOCK_SIZE);
+			return 0;
+		}
+		if (gen > 0 && (!want || gen == want) &&
+		    (!best || gen > get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN)))
+			best = block;
+	}
+	return best;
+}
+
+static int load_group(struct salvage *g, uint64_t group)
 {
 	struct key k = { KIND_SPACE, group };
 	gen_t want = g->group_gen[group];
-	block_t block = first_slot(group), best = 0;
+	block_t best;
 	uint64_t w;
-	size_t i;
-	bool lost = g->v->no_super;
 
-	for (i = 0; i < g->hole_count; i++)
-		lost = lost || (key_cmp(k, g->holes[i].low) >= 0 && key_cmp(k, g->holes[i].high) < 0);
 	/* Its item is not lost, so it has none: all free. */
-	g->group_known[group] = want == 0 && !lost;
+	g->group_known[group] = want == 0 && !g->v->no_super && !is_in_hole(g, k);
 	if (g->group_known[group])
-		return;
-	for (i = 0; i < SLOTS; i++, block++) {
-		gen_t gen = slot_is_whole(g, group, block) ? get_le64((uint8_t *)map_block(&g->s->map, block) + SLOT_GEN) : 0;
-
-		if (gen == 0 || (want && gen != want))
-			continue;
-		/* The newest that the checkpoint can have: later ones were never in force. */
-		if (!best || gen > get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN))
-			best = block;
-	}
-	if (!best) {
-		if (want)
-			salvage_say(g->v, false, "free-space bitmap of group %llu (byte %llu): no slot of generation %llu is "
-				    "intact", (unsigned long long)group,
-				    (unsigned long long)first_slot(group) * BLOCK_SIZE, (unsigned long long)want);
-		return;
-	}
+		return 0;
+	best = choose_slot(g, group, want);
+	if (!best)
+		return no_slot(g, group, want);
 	g->group_known[group] = 1;
+	g->group_guess[group] = want ? 0 : get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_GEN);
 	for (w = 0; w < GROUP_WORDS && group * GROUP_WORDS + w <= g->blocks / 64; w++)
 		g->marked[group * GROUP_WORDS + w] = get_le64((uint8_t *)map_block(&g->s->map, best) + SLOT_BITS + w * 8);
+	return 0;
 }
 
 /* The superblock -------------------------------------------------------------------------------------------------- */
@@ -172,7 +263,7 @@ static void say_supers(const struct salvage *g)
 		int r = block < g->blocks ? super_decode(map_block(&g->s->map, block), block, &sb) : -EUCLEAN;
 
 		if (r < 0 && r != -EROFS)
-			salvage_say(g->v, false, "%ssuperblock %u (byte %llu) is damaged", i < SUPERS ? "" : "copy of ",
+			salvage_say(g->v, SALVAGE_DAMAGE, "%ssuperblock %u (byte %llu) is damaged", i < SUPERS ? "" : "copy of ",
 				    i % SUPERS, (unsigned long long)block * BLOCK_SIZE);
 	}
 }
@@ -197,8 +288,8 @@ static int make_super(struct salvage *g)
 	sb->root = root;
 	sb->seg_shift = SEG_SHIFT_SMALL;
 	g->v->no_super = true;
-	salvage_say(g->v, true, "no superblock is left: what is saved is of generation %llu, the newest that is found, without "
-		    "what the journal holds since", (unsigned long long)root.gen);
+	salvage_say(g->v, SALVAGE_LOSS, "no superblock is left: what is there is of generation %llu, the newest that is found, "
+		    "without what the journal holds since", (unsigned long long)root.gen);
 	return 0;
 }
 
@@ -206,14 +297,15 @@ static int find_super(struct salvage *g)
 {
 	struct super *sb = &g->s->super;
 	block_t block;
-	int r = super_pick_at(g->s->map.base, g->blocks, sb, &block);
+	int r = g->snapshot ? 0 : super_pick_at(g->s->map.base, g->blocks, sb, &block);
 
 	if (r == -EPROTONOSUPPORT)
 		return r;
-	say_supers(g);
+	if (!g->v->supers_told || (r < 0 && r != -EROFS))
+		say_supers(g);
 	if (r == 0 || r == -EROFS) {
 		if (sb->total_blocks > g->blocks)
-			salvage_say(g->v, true, "the store is cut short: %llu bytes, should have %llu",
+			salvage_say(g->v, SALVAGE_LOSS, "the store is cut short: %llu bytes, should have %llu",
 				    (unsigned long long)g->blocks * BLOCK_SIZE,
 				    (unsigned long long)sb->total_blocks * BLOCK_SIZE);
 		r = 0;
@@ -271,13 +363,13 @@ static int build_tree(struct salvage *g)
 	return r;
 }
 
-static int add_span(struct salvage *g, const struct salvage_hole *h)
+static int add_span(struct salvage *g, const struct salvage_hole *h, bool found)
 {
 	struct store_salvage *v = g->v;
 	int r = scan_grow((void **)&v->spans, &v->span_room, v->span_count + 1, sizeof *v->spans);
 
 	if (r == 0)
-		v->spans[v->span_count++] = (struct salvage_span){ h->low, h->high, h->block };
+		v->spans[v->span_count++] = (struct salvage_span){ h->low, h->high, h->block, h->level, found };
 	return r;
 }
 
@@ -290,25 +382,11 @@ static int judge_holes(struct salvage *g)
 
 	for (i = 0; i < g->groups; i++)
 		all_known = all_known && g->group_known[i];
-	for (i = 0; i < g->hole_count && r == 0; i++) {
-		const struct salvage_hole *h = &g->holes[i];
-		uint64_t from = h->low.hi >> 8, to = min_u64(h->high.hi >> 8, 1ull << 48);
-		unsigned long long byte = h->block * BLOCK_SIZE;
-
-		if (h->level > 0 && all_known && g->unfound == 0 && !g->v->no_super)
-			continue;
-		r = add_span(g, h);
-		if (h->level > 0)
-			salvage_say(g->v, true, "what stood below tree page %llu (byte %llu) was searched for, and something is "
-				    "missing: it had items of inodes %llu to %llu", (unsigned long long)h->block, byte,
-				    (unsigned long long)from, (unsigned long long)to);
-		else if (to > 0)
-			salvage_say(g->v, true, "tree page %llu (byte %llu) is lost: it had items of inodes %llu to %llu",
-				    (unsigned long long)h->block, byte, (unsigned long long)from, (unsigned long long)to);
-	}
+	for (i = 0; i < g->hole_count && r == 0; i++)
+		r = add_span(g, &g->holes[i], g->holes[i].level > 0 && all_known && g->unfound == 0 && !g->v->no_super);
+	g->v->gap = g->v->gap || g->outdated > 0;
 	if (r == 0 && g->outdated > 0)
-		salvage_say(g->v, true, "%llu tree pages were found where no free-space bitmap is whole: they may be outdated",
-			    (unsigned long long)g->outdated);
+		salvage_say(g->v, SALVAGE_FOLLOWS, "tree pages were found where no free-space bitmap is whole: they may be outdated");
 	return r;
 }
 
@@ -349,11 +427,14 @@ static int find_tree(struct salvage *g)
 		r = doubt_root(g);
 	if (r < 0)
 		return r;
-	for (i = 0; i < g->groups; i++)
-		load_group(g, i);
-	if (g->hole_count == 0)
-		return open_room(g);
+	for (i = 0; i < g->groups && r == 0; i++)
+		r = load_group(g, i);
+	if (r == 0 && g->hole_count == 0)
+		r = open_room(g);
+	if (r < 0 || g->hole_count == 0)
+		return r;
 	r = scan_holes(g);
+	check_guesses(g);
 	if (r == 0 && g->v->no_super && root_is_proven(g))
 		g->hole_count = 0;
 	if (r == 0)
@@ -407,11 +488,12 @@ static int walk(struct salvage *g, bool proven, uint64_t *records)
 
 static void say_gap(struct salvage *g, seq_t from, seq_t to, unsigned long long byte)
 {
+	g->v->gap = true;
 	if (to > from)
-		salvage_say(g->v, true, "the journal is damaged at byte %llu: changes %llu to %llu are lost", byte,
+		salvage_say(g->v, SALVAGE_LOSS, "the journal is damaged at byte %llu: changes %llu to %llu are lost", byte,
 			    (unsigned long long)from + 1, (unsigned long long)to);
 	else
-		salvage_say(g->v, false, "the journal is damaged at byte %llu, between two changes", byte);
+		salvage_say(g->v, SALVAGE_DAMAGE, "the journal is damaged at byte %llu, between two changes", byte);
 }
 
 static int replay(struct salvage *g)
@@ -422,6 +504,11 @@ static int replay(struct salvage *g)
 	bool proven = false;
 	int r = journal_load(j, sb->segs, sb->seg_count, &sb->journal);
 
+	if (r == -EUCLEAN) {
+		g->v->gap = true;
+		salvage_say(g->v, SALVAGE_LOSS, "the journal cannot be read, and what only it has is lost: %s", err_last());
+		return 0;
+	}
 	while (r == 0) {
 		unsigned long long byte;
 		seq_t at;
@@ -436,7 +523,7 @@ static int replay(struct salvage *g)
 
 			/* As a power cut leaves it: what comes behind was never promised to anybody. */
 			if (journal_skip(&later) > 0)
-				salvage_say(g->v, false, "the journal ends at change %llu (byte %llu); a later one is there, but nothing "
+				salvage_say(g->v, SALVAGE_NOTE, "the journal ends at change %llu (byte %llu); a later one is there, but nothing "
 					    "proves that what came between was ever on disk", (unsigned long long)at, byte);
 			break;
 		}
@@ -477,7 +564,10 @@ static int start(struct salvage *g)
 	if (r < 0)
 		return r;
 	s->client.attach(s->client.ctx, s);
-	r = g->v->no_super ? 0 : replay(g);
+	if (g->snapshot)
+		r = journal_load(&s->journal, s->super.segs, s->super.seg_count, &s->super.journal);
+	else
+		r = g->v->no_super ? 0 : replay(g);
 	s->counts.next_ino += 1024;
 	return r;
 }
@@ -491,10 +581,15 @@ int salvage_open(struct store *s, const struct store_options *o)
 		return r;
 	g->s = s;
 	g->v = o->salvage;
-	r = map_open(&s->map, s->fd, true, 0, &s->sys);
+	g->snapshot = o->snapshot;
+	/* As in recovery_load(): pinned before it is mapped. */
+	r = g->snapshot ? file_pin(o, s->fd, &s->super) : 0;
+	if (r == 0)
+		r = map_open(&s->map, s->fd, true, 0, &s->sys);
 	if (r < 0)
 		goto out;
 	g->blocks = map_blocks(&s->map);
+	g->v->file_blocks = g->blocks;
 	g->groups = div_up(g->blocks, GROUP_BLOCKS);
 	if (g->v->mapped)
 		g->v->mapped(g->v->ctx, s->map.base, g->blocks << BLOCK_SHIFT);
@@ -504,12 +599,14 @@ int salvage_open(struct store *s, const struct store_options *o)
 	g->seen = calloc(g->blocks / 64 + 1, 8);
 	g->group_known = calloc(g->groups + 1, 1);
 	g->group_gen = calloc(g->groups + 1, 8);
-	r = g->marked && g->seen && g->group_known && g->group_gen ? start(g) : -ENOMEM;
+	g->group_guess = calloc(g->groups + 1, 8);
+	r = g->marked && g->seen && g->group_known && g->group_gen && g->group_guess ? start(g) : -ENOMEM;
 out:
 	free(g->marked);
 	free(g->seen);
 	free(g->group_known);
 	free(g->group_gen);
+	free(g->group_guess);
 	free(g->leaves);
 	free(g->holes);
 	free(g);

@@ -25,12 +25,14 @@ struct salvage_hole {
 struct salvage {
 	struct store *s;
 	struct store_salvage *v;
+	bool snapshot;                  /* of a checkpoint, while somebody else has the store open */
 	uint64_t blocks;
 	/* Bitmaps, one bit a block. */
 	uint64_t *marked;               /* in use by the free-space bitmaps */
 	uint64_t *seen;                 /* known to be something */
 	uint8_t *group_known;           /* by group: marked can be relied on */
 	uint64_t *group_gen;            /* by group: of the slot in force; 0: not known */
+	uint64_t *group_guess;          /* by group: of the slot that was taken instead */
 	uint64_t groups;
 	struct salvage_leaf *leaves;
 	size_t leaf_count, leaf_room;

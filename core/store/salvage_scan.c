@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * salvage_scan: which leaves of the tree are there. First those that the superblock's root leads to; then, for each page
- * that cannot be read, those that stood below it: blocks that the free-space bitmaps count as used, that nothing whole
+ * salvage_scan: which leaves of the tree are there. First those that the superblock's root leads to; then, for each inner
+ * page that cannot be read, those that stood below it: blocks that the free-space bitmaps count as used, that nothing whole
  * names, whose checksum, number, store and generation hold, and whose keys fall into the hole. Inner pages need not be
  * found: leaves say themselves which keys they have. In a tree that is copied on writing, blocks hold many outdated
  * leaves that look as good; the bitmap in force is what tells them apart.
@@ -43,11 +43,10 @@ static int page_check(const struct salvage *g, block_t block, gen_t gen, unsigne
 	const uint8_t *p;
 
 	if (block >= g->blocks || !space_valid_range(&g->s->space, block, 1))
-		return err_corrupt("tree page %llu lies outside the store", (unsigned long long)block);
+		return err_corrupt(PAGE_AT " lies outside the store", PAGE_AT_ARGS(block));
 	p = map_block(&g->s->map, block);
 	if (get_le64(p + PAGE_CSUM) != page_csum(p, block))
-		return err_corrupt("tree page %llu (byte %llu): checksum does not match", (unsigned long long)block,
-				   (unsigned long long)block * BLOCK_SIZE);
+		return err_corrupt(PAGE_AT ": checksum does not match", PAGE_AT_ARGS(block));
 	return page_validate(p, block, gen, level, g->s->store_id);
 }
 
@@ -78,7 +77,7 @@ static int add_hole(struct salvage *g, const struct salvage_hole *hole)
 
 	if (r < 0)
 		return r;
-	salvage_say(g->v, false, "%s", err_last());
+	salvage_say(g->v, SALVAGE_DAMAGE, "%s", err_last());
 	g->holes[g->hole_count++] = *hole;
 	return 0;
 }
@@ -115,12 +114,11 @@ static int visit(struct salvage *g, const struct salvage_hole *at)
 		return r;
 	r = page_check(g, at->block, at->gen, at->level);
 	if (r == 0 && map_bit(g->seen, at->block))
-		r = err_corrupt("tree page %llu (byte %llu) is used twice", (unsigned long long)at->block,
-				(unsigned long long)at->block * BLOCK_SIZE);
+		r = err_corrupt(PAGE_AT " is used twice", PAGE_AT_ARGS(at->block));
 	n = r == 0 ? page_count(p) : 0;
 	if (r == 0 && at->level == 0 && n > 0 &&
 	    (key_cmp(page_key(p, 0), at->low) < 0 || key_cmp(page_key(p, n - 1), at->high) >= 0))
-		r = err_corrupt("tree page %llu has items that do not belong there", (unsigned long long)at->block);
+		r = err_corrupt(PAGE_AT " has items that do not belong there", PAGE_AT_ARGS(at->block));
 	if (r < 0)
 		return add_hole(g, at);
 	map_set(g->seen, at->block);
@@ -129,10 +127,13 @@ static int visit(struct salvage *g, const struct salvage_hole *at)
 		return n > 0 ? add_leaf(g, at->block, false) : 0;
 	}
 	for (i = 0; i < n && r == 0; i++) {
-		struct salvage_hole child = { .low = i == 0 ? at->low : page_key(p, i),
-					      .high = i + 1 < n ? page_key(p, i + 1) : at->high,
-					      .level = at->level - 1 };
+		struct salvage_hole child = { .low = at->low, .high = at->high, .level = at->level - 1 };
 
+		/* Within what the page itself may have, so that holes ascend. */
+		if (i > 0 && key_cmp(page_key(p, i), child.low) > 0)
+			child.low = page_key(p, i);
+		if (i + 1 < n && key_cmp(page_key(p, i + 1), child.high) < 0)
+			child.high = page_key(p, i + 1);
 		inner_child(p, i, &child.block, &child.gen);
 		r = visit(g, &child);   /* at most TREE_LEVELS deep */
 	}
@@ -152,15 +153,31 @@ int scan_tree(struct salvage *g)
 
 static bool fits_hole(const struct salvage *g, const uint8_t *p)
 {
+	struct key first = page_key(p, 0);
+	const struct salvage_hole *h;
+	size_t a = 0, b = g->v->no_super ? 1 : g->hole_count;
+
+	/* The last one that begins at or before it. Without a superblock the first is everything. */
+	while (a + 1 < b) {
+		size_t mid = a + (b - a) / 2;
+
+		if (key_cmp(g->holes[mid].low, first) <= 0)
+			a = mid;
+		else
+			b = mid;
+	}
+	h = &g->holes[a];
+	/* Of a leaf that is lost, whatever else has these keys is an outdated copy. */
+	return h->level > 0 && page_gen(p) <= h->gen && key_cmp(first, h->low) >= 0 && key_cmp(page_key(p, page_count(p) - 1), h->high) < 0;
+}
+
+static bool has_inner_hole(const struct salvage *g)
+{
 	size_t i;
 
-	for (i = 0; i < g->hole_count; i++) {
-		const struct salvage_hole *h = &g->holes[i];
-
-		if (page_gen(p) <= h->gen && key_cmp(page_key(p, 0), h->low) >= 0 &&
-		    key_cmp(page_key(p, page_count(p) - 1), h->high) < 0)
+	for (i = 0; i < g->hole_count; i++)
+		if (g->holes[i].level > 0)
 			return true;
-	}
 	return false;
 }
 
@@ -169,6 +186,8 @@ static int search(struct salvage *g)
 	block_t b;
 	int r = 0;
 
+	if (!has_inner_hole(g))
+		return 0;
 	for (b = 0; b < g->blocks && r == 0; b++) {
 		const uint8_t *p = map_block(&g->s->map, b);
 		bool known = g->group_known[b / GROUP_BLOCKS];
@@ -237,17 +256,36 @@ static void mark_known(struct salvage *g)
 			map_set(g->seen, b);
 }
 
+static void say_unfound(const struct salvage *g, block_t first, uint64_t count)
+{
+	if (count > 0)
+		salvage_say(g->v, SALVAGE_FOLLOWS, "blocks %llu to %llu (byte %llu) are marked as in use, and nothing that is left "
+			    "leads to them", (unsigned long long)first, (unsigned long long)(first + count - 1),
+			    (unsigned long long)first * BLOCK_SIZE);
+}
+
+/* Blocks in use that are nothing that is known: what is still missing is among them. Below inner pages nothing else says
+ * where that stood. */
 static void count_unfound(struct salvage *g)
 {
+	const bool inner = has_inner_hole(g) && !g->v->no_super;
+	uint64_t run = 0;
 	block_t b;
 	size_t i;
 
 	for (i = 0; i < g->hole_count; i++)
 		if (g->holes[i].block < g->blocks)
 			map_set(g->seen, g->holes[i].block);
-	for (b = 0; b < g->blocks; b++)
-		if (g->group_known[b / GROUP_BLOCKS] && map_bit(g->marked, b) && !map_bit(g->seen, b))
-			g->unfound++;
+	for (b = 0; b < g->blocks; b++) {
+		bool unfound = g->group_known[b / GROUP_BLOCKS] && map_bit(g->marked, b) && !map_bit(g->seen, b);
+
+		g->unfound += unfound;
+		if (inner && !unfound)
+			say_unfound(g, b - run, run);
+		run = unfound ? run + 1 : 0;
+	}
+	if (inner)
+		say_unfound(g, b - run, run);
 }
 
 int scan_holes(struct salvage *g)
@@ -260,7 +298,8 @@ int scan_holes(struct salvage *g)
 	r = search(g);
 	if (r < 0)
 		return r;
-	qsort(g->leaves, g->leaf_count, sizeof *g->leaves, compare_leaves);
+	if (g->leaf_count > 0)
+		qsort(g->leaves, g->leaf_count, sizeof *g->leaves, compare_leaves);
 	drop_overlaps(g);
 	for (i = 0; i < g->leaf_count; i++)
 		if (g->leaves[i].searched)

@@ -389,8 +389,33 @@ void store_sync_request(struct store *s)
 {
 	(void)pthread_mutex_lock(&s->wake_lock);
 	s->sync_wanted = true;
-	(void)pthread_cond_signal(&s->sync_wake);
 	(void)pthread_mutex_unlock(&s->wake_lock);
+	/* Not before: the syncer would wake up only to wait for the lock, which makes unlocking a system call too. While it is at
+	 * work this is none. */
+	(void)pthread_cond_signal(&s->sync_wake);
+}
+
+/* In order of place, and those that touch as one: each msync costs the disk a flush, whatever it writes. */
+static unsigned merge_ranges(struct store_range *ext, unsigned n)
+{
+	unsigned i, j, kept = 0;
+
+	for (i = 1; i < n; i++) {
+		struct store_range this = ext[i];
+
+		for (j = i; j > 0 && ext[j - 1].block > this.block; j--)
+			ext[j] = ext[j - 1];
+		ext[j] = this;
+	}
+	for (i = 0; i < n; i++) {
+		struct store_range *last = kept > 0 ? &ext[kept - 1] : NULL;
+
+		if (last && ext[i].block <= last->block + last->count)
+			last->count = max_u64(last->block + last->count, ext[i].block + ext[i].count) - last->block;
+		else
+			ext[kept++] = ext[i];
+	}
+	return kept;
 }
 
 static int sync_extents(struct store *s)
@@ -405,6 +430,7 @@ static int sync_extents(struct store *s)
 	s->ext_count = 0;
 	(void)pthread_mutex_unlock(&s->ext_lock);
 	atomic_store_explicit(&s->ext_blocks, 0, memory_order_relaxed);
+	n = merge_ranges(ext, n);
 	for (i = 0; i < n && r == 0; i++)
 		r = map_sync(&s->map, ext[i].block, ext[i].count);
 	return r;
@@ -567,8 +593,8 @@ int store_write_cut(struct store *s)
 	if (s->threads) {
 		(void)pthread_mutex_lock(&s->wake_lock);
 		s->ckpt_wanted = true;
-		(void)pthread_cond_signal(&s->ckpt_wake);
 		(void)pthread_mutex_unlock(&s->wake_lock);
+		(void)pthread_cond_signal(&s->ckpt_wake);
 		return 0;
 	}
 	r = checkpoint_write(s);
@@ -837,7 +863,8 @@ static int finish(void *arg)
 			r = checkpoint_cut(s, true);
 		if (r == 0)
 			r = checkpoint_write(s);
-		if (r == -ENOSPC) {
+		/* As without room, so without memory: what was synced is on disk, and no msync has failed. */
+		if (r == -ENOSPC || (r == -ENOMEM && map_failed(&s->map) == 0 && store_durable_seq(s) >= store_seq(s))) {
 			/* All changes are in the journal; only the identity is not. */
 			r = 0;
 			if (identity_waits(s)) {

@@ -28,6 +28,7 @@ struct store_options {
 	bool snapshot;                  /* with read_only: of the last checkpoint, pinned, also while another process has it open */
 	struct store_salvage *salvage;  /* with read_only: of a damaged store, all that is left (salvage.h) */
 	bool incomplete;                /* also a replica whose first sync is not complete; else -EINPROGRESS */
+	bool follow;                    /* a primary is a replica from this opening on (keys_open(); DESIGN.md, O10a) */
 	bool threads;
 	uint64_t max_bytes;             /* most the file may grow to; 0 = as stored, or the disk */
 	unsigned sync_interval_s;       /* background sync; 0 = only when asked */

@@ -2,8 +2,8 @@
  *
  * store_int: the inside of struct store, for the files of core/store that share it.
  *
- * Locks, in order: sync_serial (store_sync() callers), map.sync_lock (each msync), then ext_lock, journal.lock, wake_lock
- * (leaves, never held over a system call that may block on the disk). The request thread takes only the leaves.
+ * Locks, in order: sync_serial (store_sync() callers; held over its msyncs), then ext_lock, journal.lock, wake_lock, map.turn_lock
+ * (leaves, never held over a system call that may block on the disk). The request thread takes only the first three leaves.
  * Fields: [R] request thread only; [A] atomic; [W] under wake_lock; [E] under ext_lock; [S] under sync_serial;
  * [K] owned by the checkpointer while ckpt_state is CKPT_WRITING, by the request thread otherwise; [C] constant.
  */

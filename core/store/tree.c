@@ -92,6 +92,13 @@ static void fingers_move(struct tree *t, const uint8_t *from, const uint8_t *to)
 			t->finger[i].leaf = to;
 }
 
+void tree_forget_all(struct tree *t)
+{
+	fingers_drop(t);
+	/* Tags that were made with another seed are nobody's. */
+	t->tag_seed = mul_fold64(t->tag_seed ^ 0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull);
+}
+
 void tree_forget(struct tree *t, block_t block, uint64_t count)
 {
 	const uint8_t *first = map_place(t->map, block), *end = first + (count << BLOCK_SHIFT);
@@ -120,17 +127,16 @@ static int verify_page(const struct tree *t, block_t block, gen_t gen, unsigned 
 	if (block >= map_blocks(t->map) || block % GROUP_BLOCKS < group_fixed(block / GROUP_BLOCKS) ||
 	    (block >= SUPER_COPY && block < SUPER_COPY + SUPERS) ||
 	    (t->taken && t->taken(t->taken_ctx, block)))
-		return err_corrupt("tree page %llu lies outside the store or on reserved blocks",
-				   (unsigned long long)block);
+		return err_corrupt(PAGE_AT " lies outside the store or on reserved blocks",
+				   PAGE_AT_ARGS(block));
 	p = map_block(t->map, block);
 	if (gen <= t->sealed && get_le64(p + PAGE_CSUM) != page_csum(p, block))
-		return err_corrupt("tree page %llu (byte %llu): checksum does not match", (unsigned long long)block,
-				   (unsigned long long)block * BLOCK_SIZE);
+		return err_corrupt(PAGE_AT ": checksum does not match", PAGE_AT_ARGS(block));
 	r = page_validate(p, block, gen, level, t->store_id);
 	if (r < 0)
 		return r;
 	if (level == 0 && page_count(p) == 0 && block != t->root.block)
-		return err_corrupt("tree page %llu is an empty leaf", (unsigned long long)block);
+		return err_corrupt(PAGE_AT " is an empty leaf", PAGE_AT_ARGS(block));
 	return 0;
 }
 
@@ -155,10 +161,10 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 	}
 	/* Zeros, where somebody cut the file and made it long again. */
 	if (get_le32(p + PAGE_MAGIC_OFF) != PAGE_MAGIC)
-		return err_corrupt("tree page %llu is gone", (unsigned long long)block);
+		return err_corrupt(PAGE_AT " is gone", PAGE_AT_ARGS(block));
 	/* The cache does not know the level that this parent claims. */
 	if (page_level(p) != level)
-		return err_corrupt("tree page %llu has level %u, not %u", (unsigned long long)block, page_level(p), level);
+		return err_corrupt(PAGE_AT " has level %u, not %u", PAGE_AT_ARGS(block), page_level(p), level);
 	*ret_page = p;
 	return 0;
 }
@@ -206,7 +212,7 @@ static int writable(struct tree *t, block_t *block, gen_t *gen, unsigned level, 
 	if (r < 0)
 		return r;
 	if (copy == *block)
-		return err_corrupt("tree page %llu is marked as free", (unsigned long long)copy);
+		return err_corrupt(PAGE_AT " is marked as free", PAGE_AT_ARGS(copy));
 	r = space_free_meta(t->space, *block, *gen);
 	if (r < 0) {
 		(void)space_free_meta(t->space, copy, t->space->gen);
@@ -720,7 +726,7 @@ static int descend(struct tree_cursor *c, unsigned level, bool first)
 		if (r < 0)
 			return r;
 		if (page_count(child) == 0)
-			return err_corrupt("tree page %llu is empty", (unsigned long long)block);
+			return err_corrupt(PAGE_AT " is empty", PAGE_AT_ARGS(block));
 		c->path[level].page = child;
 		c->path[level].i = first ? 0 : page_count(child) - 1;
 	}
@@ -747,7 +753,7 @@ static int out_of_order(struct tree_cursor *c)
 	block_t block = get_le64(c->path[0].page + PAGE_BLOCK);
 
 	c->levels = 0;
-	return err_corrupt("tree page %llu: its keys do not belong there", (unsigned long long)block);
+	return err_corrupt(PAGE_AT ": its keys do not belong there", PAGE_AT_ARGS(block));
 }
 
 /* Go on to the leaf to the right. */

@@ -88,6 +88,8 @@ static inline const uint8_t *cursor_value(const struct tree_cursor *c, uint32_t 
 int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page);
 /* These blocks are given to something else: whatever was verified there is to be verified again. */
 void tree_forget(struct tree *t, block_t block, uint64_t count);
+/* All blocks may be. */
+void tree_forget_all(struct tree *t);
 /* Move the pages on the path to k to new places if they lie at or behind `limit`. */
 int tree_relocate(struct tree *t, struct key k, block_t limit, bool *ret_moved);
 

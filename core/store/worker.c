@@ -28,8 +28,8 @@ void store_wake_provisioner(struct store *s)
 		return;
 	(void)pthread_mutex_lock(&s->wake_lock);
 	s->prov_wanted = true;
-	(void)pthread_cond_signal(&s->prov_wake);
 	(void)pthread_mutex_unlock(&s->wake_lock);
+	(void)pthread_cond_signal(&s->prov_wake);
 }
 
 /* What a helper does for the store. If a page of the file cannot be had, it is left half-way, and the store has failed. */

@@ -12,15 +12,18 @@ ALL_CFLAGS ?= -std=gnu11 -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-pr
 	      -Wpointer-arith -D_GNU_SOURCE -Icore -I. $(CFLAGS)
 
 BENCH_BUILD := $(BUILD)/tests/bench
-BENCH_PROGS := $(BENCH_BUILD)/limit $(BENCH_BUILD)/fsbench $(BENCH_BUILD)/engine
+BENCH_PROGS := $(BENCH_BUILD)/limit $(BENCH_BUILD)/fsbench $(BENCH_BUILD)/engine $(BENCH_BUILD)/netbench
 BENCH_FUSE_CFLAGS = $(shell pkg-config --cflags fuse3)
 BENCH_FUSE_LIBS   = $(shell pkg-config --libs fuse3)
 BENCH_PEER_LIBS   = -llmdb -lsqlite3
 BENCH_CORE_LIBS  ?= -lxxhash -lpthread
 
-.PHONY: bench bench-programs
+.PHONY: bench bench-remote bench-programs
 bench: bench-programs ## measure against ext4, tmpfs, bindfs, limit, LMDB, SQLite (QUICK=1: short)
 	BUILD=$(BUILD) tests/bench/run.sh
+
+bench-remote: bench-programs ## measure remote mounts, against redis, etcd and glusterfs where they are (QUICK=1: short)
+	BUILD=$(BUILD) tests/bench/remote.sh
 
 bench-programs: $(BENCH_PROGS)
 
@@ -29,6 +32,10 @@ $(BENCH_BUILD)/limit: tests/bench/limit.c
 	$(CC) $(ALL_CFLAGS) $(BENCH_FUSE_CFLAGS) $(LDFLAGS) -o $@ $< $(BENCH_FUSE_LIBS)
 
 $(BENCH_BUILD)/fsbench: tests/bench/fsbench.c tests/bench/key.h
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lpthread
+
+$(BENCH_BUILD)/netbench: tests/bench/netbench.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lpthread
 

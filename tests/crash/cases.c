@@ -15,8 +15,10 @@ const char *const kind_names[WORK_PROFILES] = {
 };
 
 static struct {
-	unsigned sync, checkpoint, poll, pieces, crash, reopen, cut;
+	unsigned sync, checkpoint, poll, pieces, crash, reopen, cut, identity, rebase;
 } rate;
+static bool cluster;                    /* the store becomes part of one */
+static unsigned rebase_durable = UINT32_MAX, rebase_before, rebase_to;
 static uint32_t round_now, calls_in_round;
 static int reader = -1;                 /* its descriptor */
 static bool crumbs;                     /* the store is full of files whose blocks alternate */
@@ -116,7 +118,7 @@ static void step(enum call call, bool beside)
 	if (++calls_in_round > UNIT_CALL || !unit_enter(round_now << UNIT_SHIFT | calls_in_round, &outer))
 		return;
 	protect(&live);
-	call_from = work_now(&work);
+	call_from = kill_state();
 	capture_in = below(4) == 0 ? 4 + (int)below(40) : 0;
 	capture_record = call == CALL_RETRY || below(16) == 0;
 	in_call = true;
@@ -182,15 +184,39 @@ static void open_live(void)
 	store = keys_store(k);
 }
 
+/* The live store was opened: the model is what it shows. Then its images are tried. */
+static void follow_opening(unsigned from, const char *what)
+{
+	unsigned epochs;
+	char text[1024];
+	const char *wrong;
+	int found = opened_state(work.k, from, &epochs, text, sizeof text);
+
+	if (found < 0)
+		broken("%s: not a state: %s", what, text);
+	if (identity_find(work.k, identity_open_from, identity_now(), text, sizeof text) < 0)
+		broken("%s: %s", what, text);
+	wrong = epochs_wrong(work.k, found, epochs);
+	if (wrong)
+		broken("%s: %s", what, wrong);
+	work_rewind(&work, (unsigned)found, work.k);
+	report->counts.epochs += epochs;
+	for (; epochs > 0; epochs--)
+		work_follow_epoch(&work);
+	epochs_learn(work.k);
+	try_pending();
+	identity_known(work.k);
+}
+
 /* Power is cut here, and the work goes on with what is found. */
-static void crash_live(void)
+static void crash_once(void)
 {
 	static struct patches p;
-	char text[1024];
 	unsigned from;
-	int found;
 
 	protect(&live);
+	/* The disk becomes another one: what waits would miss it. */
+	try_pending();
 	from = cut_live(&p);
 	/* What the old process still does, neither disk nor file see. */
 	store = NULL;
@@ -201,12 +227,8 @@ static void crash_live(void)
 	live.watched = true;
 	live_load(&p);
 	open_live();
-	found = work_compare(&work, work.k, from, text, sizeof text);
-	if (found < 0)
-		broken("the store after a power cut: not a state: %s", text);
-	work_rewind(&work, (unsigned)found, work.k);
+	follow_opening(from, "the store after a power cut");
 	programs_reset();
-	try_pending();
 	report->counts.adopted++;
 	trace_round("power was cut");
 	/* Who was not told that it is done does it again. */
@@ -215,6 +237,19 @@ static void crash_live(void)
 		try_pending();
 		if (below(2))
 			sync_now();
+	}
+}
+
+/* Now and then again soon, with what the opening began not on disk yet. */
+static void crash_live(void)
+{
+	unsigned n;
+
+	crash_once();
+	while (below(3) == 0) {
+		for (n = 1 + (unsigned)below(8); n > 0; n--)
+			step(CALL_ANY, false);
+		crash_once();
 	}
 }
 
@@ -255,6 +290,17 @@ static void cut_behind(const char *where)
 	try_pending();
 }
 
+static void checkpoint_now(void)
+{
+	int r;
+
+	protect(&live);
+	r = store_checkpoint(store);
+	if (r != -ENOSPC && r != -EAGAIN && r != -EBUSY)
+		expect(r, "checkpoint");
+	trace_round("checkpoint");
+}
+
 /* A checkpoint in three parts, with calls between: sometimes enough of them to fill segments of the journal and the store,
  * as if the disk took its time. */
 static void checkpoint_in_pieces(void)
@@ -287,6 +333,8 @@ static void checkpoint_in_pieces(void)
 		if (n % 8 == 1)
 			cut_between_calls();
 	}
+	if (rate.identity && below(3) == 0)
+		identity_step(cluster);
 	if (atomic_load(&store->ckpt_state) != CKPT_WRITING)
 		return;
 	protect(&live);
@@ -299,6 +347,9 @@ static void checkpoint_in_pieces(void)
 		step(CALL_ANY, false);
 	expect(checkpoint_finish(store), "finish");
 	trace_round("checkpoint finished");
+	/* Another one at once takes along what was asked for beside this one. */
+	if (below(3) == 0)
+		checkpoint_now();
 }
 
 static void poll_now(void)
@@ -315,17 +366,6 @@ static void poll_now(void)
 			expect(r, "compaction");
 	}
 	trace_round("polled");
-}
-
-static void checkpoint_now(void)
-{
-	int r;
-
-	protect(&live);
-	r = store_checkpoint(store);
-	if (r != -ENOSPC && r != -EAGAIN && r != -EBUSY)
-		expect(r, "checkpoint");
-	trace_round("checkpoint");
 }
 
 /* A reader beside the daemon pins the checkpoint in force, or lets go of it (DESIGN.md section 9): what a pinned one uses is
@@ -418,8 +458,6 @@ static void take_all_blocks(void)
 
 static void reopen_live(void)
 {
-	char text[1024];
-
 	helper_runs = false;
 	if (below(3) == 0)
 		take_all_blocks();
@@ -429,13 +467,57 @@ static void reopen_live(void)
 	protect(&live);
 	/* A close that succeeds is a sync. */
 	store = NULL;
+	identity_open_from = identity_now();
 	add_image((enum how)below(HOW_COUNT), open_from, "closed");
 	try_pending();
 	open_live();
-	try_pending();
+	follow_opening(open_from, "closed and opened");
 	trace_round("closed and opened");
-	if (work_compare(&work, work.k, work_now(&work), text, sizeof text) < 0)
-		broken("closed and opened: %s", text);
+}
+
+unsigned kill_state(void)
+{
+	return rebase_durable != UINT32_MAX && work_now(&work) == rebase_to ? rebase_before : work_now(&work);
+}
+
+unsigned rebase_state(void)
+{
+	return rebase_durable;
+}
+
+/* (O11) The store becomes another one's state, under a number that may be lower. Until that is on disk it is the old one,
+ * also for a kill, and changes have to wait. */
+static void rebase_now(void)
+{
+	seq_t seq = store_seq(store), base = max_u64(seq - min_u64(seq, below(40)) + below(40), epochs_begin(work.k));
+	unsigned durable;
+	int r;
+
+	protect(&live);
+	expect(store_poll(store), "poll");
+	if (!work_rebase_ready(&work))
+		return;
+	protect(&live);
+	durable = durable_state();
+	rebase_before = call_from = work_now(&work);
+	capture_in = below(2) ? 4 + (int)below(20) : 0;
+	in_call = true;
+	work_edit(&work, base);
+	rebase_durable = durable;
+	rebase_to = work_now(&work);
+	in_call = false;
+	helper_runs = below(2);
+	r = work_rebase(&work);
+	helper_runs = false;
+	capture_in = 0;
+	expect(r, "rebase");
+	if (store_failed(store) || store_rebasing(store) || store_durable_seq(store) != base)
+		broken("a rebase to %llu that is not one: %llu is durable", (unsigned long long)base,
+		       (unsigned long long)store_durable_seq(store));
+	rebase_durable = UINT32_MAX;
+	report->counts.rebases++;
+	trace_round("rebased");
+	cut_behind("behind a rebase");
 }
 
 static void one_round(void)
@@ -450,6 +532,10 @@ static void one_round(void)
 		pin_or_not();
 	if (work.profile == WORK_TAIL && below(40) == 0)
 		fall_empty();
+	if (below(1000) < rate.identity)
+		identity_step(cluster);
+	if (below(1000) < rate.rebase)
+		rebase_now();
 	if (what < rate.sync)
 		sync_now();
 	else if ((what -= rate.sync) < rate.checkpoint)
@@ -467,26 +553,72 @@ static void one_round(void)
 	cut_between_calls();
 }
 
-/* Making it is not watched: until it has a name nobody can find it. */
-static void make_store(uint64_t max)
+/* The store is made: in a folder, where it gets its name when it is whole, or in an empty file that is there. */
+static void make_once(uint64_t max)
 {
 	struct keys *k;
+	unsigned n;
 
 	/* A disk with little room: the store begins small and grows. */
 	live.limit = work.profile == WORK_GROW || below(2) ? 8u << 20 : FILE_MAX;
+	live.random = below(0);
+	live.watched = true;
+	open_from = identity_open_from = 0;
+	live_making = MAKING_IN_PLACE;
+	if (below(3) != 0) {
+		live_making = MAKING;
+		folder_begin();
+	}
 	expect(machine_open(&live, true, max, &k), "create");
-	expect(keys_close(k), "close");
-	live_settle_all();
+	folder_end();
+	live_making = MADE;
+	store = keys_store(k);
+	work_attach(&work, k);
+	identity_known(k);
+	protect(&live);
+	for (n = 2; n > 0; n--)
+		add_image((enum how)below(HOW_COUNT), 0, "made");
+	try_pending();
+	if (below(3) == 0)
+		identity_seed();
+}
+
+/* As if it had never been. */
+static void unmake(void)
+{
+	expect(keys_close(work.k), "close");
+	store = NULL;
+	drop_pending();
+	work_release(&work);
+	machine_release(&live);
+	machine_init(&live, true);
+}
+
+static void begin_work(void)
+{
+	work_init(&work, below(0));
+	work.profile = orders->kind;
+	work.max_nodes = 10 + (unsigned)below(60);
+}
+
+static void make_store(uint64_t max)
+{
+	unsigned n;
+
+	begin_work();
+	for (n = (unsigned)below(4); n > 0; n--) {
+		make_once(max);
+		unmake();
+		begin_work();
+	}
+	make_once(max);
+	if (below(2))
+		reopen_live();
 	/* Full stores are mostly on disks that are full too: recovery cannot grow either. */
 	if (work.profile == WORK_FULL && below(4) != 0)
 		live.limit = live.size;
 	else if (work.profile != WORK_GROW)
 		live.limit = FILE_MAX;
-	live.watched = true;
-	open_from = 0;
-	drop_pending();
-	open_live();
-	work_attach(&work, work.k);
 	crumbs = work.profile == WORK_FULL && below(2);
 	if (work.profile == WORK_FULL || work.profile == WORK_GROW)
 		work_fill(&work, crumbs);
@@ -504,6 +636,9 @@ static void set_rates(void)
 	rate.crash = 30;
 	rate.reopen = 5;
 	rate.cut = 300;
+	rate.identity = below(3) ? (unsigned)below(150) : 0;
+	rate.rebase = below(2) ? (unsigned)below(60) : 0;
+	cluster = below(4) != 0;
 	/* What matters is growth that nothing but its own msync has made durable. */
 	if (work.profile == WORK_GROW) {
 		rate.sync = (unsigned)below(40);
@@ -536,15 +671,12 @@ void case_run(void)
 
 	rng = hash64(words, sizeof words, 5);
 	unit_now = unit_images = round_now = 0;
-	work_init(&work, below(0));
 	work.profile = orders->kind;
-	work.max_nodes = 10 + (unsigned)below(60);
 	max = choose_size_max();
 	set_rates();
 	machine_init(&live, true);
 	machine_init(&again[0], false);
 	machine_init(&again[1], false);
-	live.random = below(0);
 	programs_reset();
 	make_store(max);
 	for (round_now = 1; round_now <= orders->rounds; round_now++) {

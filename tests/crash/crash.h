@@ -10,7 +10,9 @@
  * first one is recovered. A kill is the same with everything that was stored, and loses nothing.
  *
  *   machine.c    the file, its disk, what changed           (watching, msync, growth)
+ *   folder.c     the folder that a new store is made in     (its name, and when that is on disk)
  *   images.c     what a power cut leaves, and the verdict
+ *   identity.c   what the store is to others, and the epochs that it began: the model of that, and its part of the verdict
  *   cases.c      a case: a workload from a seed, in units that can be left out one by one
  *   programs.c   units that are calls of real programs
  *   crash.c      many cases side by side; a failure is replayed and made short
@@ -31,7 +33,7 @@
 #define FILE_PAGES  (FILE_MAX / BLOCK_SIZE)
 #define SECTOR      512u
 #define PER_PAGE    (BLOCK_SIZE / SECTOR)
-#define VALUES      4u                  /* older values kept of a page */
+#define VALUES      8u                  /* older values kept of a page */
 #define SIZES_MAX   8u
 #define LIST_MAX    8192u
 
@@ -66,7 +68,7 @@ struct orders {
 
 struct counts {
 	uint64_t calls, syncs, images, kills, kills_cut, at_sync, recoveries, checked, reopened, adopted, beside, full,
-		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers;
+		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases;
 };
 
 struct report {
@@ -107,7 +109,6 @@ struct machine {
 	char path[40];
 	bool is_live;
 	bool watched;                   /* live: writes to it are seen */
-	bool keeps;                     /* not live: what is synced stays, it is opened once more */
 	uint64_t size, limit;
 	uint8_t *engine;                /* where the store has it mapped */
 	uint64_t mapped;
@@ -121,7 +122,8 @@ struct machine {
 	bool lost;                      /* the kernel holds that for clean: it failed to write it, and told the one who died */
 	uint8_t *clean;                 /* by page: 1 = so, until something is stored there */
 	int32_t *patch_of;              /* not live: by page, -1 = none */
-	uint64_t random;
+	uint64_t random;                /* what it gives to the store */
+	uint64_t luck;                  /* which of the values before is forgotten */
 	struct page *page;              /* live */
 	uint32_t *touched, *dirty;
 	unsigned touched_count, dirty_count;
@@ -153,17 +155,26 @@ void machine_forget(struct machine *m);
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret);
 /* The live file becomes p, all of it on disk. */
 void live_load(const struct patches *p);
-/* All that the live file holds is on disk (it was made out of sight). */
-void live_settle_all(void);
 /* Note what pages hold that were touched; and watch them all again. */
 void observe(struct machine *m);
 void protect(struct machine *m);
-/* Pages of a machine that is not watched that differ from its disk. */
+/* Pages of a machine that is not watched that differ from its disk: m->dirty. */
 void find_dirty(struct machine *m);
 /* Part of the file is on disk now. */
 void settle_live(uint64_t off, uint64_t len);
 void settle_again(struct machine *m, uint64_t off, uint64_t len);
 void on_fault(int sig, siginfo_t *info, void *ctx);
+
+/* folder.c ----------------------------------------------------------------------------------------------------------- */
+
+/* Where the live store's name is. While it is made in a folder it has none at first. */
+enum name { NAME_ON_DISK, NAME_NONE, NAME_IN_CACHE };
+extern enum name live_name;
+#define FOLDER_STORE "folder-of-the-power-cut-machine/store"
+
+/* From now on calls that name FOLDER_STORE mean the live file, which gets its name by linkat(). */
+void folder_begin(void);
+void folder_end(void);
 
 /* images.c ----------------------------------------------------------------------------------------------------------- */
 
@@ -173,10 +184,19 @@ enum how {
 	HOW_NEXT_HOLE, HOW_SHORT, HOW_COUNT, HOW_KILL, HOW_CHOSEN,
 };
 
+enum making {
+	MADE,
+	MAKING,                         /* under a name that is given when the store is whole: there is none, or all of it */
+	MAKING_IN_PLACE,                /* in an empty file that was there: until it is made, it need not be a store */
+};
+
 struct image {
 	struct patches p;
 	enum how how;
 	unsigned from;                  /* oldest state allowed */
+	unsigned id_from, id_to;        /* oldest and newest identity allowed */
+	enum making making;             /* the call that makes the store has not returned */
+	bool nameless;                  /* the name is not on disk */
 	unsigned damaged;               /* 1 + the superblock place that is damaged besides; 0: none */
 	bool unsynced;                  /* a kill: the page cache has it, but on disk is what the live disk has */
 	bool lost;                      /* and no writeback brings it there, unless it is stored again (G6) */
@@ -188,6 +208,7 @@ struct image {
 };
 
 extern unsigned open_from;              /* oldest state allowed while the live store opens */
+extern enum making live_making;
 extern unsigned call_from;              /* the state before the call that is being made */
 
 extern uint32_t unit_now, unit_images;  /* images are numbered within the unit */
@@ -214,6 +235,33 @@ unsigned durable_state(void);
 /* No file of m's shows what the model has. */
 _Noreturn void bad_image(const struct image *im, const char *what, const char *text);
 
+/* Which state of the model does an opened store show, not older than `from`? -1: none, text says why. *ret_epochs: how many
+ * changes the opening (and those before it that the model did not see) put behind that, each the beginning of an epoch. */
+int opened_state(struct keys *k, unsigned from, unsigned *ret_epochs, char *text, size_t size);
+
+/* identity.c --------------------------------------------------------------------------------------------------------- */
+
+/* The model begins with what k shows: the store was made or opened, nothing else is possible any more. */
+void identity_known(struct keys *k);
+/* The oldest identity that a power cut now may leave, and the newest that there was. */
+unsigned identity_durable(void);
+unsigned identity_now(void);
+extern unsigned identity_open_from;     /* oldest identity allowed while the live store opens */
+/* Which of those allowed does k show? -1: none, text says what it shows. */
+int identity_find(struct keys *k, unsigned from, unsigned to, char *text, size_t size);
+/* Epochs that k has begun, and the live store knows nothing of: those at the very end, with no other change behind them. */
+unsigned epochs_unknown(struct keys *k);
+/* The first change of the epoch in force; 1: none was begun. */
+uint64_t epochs_begin(struct keys *k);
+/* (O10) Has the store begun an epoch if it had to? NULL, or what is wrong. */
+const char *epochs_wrong(struct keys *k, int found, unsigned unknown);
+/* The live store has begun these. */
+void epochs_learn(struct keys *k);
+/* A change of the live store's identity, of whatever kind is possible now. cluster: it may become part of one. */
+void identity_step(bool cluster);
+/* Names of a store that has none yet are keyed by another seed. */
+void identity_seed(void);
+
 /* cases.c ------------------------------------------------------------------------------------------------------------ */
 
 extern const char *const kind_names[WORK_PROFILES];
@@ -221,6 +269,10 @@ extern const char *const kind_names[WORK_PROFILES];
 void case_run(void);
 /* A call beside a msync. */
 void step_beside(void);
+/* The oldest state that a kill now may leave. */
+unsigned kill_state(void);
+/* The state that is durable while a rebase is made, else UINT32_MAX. */
+unsigned rebase_state(void);
 
 /* programs.c --------------------------------------------------------------------------------------------------------- */
 

@@ -12,7 +12,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PENDING_MAX  12u
+#define PENDING_MAX  64u
+#define RECUT_ALL    96u                /* of so many images one has its recovery cut at all of its points, often at each */
+#define RECUT_KILLED 6u                 /* the same of those that a kill left */
+#define RECUT_POINTS 24u                /* about as many as recovery has */
+enum { CUT_EVERYWHERE = UINT32_MAX, CUT_DONE = UINT32_MAX - 1 };
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
 
 static const char *const how_names[] = {
@@ -25,7 +29,8 @@ static const char *const how_names[] = {
 _Static_assert(ARRAY_LEN(how_names) == HOW_CHOSEN + 1, "a name for each");
 
 unsigned open_from, call_from;
-static struct image pending[PENDING_MAX];
+enum making live_making;
+static struct image pending[PENDING_MAX + 1];
 static unsigned pending_count;
 uint32_t unit_now, unit_images;
 static uint32_t seconds;                /* images of the recovery of the one that is tried */
@@ -39,6 +44,10 @@ static bool image_new(struct image *im)
 	im->number = unit_images;
 	im->second = 0;
 	im->damaged = 0;
+	im->making = live_making;
+	im->nameless = false;
+	im->id_from = identity_durable();
+	im->id_to = identity_now();
 	im->rng = hash64(words, sizeof words, 1);
 	im->op = work.ops;
 	return orders->try == TRY_ALL || (orders->try != TRY_NONE && unit_now == orders->unit &&
@@ -298,6 +307,8 @@ static void damage(struct image *im, bool often)
 
 unsigned durable_state(void)
 {
+	if (rebase_state() != UINT32_MAX)
+		return rebase_state();
 	return store ? work_state_of(&work, store_durable_seq(store)) : open_from;
 }
 
@@ -320,11 +331,13 @@ void add_image(enum how how, unsigned from, const char *where)
 	/* A file that has grown is the rarer state: look at it more often. */
 	if (how != HOW_KILL && live.size > live.disk_size && below(3) == 0)
 		how = HOW_SHORT;
-	if (pending_count == PENDING_MAX || !image_new(im))
-		return;
+	/* Also if it is not tried: a replay must see the same. */
 	observe(&live);
+	if (!image_new(im) || pending_count == PENDING_MAX)
+		return;
 	build_with_own_luck(&live, how, im, how != HOW_KILL);
 	im->from = from == UINT32_MAX ? durable_state() : from;
+	im->nameless = live_name == NAME_NONE || (live_name == NAME_IN_CACHE && how != HOW_KILL && im->rng >> 63);
 	im->unsynced = im->lost = false;
 	im->where = where;
 	pending_count++;
@@ -420,12 +433,39 @@ static void close_image(struct keys *k, const struct image *im)
 		bad_image(im, "close", strerror(-r));
 }
 
+int opened_state(struct keys *k, unsigned from, unsigned *ret_epochs, char *text, size_t size)
+{
+	*ret_epochs = epochs_unknown(k);
+	return work_compare_at(&work, k, store_seq(keys_store(k)) - *ret_epochs, from, text, size);
+}
+
+/* Which state and which identity does it show? Both are ones that this image may have, or it is a bad one. */
+static int judge(struct keys *k, struct image *im, const char *what)
+{
+	const char *wrong;
+	char text[1024];
+	unsigned epochs;
+	int found = opened_state(k, im->from, &epochs, text, sizeof text), id;
+
+	if (found < 0)
+		bad_image(im, what, text);
+	id = identity_find(k, im->id_from, im->id_to, text, sizeof text);
+	if (id < 0)
+		bad_image(im, what, text);
+	wrong = epochs_wrong(k, found, epochs);
+	if (wrong)
+		bad_image(im, what, wrong);
+	im->id_from = (unsigned)id;
+	return found;
+}
+
 /* Read-only it shows the same, and changes nothing. This one is a real file. */
 static void try_read_only(const struct image *im, int found)
 {
 	static uint8_t *bytes;
-	char text[1024], path[40];
-	struct store_options o = { .path = path, .read_only = true };
+	char path[40];
+	struct store_options o = { .path = path, .read_only = true, .incomplete = true };
+	struct image now = *im;
 	int fd = memfd_create("read-only", MFD_CLOEXEC);
 	uint8_t *file;
 	struct keys *k;
@@ -441,8 +481,8 @@ static void try_read_only(const struct image *im, int found)
 	memcpy(file, bytes, im->p.size);
 	if (keys_open(&o, &k) < 0)
 		bad_image(im, "opened read-only", err_last());
-	if (work_compare(&work, k, im->from, text, sizeof text) != found)
-		bad_image(im, "read-only", text);
+	if (judge(k, &now, "read-only") != found)
+		bad_image(im, "read-only", "another state");
 	close_image(k, im);
 	if (memcmp(file, bytes, im->p.size) != 0)
 		bad_image(im, "read-only", "the file was changed");
@@ -452,6 +492,7 @@ static void try_read_only(const struct image *im, int found)
 
 static void try_image(const struct image *im);
 static bool at_super;                  /* the recovery is about to write a superblock */
+static unsigned cut_at;                 /* power is cut at this point of the recovery only; CUT_EVERYWHERE, CUT_BEHIND */
 static const struct image *recovering;  /* of again[0], if its recovery is cut too */
 
 /* One image of the recovery of another. */
@@ -465,6 +506,7 @@ static void second_image(struct machine *m, const struct image *of, enum how how
 
 	im.p = p;
 	im.second = seconds;
+	im.making = MADE;
 	im.where = where;
 	im.unsynced = im.lost = false;
 	if (of->unsynced)
@@ -485,52 +527,63 @@ static void second_image(struct machine *m, const struct image *of, enum how how
 
 static void cut_recovery(struct machine *m, const struct image *of, const char *where)
 {
-	unsigned n = (unsigned)below(3);
+	unsigned n = cut_at == CUT_EVERYWHERE ? (unsigned)below(3) : 1;
 
+	cut_at = cut_at == CUT_EVERYWHERE ? CUT_EVERYWHERE : CUT_DONE;
 	find_dirty(m);
 	while (n-- > 0)
 		second_image(m, of, (enum how)below(HOW_COUNT), where, build);
 }
 
+/* While a store is made there may be none. True: there is none, and need not be. */
+static bool is_unmade(const struct image *im)
+{
+	if (!im->nameless)
+		return false;
+	if (im->making == MADE)
+		bad_image(im, "a store that was made", "its name is not on disk");
+	return true;
+}
+
 /* Open the image: which state is it? */
 static void try_opened(struct machine *m, const struct image *im)
 {
-	bool first = im->second == 0, recut = first && (im->unsynced || below(24) == 0);
-	char text[1024];
+	bool first = im->second == 0;
+	struct image now = *im;
 	struct keys *k;
-	int found;
+	int found, r;
 
-	m->keeps = below(16) == 0;
+	if (is_unmade(im))
+		return;
 	machine_load(m, &im->p, im->unsynced, im->lost);
 	m->random = below(0);
-	recovering = recut ? im : NULL;
-	if (machine_open(m, false, 0, &k) < 0)
-		bad_image(im, "cannot be opened", err_last());
+	/* Of other images the recovery is cut once, at any of its points; if it has fewer, behind the last. */
+	recovering = first ? im : NULL;
+	if (first)
+		cut_at = below(im->unsynced ? RECUT_KILLED : RECUT_ALL) == 0 ? CUT_EVERYWHERE : (unsigned)below(RECUT_POINTS);
+	r = machine_open(m, false, 0, &k);
 	if (first)
 		recovering = NULL;
-	found = work_compare(&work, k, im->from, text, sizeof text);
-	if (found < 0)
-		bad_image(im, "not a state", text);
-	if (im->unsynced) {
-		/* Open, so all of it is durable. */
-		struct image now = *im;
-
-		now.durable = (unsigned)found;
+	if (r < 0 && im->making == MAKING_IN_PLACE)
+		return;
+	if (r < 0)
+		bad_image(im, "cannot be opened", err_last());
+	found = judge(k, &now, "not a state");
+	/* Open, so all of it is durable, whatever it is. */
+	now.from = now.durable = (unsigned)found;
+	now.id_to = now.id_from;
+	if (first && cut_at != CUT_DONE)
 		cut_recovery(m, &now, "behind a recovery");
-	}
-	if (below(8) == 0)
-		check_store(k, im);
+	check_store(k, im);
 	close_image(k, im);
-	if (m->keeps) {
-		/* Once recovered and closed it stays so: what was synced is all there is. */
-		machine_forget(m);
-		if (machine_open(m, false, 0, &k) < 0)
-			bad_image(im, "cannot be opened again", err_last());
-		if (work_compare(&work, k, (unsigned)found, text, sizeof text) != found)
-			bad_image(im, "opened again", text);
-		close_image(k, im);
-		report->counts.reopened++;
-	}
+	/* Once recovered and closed it stays so: what was synced is all there is. */
+	machine_forget(m);
+	if (machine_open(m, false, 0, &k) < 0)
+		bad_image(im, "cannot be opened again", err_last());
+	if (judge(k, &now, "opened again") != found)
+		bad_image(im, "opened again", "another state");
+	close_image(k, im);
+	report->counts.reopened++;
 	if (below(200) == 0)
 		try_read_only(im, found);
 }
@@ -545,6 +598,7 @@ static void try_image(const struct image *im)
 	report->second = im->second;
 	report->counts.images++;
 	report->counts.kills += im->how == HOW_KILL;
+	report->counts.making += im->making != MADE;
 	rng = im->rng;
 	if (im->second == 0) {
 		seconds = 0;
@@ -581,14 +635,14 @@ void kill_and_cut(const char *where)
 	static struct image im;
 
 	im = (struct image){ .p = im.p };
+	observe(&live);
 	if (!image_new(&im))
 		return;
-	observe(&live);
 	build_with_own_luck(&live, HOW_KILL, &im, false);
 	im.unsynced = true;
 	im.lost = below(2);
 	im.durable = durable_state();
-	im.from = work_now(&work);
+	im.from = kill_state();
 	im.where = where;
 	report->counts.kills_cut++;
 	try_image(&im);
@@ -606,6 +660,7 @@ unsigned cut_live(struct patches *p)
 	/* The work goes on with it: undamaged, or the images that follow would have more than one damage. */
 	build_with_own_luck(&live, how, &im, false);
 	im.from = open_from = how == HOW_KILL ? work_now(&work) : durable_state();
+	identity_open_from = im.id_from;
 	im.where = "the live store";
 	if (wanted)
 		try_image(&im);
@@ -620,7 +675,8 @@ static struct {
 	unsigned count;
 	uint32_t page[EXHAUST_BITS], sector[EXHAUST_BITS];
 	unsigned values[EXHAUST_BITS];          /* besides what the disk has */
-	const uint8_t *value[EXHAUST_BITS][VALUES + 1];
+	const uint8_t *value[EXHAUST_BITS][VALUES + 2];
+	uint8_t mixed[EXHAUST_BITS][SECTOR];
 	unsigned pick[EXHAUST_BITS];            /* of this image: 0 = as on disk */
 	uint64_t combinations;
 	enum how rest;                          /* what becomes of all other sectors */
@@ -666,6 +722,12 @@ static bool collect(const struct machine *m, uint64_t off, uint64_t len, uint64_
 			note_value(at, in_cache(m, n) + s * SECTOR, disk);
 			if (all.values[at] == 0)
 				continue;
+			/* What differs of two superblocks is often one sector: torn it is only within. */
+			if (is_super(n)) {
+				memcpy(all.mixed[at], disk, SECTOR);
+				mix_words(all.mixed[at], in_cache(m, n) + s * SECTOR);
+				note_value(at, all.mixed[at], disk);
+			}
 			all.page[at] = n;
 			all.sector[at] = s;
 			all.combinations *= all.values[at] + 1;
@@ -751,7 +813,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 			continue;
 		rng = im.rng;
 		build_picked(&live, HOW_CHOSEN, &im);
-		damage(&im, false);
+		damage(&im, is_super((uint32_t)(off / BLOCK_SIZE)));
 		im.rng = rng;
 		rng = saved;
 		im.from = durable_state();
@@ -780,6 +842,11 @@ static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t
 	all.busy = false;
 }
 
+static bool is_cut_here(void)
+{
+	return cut_at == CUT_EVERYWHERE || (cut_at < RECUT_POINTS && cut_at-- == 0);
+}
+
 void image_synced(struct machine *m, uint64_t off, uint64_t len)
 {
 	const struct image *of = recovering;
@@ -787,13 +854,16 @@ void image_synced(struct machine *m, uint64_t off, uint64_t len)
 	if (m == &again[0] && of) {
 		recovering = NULL;
 		at_super = is_super(off / BLOCK_SIZE);
-		cut_recovery(m, of, "before a msync of recovery");
-		exhaust_recovery(m, of, off, len);
+		if (is_cut_here())
+			cut_recovery(m, of, "before a msync of recovery");
+		if (cut_at == CUT_EVERYWHERE)
+			exhaust_recovery(m, of, off, len);
 		settle_again(m, off, len);
 		at_super = false;
-		cut_recovery(m, of, "behind a msync of recovery");
+		if (is_cut_here())
+			cut_recovery(m, of, "behind a msync of recovery");
 		recovering = of;
-	} else if (m->keeps) {
+	} else {
 		settle_again(m, off, len);
 	}
 }

@@ -20,16 +20,19 @@ bool capture_record;
 
 static const uint8_t zeros[BLOCK_SIZE];
 
-uint64_t below(uint64_t n)
+static uint64_t draw(uint64_t *from, uint64_t n)
 {
-	uint64_t x;
+	uint64_t x = *from += 0x9e3779b97f4a7c15ull;
 
-	rng += 0x9e3779b97f4a7c15ull;
-	x = rng;
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
 	x ^= x >> 31;
 	return n ? x % n : x;
+}
+
+uint64_t below(uint64_t n)
+{
+	return draw(&rng, n);
 }
 
 /* Files as patches --------------------------------------------------------------------------------------------------- */
@@ -100,7 +103,7 @@ static void note_size(struct machine *m)
 	if (m->size_count < SIZES_MAX)
 		m->sizes[m->size_count++] = m->size;
 	else
-		m->sizes[below(SIZES_MAX)] = m->size;
+		m->sizes[draw(&m->luck, SIZES_MAX)] = m->size;
 }
 
 static int set_size(struct machine *m, uint64_t size)
@@ -263,8 +266,12 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	if (store && !in_call)
 		try_exhaustively(off, len);
 	settle_live(off, len);
-	if (helper_runs && store && below(3) == 0)
+	if (helper_runs && store && below(3) == 0) {
 		step_beside();
+		/* (O11) What was acknowledged meanwhile is not to be lost: nothing is. */
+		if (rebase_state() != UINT32_MAX)
+			kill_and_cut("beside a rebase");
+	}
 	protect(m);
 	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "behind a msync");
@@ -279,7 +286,8 @@ static struct sys_ops m_sys(struct machine *m)
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret)
 {
 	const struct sys_ops sys = m_sys(m);
-	const struct store_options o = { .path = m->path, .create = create, .max_bytes = max, .sys = &sys };
+	const struct store_options o = { .path = m == &live && live_name == NAME_NONE ? FOLDER_STORE : m->path, .create = create,
+					 .max_bytes = max, .sys = &sys, .incomplete = true };
 
 	m->engine = NULL;
 	return keys_open(&o, ret);
@@ -424,13 +432,6 @@ void live_load(const struct patches *p)
 	live.mapped = 0;
 }
 
-void live_settle_all(void)
-{
-	memcpy(live.disk, live.file, live.size);
-	live.disk_size = live.low_size = live.size;
-	live.size_count = 0;
-}
-
 /* Watching changes -------------------------------------------------------------------------------------------------- */
 
 void observe(struct machine *m)
@@ -453,7 +454,7 @@ void observe(struct machine *m)
 		if (slot == VALUES) {
 			uint8_t *recycled;
 
-			slot = (unsigned)below(VALUES);
+			slot = (unsigned)draw(&m->luck, VALUES);
 			recycled = p->old[slot];
 			memmove(p->old + slot, p->old + slot + 1, (VALUES - slot - 1) * sizeof *p->old);
 			p->old[slot = VALUES - 1] = recycled;
@@ -519,32 +520,37 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
 }
 
-static void dirty_if_changed(struct machine *m, uint32_t n)
-{
-	if (!m->clean[n] && memcmp(in_cache(m, n), on_disk(m, n), BLOCK_SIZE) != 0)
-		m->dirty[m->dirty_count++] = n;
-}
-
-/* Only pages that this process has copies of can differ: the kernel knows which are still the file's (bit 61), and which
- * are there at all (bits 62 and 63). */
-void find_dirty(struct machine *m)
+/* Only pages that this process has copies of can differ from the disk: the kernel knows which are still the file's (bit 61),
+ * and which are there at all (bits 62 and 63). fn for those of [from, to). */
+static void each_copy(struct machine *m, uint32_t from, uint32_t to, void (*fn)(struct machine *m, uint32_t n))
 {
 	static uint64_t entry[8192];
 	static int fd = -1;
-	uint32_t n, i, count = (uint32_t)(m->mapped / BLOCK_SIZE);
+	uint32_t n, i;
 
 	if (fd < 0)
 		fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(fd >= 0);
-	m->dirty_count = 0;
-	for (n = 0; n < count; n += i) {
-		uint32_t part = (uint32_t)min_u64(count - n, ARRAY_LEN(entry));
+	for (n = from; n < to; n += i) {
+		uint32_t part = (uint32_t)min_u64(to - n, ARRAY_LEN(entry));
 
 		check(pread(fd, entry, part * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + n) * 8) == (ssize_t)part * 8);
 		for (i = 0; i < part; i++)
-			if (entry[i] >> 62 && !(entry[i] >> 61 & 1))
-				dirty_if_changed(m, n + i);
+			if (entry[i] >> 62 && !(entry[i] >> 61 & 1) && !m->clean[n + i] &&
+			    memcmp(in_cache(m, n + i), on_disk(m, n + i), BLOCK_SIZE) != 0)
+				fn(m, n + i);
 	}
+}
+
+static void note_dirty(struct machine *m, uint32_t n)
+{
+	m->dirty[m->dirty_count++] = n;
+}
+
+void find_dirty(struct machine *m)
+{
+	m->dirty_count = 0;
+	each_copy(m, 0, (uint32_t)(m->mapped / BLOCK_SIZE), note_dirty);
 }
 
 void settle_live(uint64_t off, uint64_t len)
@@ -571,20 +577,19 @@ void settle_live(uint64_t off, uint64_t len)
 	m->dirty_count = left;
 }
 
+static void put_on_disk(struct machine *m, uint32_t n)
+{
+	if (m->patch_of[n] >= 0) {
+		memcpy(m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE, in_cache(m, n), BLOCK_SIZE);
+	} else {
+		m->patch_of[n] = (int32_t)m->base.count;
+		(void)patch_add(&m->base, n, in_cache(m, n));
+	}
+}
+
 void settle_again(struct machine *m, uint64_t off, uint64_t len)
 {
-	uint32_t n;
-
-	for (n = (uint32_t)(off / BLOCK_SIZE); n < (off + len) / BLOCK_SIZE; n++) {
-		if (m->clean[n] || memcmp(on_disk(m, n), in_cache(m, n), BLOCK_SIZE) == 0)
-			continue;
-		if (m->patch_of[n] >= 0) {
-			memcpy(m->base.bytes + (size_t)m->patch_of[n] * BLOCK_SIZE, in_cache(m, n), BLOCK_SIZE);
-		} else {
-			m->patch_of[n] = (int32_t)m->base.count;
-			(void)patch_add(&m->base, n, in_cache(m, n));
-		}
-	}
+	each_copy(m, (uint32_t)(off / BLOCK_SIZE), (uint32_t)((off + len) / BLOCK_SIZE), put_on_disk);
 	m->disk_size = m->base.size = m->size;
 	m->size_count = 0;
 }

@@ -10,6 +10,7 @@
 #include "fs/repeat.h"
 #include "fs/session.h"
 #include "core/replica/feed.h"
+#include "core/replica/message.h"
 #include "core/store/format.h"
 #include "tests/fuzz/fuzz_util.h"
 
@@ -31,29 +32,48 @@ uint64_t session_parked(const struct fs *fs)
 	return 3;
 }
 
-/* No other machine. */
+/* Links to other machines, of which only that there are some is looked at here. */
+struct remote {
+	bool leads;
+};
+
 bool remote_leads(const struct remote *l)
 {
-	(void)l;
-	return true;
+	return l->leads;
 }
 
 int remote_promote(struct remote *l)
 {
-	(void)l;
-	return -EINVAL;
+	return l->leads ? -EINVAL : 0;
 }
 
+/* What was written is one line that can go into a message, and is looked for among names. */
 int remote_demote(struct remote *l, const char *name)
 {
-	(void)l, (void)name;
-	return -EINVAL;
+	size_t len = strlen(name), i;
+
+	check(len <= MSG_NAME_MAX);
+	for (i = 0; i < len; i++)
+		check((unsigned char)name[i] >= ' ' && name[i] != 127);
+	return l->leads ? 0 : -EINVAL;
 }
 
 size_t remote_status(struct remote *l, char *buf, size_t size)
 {
 	(void)l, (void)buf, (void)size;
 	return 0;
+}
+
+uint64_t remote_synced(const struct remote *l)
+{
+	(void)l;
+	return 0;
+}
+
+void defer_count(struct defer *d, uint64_t *ret_waiting, uint64_t *ret_expired)
+{
+	(void)d;
+	*ret_waiting = *ret_expired = 0;
 }
 
 size_t remote_locks(const struct remote *l, char *buf, size_t size)
@@ -127,6 +147,28 @@ static void in_text(struct input *in, char *text, size_t size)
 	text[in_bytes(in, (uint8_t *)text, (uint32_t)size - 1)] = '\0';
 }
 
+/* Any bytes, at any length, in memory of just that length. */
+static void write_file(struct fs *fs, struct input *in, uint64_t ino)
+{
+	uint32_t room = in_u8(in) % 4 == 0 ? 600 : 40;
+	unsigned replicas, ms;
+	uint8_t *text = malloc(room);
+	char *exact;
+	size_t len;
+
+	check(text);
+	len = in_bytes(in, text, room);
+	exact = malloc(len + (len == 0));
+	check(exact);
+	memcpy(exact, text, len);
+	if (!control_is_sync(ino))
+		(void)control_write(fs, ino, exact, len);
+	else if (control_parse_sync(exact, len, &replicas, &ms))
+		check(replicas < 1000000000 && ms < 1000000000 && len >= 3);
+	free(exact);
+	free(text);
+}
+
 static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 {
 	struct fuse_entry_param entry;
@@ -165,7 +207,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 		break;
 	case 6:
 		if (control_owns(ino))
-			(void)control_write(fs, ino, "x", 1);
+			write_file(fs, in, ino);
 		break;
 	case 7:
 		add_change(in);
@@ -182,6 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = { data, data + size };
 	uint64_t last = CONTROL_FIRST;
 	char path[1200] = "/a/", mount[1200] = "/m/";
+	static struct remote remote;
 	struct fs *fs = the_fs();
 	unsigned calls = 0;
 
@@ -191,6 +234,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	in_text(&in, mount + 3, sizeof mount - 3);
 	fs->store_path = path;
 	fs->mountpoint = mount;
+	/* Alone, a remote mount, or a primary. */
+	fs->remote = size % 3 == 0 ? NULL : &remote;
+	remote.leads = size % 3 == 2;
 	while (in.p < in.end && calls++ < 64)
 		one_call(fs, &in, &last);
 	control_release(fs);

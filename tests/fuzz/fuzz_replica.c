@@ -165,9 +165,10 @@ static void p_park(void *ctx, bool park)
 	(void)park;
 }
 
-static void p_hand(void *ctx, uint64_t next)
+static void p_hand(void *ctx, uint64_t next, seq_t seq)
 {
 	(void)ctx;
+	(void)seq;
 	f.hand = next;
 }
 

@@ -48,6 +48,8 @@ uint32_t in_bytes(struct input *in, uint8_t *buf, uint32_t max);
 struct store_options world_options(bool read_only);
 /* Open a store whose image is made by the input (up to its opcode OPEN or its end). */
 int world_open(struct input *in, unsigned may, bool read_only, struct keys **ret_keys);
+/* What is left of such a store (core/store/salvage.h). */
+int world_salvage(struct input *in, unsigned may, struct store_salvage *v, struct keys **ret_keys);
 /* Without an input: the base image as it is. */
 int world_open_base(struct keys **ret_keys);
 /* The table of system calls that keeps everything in memory. */

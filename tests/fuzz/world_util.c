@@ -335,9 +335,10 @@ bool world_honest(void)
 	return world.honest;
 }
 
-int world_open(struct input *in, unsigned may, bool read_only, struct keys **ret_keys)
+static int open_world(struct input *in, unsigned may, bool read_only, struct store_salvage *salvage,
+		      struct keys **ret_keys)
 {
-	struct store_options o = { .read_only = read_only, .sys = world_sys() };
+	struct store_options o = { .read_only = read_only, .salvage = salvage, .sys = world_sys() };
 	int r;
 
 	if (!world.ready) {
@@ -360,6 +361,16 @@ int world_open(struct input *in, unsigned may, bool read_only, struct keys **ret
 	r = keys_open(&o, ret_keys);
 	world.in = NULL;
 	return r;
+}
+
+int world_open(struct input *in, unsigned may, bool read_only, struct keys **ret_keys)
+{
+	return open_world(in, may, read_only, NULL, ret_keys);
+}
+
+int world_salvage(struct input *in, unsigned may, struct store_salvage *v, struct keys **ret_keys)
+{
+	return open_world(in, may, true, v, ret_keys);
 }
 
 int world_open_base(struct keys **ret_keys)

@@ -218,10 +218,11 @@ static void print_figures(double seconds)
 	       "%llu commits of sqlite and git\n", (unsigned long long)atomic_load(&f->ops),
 	       (unsigned long long)atomic_load(&f->refused), (unsigned long long)atomic_load(&f->in_flight_done),
 	       (unsigned long long)atomic_load(&f->in_flight_not), (unsigned long long)atomic_load(&f->commits));
-	printf("# %llu mounts timed: mean %.1f ms, longest %.1f ms; most records replayed %llu, longest journal %.1f MiB; "
+	printf("# %llu mounts timed: mean %.1f ms, longest %.1f ms; most records replayed %llu, longest journal %.1f MiB, at least half full at %llu kills; "
 	       "%llu checks; %llu races lost with one clear line\n", opens,
 	       opens ? (double)atomic_load(&f->open_us) / (double)opens / 1000 : 0, (double)atomic_load(&f->open_us_max) / 1000,
 	       (unsigned long long)atomic_load(&f->replayed_max), (double)atomic_load(&f->journal_max) / 1048576,
+	       (unsigned long long)atomic_load(&f->journal_full),
 	       (unsigned long long)atomic_load(&f->checks), (unsigned long long)atomic_load(&f->races_lost));
 }
 

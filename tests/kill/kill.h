@@ -73,6 +73,9 @@ void load_init(struct worker *w, uint64_t seed);
 _Noreturn void load_run(struct worker *w, const char *path, bool pause);
 /* In a process of its own, in the root of a mount: a large file that comes and goes, and checkpoints, until `stop`. */
 _Noreturn void load_tend(const char *mnt, bool large, const atomic_bool *stop);
+/* The same, for a journal that grows fast: writes that ride in their records, over and over. large: first the store grows to a
+ * size at which the journal may have all of its 32 MiB. */
+_Noreturn void load_stuff(const char *mnt, bool large, const atomic_bool *stop);
 /* How many inodes the model has. */
 unsigned load_inodes(const struct worker *w);
 /* Is the directory what was acknowledged (0), or that and the operation under way (1)? Settles which. -1: neither, see text. */
@@ -89,13 +92,13 @@ enum {
 enum kind {
 	KIND_TIMED, KIND_REQUEST, KIND_POINT, KIND_OPENING, KIND_OPENING_POINT, KIND_STOPPED, KIND_TERM, KIND_LAZY, KIND_FORCE,
 	KIND_CLEAN, KIND_CLOSING, KIND_RACE_STORE, KIND_RACE_MOUNT, KIND_RACE_NEW,
-	KIND_RACE_KILL, KIND_RACE_DYING, KIND_PROGRAMS,
+	KIND_RACE_KILL, KIND_RACE_DYING, KIND_PROGRAMS, KIND_JOURNAL,
 	KINDS,
 };
 
 struct figures {
 	atomic_ullong lives, rounds[KINDS], kills[KINDS], at_point[POINTS], ops, refused, in_flight_done, in_flight_not;
-	atomic_ullong opens, open_us, open_us_max, replayed_max, journal_max, checks, races_lost, commits;
+	atomic_ullong opens, open_us, open_us_max, replayed_max, journal_max, journal_full, checks, races_lost, commits;
 };
 
 struct lane {
@@ -120,7 +123,8 @@ struct lane {
 	struct worker *workers; /* WORKERS, shared */
 	unsigned worker_count;
 	bool tended, large;     /* this round has a process that writes checkpoints, and makes the store grow and shrink */
-	pid_t tender;           /* 0: none */
+	bool stuffed;           /* or one that fills the journal */
+	pid_t tender;           /* either; 0: none */
 	bool programs;          /* of others were begun in this life */
 	unsigned round;
 	enum kind kind;

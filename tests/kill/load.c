@@ -38,7 +38,7 @@ static const char *const op_names[OPS] = {
 /* How often each is tried. */
 static const unsigned op_weights[OPS] = { 16, 20, 12, 6, 14, 2, 4, 8, 2, 3, 2, 1, 3, 2, 4, 2, 2, 4, 2, 3, 3, 6 };
 
-enum { PAGE = 4096, BALLOON = 40 << 20 };
+enum { PAGE = 4096, BALLOON = 40 << 20, STUFFED_STORE = 280 << 20 };
 
 uint64_t random_next(uint64_t *rng)
 {
@@ -663,6 +663,23 @@ void load_tend(const char *mnt, bool large, const atomic_bool *stop)
 		(void)close(fd);
 		nap_us(1000);
 	}
+	_exit(0);
+}
+
+void load_stuff(const char *mnt, bool large, const atomic_bool *stop)
+{
+	char path[400];
+	unsigned i;
+	int fd;
+
+	(void)snprintf(path, sizeof path, "%s/stuffing", mnt);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0 && large)
+		(void)fallocate(fd, 0, 0, STUFFED_STORE);
+	/* A full store may have room again in a moment; what else fails is the mount. */
+	for (i = 0; fd >= 0 && !atomic_load(stop); i++)
+		if (pwrite(fd, buffer, PAGE, (off_t)(i % 16) * PAGE) < 0 && errno != ENOSPC)
+			break;
 	_exit(0);
 }
 

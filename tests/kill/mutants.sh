@@ -1,92 +1,34 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# make kill-mutants: what a kill must not harm, broken on purpose, one thing at a time, in a copy of the sources. The kill
-# machine must find each one; how many kills it took is printed. A mutant whose old text is not found exactly once is an
-# error: then the code has changed, and the mutant must follow it.
+# make kill-mutants: what a kill must not harm, broken on purpose, one thing at a time, in a copy of the sources
+# (tests/mutants.sh). The kill machine must find each one; how many kills it took is printed.
 #   tests/kill/mutants.sh [NAME...]      LIMIT_S=120: longest run for one mutant; KEEP=1: leave the copies; V=1: what was found
 set -u
 cd "$(dirname "$0")/../.." || exit 2
-MODE=${MODE:-release}
-CC=${CC:-gcc}
+# shellcheck source=../mutants.sh
+. tests/mutants.sh
+sources=(core fs tests)
+built=("build/$MODE")
 LIMIT_S=${LIMIT_S:-120}
 SEED=${SEED:-1}
-T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
 KILL=$PWD/build/$MODE/tests/kill
-job=
-clean_up() { [ -z "$job" ] || { kill "$job" && wait "$job"; } 2>/dev/null; [ -n "${KEEP:-}" ] || rm -rf --one-file-system -- "$T"; }
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-wanted=("$@")
-found=0 missed=0 errors=0
-
-# begin NAME WHAT: a fresh copy. What make has built comes along, with its times: only what changes is built again.
-begin() {
-	name=$1 what=$2 active=1 ok=1
-	[ "${#wanted[@]}" = 0 ] || [[ " ${wanted[*]} " == *" $name "* ]] || { active=0; return 0; }
-	rm -rf "${T:?}/src" && mkdir -p "$T/src/build" || exit 2
-	cp -a Makefile core fs tests "$T/src/" && cp -a "build/$MODE" "$T/src/build/" || exit 2
-}
-
-# change FILE OLD NEW: OLD is there exactly once.
-change() {
-	((active && ok)) || return 0
-	OLD=$2 NEW=$3 perl -0777 -pi -e '
-		my $n = () = /\Q$ENV{OLD}\E/g;
-		if ($n != 1) { print STDERR "$ARGV: the text to change is there $n times\n"; $bad = 1 } else { s/\Q$ENV{OLD}\E/$ENV{NEW}/ }
-		END { $? = 1 if $bad }' "$T/src/$1" || ok=0
-}
-
-# build TARGET
-build() {
-	if ((ok)) && ! make -C "$T/src" MODE="$MODE" CC="$CC" "build/$MODE/$1" >"$T/make.out" 2>&1; then
-		tail -n 5 "$T/make.out" >&2
-		ok=0
-	fi
-	((ok)) && return 0
-	printf 'error      %-18s %s\n' "$name" 'cannot be made'
-	errors=$((errors + 1))
-	return 1
-}
-
-# verdict FOUND WHERE
-verdict() {
-	if [ "$1" = 0 ]; then
-		printf 'found      %-18s %s: %s\n' "$name" "$2" "$what"
-		[ -z "${V:-}" ] || grep -E '^# LOST|^not ok' "$T/out" | sed 's/^/           | /'
-		found=$((found + 1))
-	else
-		printf 'NOT FOUND  %-18s %s: %s\n' "$name" "$2" "$what"
-		missed=$((missed + 1))
-	fi
-}
 
 # run [WORD...]: build it and run the machine until it finds something.
 run() {
 	local status kills
-	((active)) && build msyncfs || return 0
+
+	build msyncfs || return 0
 	rm -rf --one-file-system "${T:?}/run" && mkdir "$T/run" || exit 2
-	PROGRAM=$T/src/build/$MODE/msyncfs POINTS=$KILL/points.so SCRIPTS=$PWD/tests/kill \
-		"$KILL/kill" "$T/run" SEED="$SEED" DURATION="$LIMIT_S" "$@" >"$T/out" 2>&1 &
-	job=$!
-	wait "$job"
+	machine env PROGRAM="$T/src/build/$MODE/msyncfs" POINTS="$KILL/points.so" SCRIPTS="$PWD/tests/kill" \
+		"$KILL/kill" "$T/run" SEED="$SEED" DURATION="$LIMIT_S" "$@"
 	status=$?
-	job=
+	cat "$T/err" >>"$T/out"
 	kills=$(sed -n 's/^# \([0-9]*\) kills.*/\1/p' "$T/out")
 	[ "$status" = 1 ] && grep -q '^# LOST' "$T/out"
 	verdict $? "after ${kills:-no} kills"
 }
 
-# run_unit: what happens in a moment too short to meet is found by test_race, which makes the moment.
-run_unit() {
-	((active)) && build tests/unit/test_race || return 0
-	CMOCKA_MESSAGE_OUTPUT=TAP timeout 300 "$T/src/build/$MODE/tests/unit/test_race" >"$T/out" 2>&1
-	grep -q '^not ok' "$T/out"
-	verdict $? 'by test_race'
-}
-
-begin early-answer 'a change is answered before its record is complete (the check comes with the next)'
+begin early-answer P1 'a change is answered before its record is complete (the check comes with the next)'
 change core/store/journal.c '	put_le64(to + REC_CHECK, j->chain);' '	{
 		static uint8_t *last;
 		static uint64_t check_of_last;
@@ -98,13 +40,13 @@ change core/store/journal.c '	put_le64(to + REC_CHECK, j->chain);' '	{
 	}'
 run
 
-begin record-check 'recovery believes a record whose check does not fit'
+begin record-check P1 'recovery believes a record whose check does not fit'
 change core/store/journal.c '	if (get_le64(p + REC_CHECK) != hash64(p + 16, len - 16, j->nonce ^ pos))
 		return false;
 ' ''
 run KIND=in-request
 
-begin last-record 'recovery leaves the last record out'
+begin last-record P1 'recovery leaves the last record out'
 change core/store/recovery.c 'static int walk_journal(struct store *s, struct walk *w)
 {' 'static int claim_none(void *ctx, block_t first, uint64_t blocks)
 {
@@ -125,19 +67,23 @@ change core/store/recovery.c '	while (journal_peek(&w->journal, &next) > 0) {
 '
 run
 
-begin claim 'recovery gives the blocks of named extents to others'
+begin claim P1 'recovery gives the blocks of named extents to others'
 change core/store/recovery.c '		if (e->flags & EXT_FRESH)
 			r = space_claim(&s->space, e->block, e->count);
 		else' '		if ((e->flags & EXT_FRESH) == 0)'
 run
 
-begin no-flock 'a store is not locked'
+begin no-bound P3 'no checkpoint comes because the journal is long'
+change core/store/store.c '	return journal > min_u64(32u << 20, sp->total * BLOCK_SIZE / 8) || s->named_blocks' '	return journal == UINT64_MAX || s->named_blocks'
+run KIND=journal
+
+begin no-flock lock 'a store is not locked'
 change core/store/file.c '		if (flock(fd, how | LOCK_NB) == 0)
 			return 0;' '		(void)how;
 		return 0;'
 run
 
-begin size-before-lock 'whether a store is new is decided before its lock is taken'
+begin size-before-lock lock 'whether a store is new is decided before its lock is taken'
 change core/store/file.c '	*ret_new = st.st_size == 0;
 	return r;' '	*ret_new = was_empty;
 	return r;'
@@ -145,25 +91,25 @@ change core/store/file.c '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, err
 ' '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, errno) : check_kind(o, &st);
 	bool was_empty = st.st_size == 0;
 '
-run_unit
+run_unit test_race
 
-begin no-mount-lock 'the mount point is not locked'
+begin no-mount-lock lock 'the mount point is not locked'
 change fs/mount.c '	int r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
 ' '	int r = path == NULL ? mnt_lock(path, STORE_WAIT_S, &mount_lock) : 0;
 '
 run
 
-begin no-wait 'a daemon that is being killed is not waited for'
+begin no-wait lock 'a daemon that is being killed is not waited for'
 change core/store/file.c '	return !is_mounted(sb.holder_mount) || is_ending(&sb);' '	return !is_mounted(sb.holder_mount) && !is_ending(&sb);'
 run
 
-begin dead-mount 'the mount of a killed daemon is left in the way'
+begin dead-mount lock 'the mount of a killed daemon is left in the way'
 change fs/mount.c '		if (mnt_detach(path) < 0)
 			return fail(path, "the mount of a daemon' '		if (path[0] == '"'/'"')
 			return fail(path, "the mount of a daemon'
 run
 
-begin unreaped 'what had no name is kept by the next opening'
+begin unreaped left 'what had no name is kept by the next opening'
 change fs/reaper.c 'void reaper_start(struct fs *fs)
 {' 'void reaper_start(struct fs *fs)
 {
@@ -171,10 +117,9 @@ change fs/reaper.c 'void reaper_start(struct fs *fs)
 		return;'
 run
 
-begin named-temporary 'a new store has its name before it is one'
+begin named-temporary left 'a new store has its name before it is one'
 change core/store/file.c '	n = (size_t)open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);' '	strcat(dir, "/.msyncfs.new");
 	n = (size_t)open(dir, O_CREAT | O_RDWR | O_CLOEXEC, 0600);'
 run
 
-printf 'kill-mutants: %d found, %d not found, %d errors\n' "$found" "$missed" "$errors"
-[ $((missed + errors)) = 0 ]
+finish kill-mutants

@@ -21,7 +21,7 @@
 const char *const kind_names[KINDS] = {
 	"timed", "in-request", "at-point", "opening", "opening-at-point", "stopped", "sigterm", "umount-l", "umount-f", "clean",
 	"closing", "race-store", "race-mount-point", "race-new-store", "race-kill", "race-dying",
-	"programs",
+	"programs", "journal",
 };
 const char *const point_names[POINTS] = POINT_NAMES;
 
@@ -29,11 +29,12 @@ static const unsigned kind_weights[KINDS] = {
 	[KIND_TIMED] = 18, [KIND_REQUEST] = 24, [KIND_POINT] = 24, [KIND_OPENING] = 6, [KIND_OPENING_POINT] = 10,
 	[KIND_STOPPED] = 5, [KIND_TERM] = 1, [KIND_LAZY] = 3, [KIND_FORCE] = 3, [KIND_CLEAN] = 3, [KIND_CLOSING] = 5,
 	[KIND_RACE_STORE] = 3, [KIND_RACE_MOUNT] = 3, [KIND_RACE_NEW] = 3, [KIND_RACE_KILL] = 4, [KIND_RACE_DYING] = 4,
-	[KIND_PROGRAMS] = 3,
+	[KIND_PROGRAMS] = 3, [KIND_JOURNAL] = 3,
 };
 
 /* P3: the journal since the last checkpoint, when a checkpoint is due at 32 MiB and as much may gather while it is written. */
 static const uint64_t journal_bound = 72u << 20;
+#define CHECKPOINT_BYTES (32ull << 20)          /* or an eighth of a smaller store */
 
 static unsigned below(struct lane *l, unsigned n)
 {
@@ -152,10 +153,12 @@ static void load_begin(struct lane *l)
 		}
 		w->pid = pid;
 	}
-	if (l->tended) {
+	if (l->tended || l->stuffed) {
 		l->tender = fork();
 		if (l->tender == 0) {
 			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (l->stuffed)
+				load_stuff(l->mnt[l->at], l->large, &l->workers[0].stop);
 			load_tend(l->mnt[l->at], l->large, &l->workers[0].stop);
 		}
 	}
@@ -222,17 +225,18 @@ static void wait_progress(struct lane *l, unsigned ops)
 		nap_us(200);
 }
 
-static void note_journal(struct lane *l)
+static unsigned long long note_journal(struct lane *l)
 {
 	const char *mnt = l->mnt[l->at];
 	unsigned long long at = mount_status(mnt, "journal_position_bytes"), from = mount_status(mnt, "checkpoint_position_bytes");
 
 	if (at < from)
-		return;
+		return 0;
 	if (at - from > atomic_load(&l->figures->journal_max))
 		atomic_store(&l->figures->journal_max, at - from);
 	if (at - from > journal_bound)
 		lost(l, "the journal since the last checkpoint has %llu bytes: opening is not bounded", at - from);
+	return at - from;
 }
 
 /* ---- Points ---- */
@@ -311,9 +315,42 @@ static void round_timed(struct lane *l)
 	load_begin(l);
 	let_work(l);
 	if (below(l, 4) == 0)
-		note_journal(l);
+		(void)note_journal(l);
 	mount_kill(l);
 	load_end(l, true);
+}
+
+/* P3: killed with as much in the journal as it may have, or nearly, or just when the checkpoint is due or being written. What
+ * replays all that is the next round. */
+static void round_journal(struct lane *l)
+{
+	unsigned share = 50 + below(l, 60), most = 8;
+	unsigned long long checkpoints, limit, n, longest = 0;
+
+	/* Or the load goes on: a checkpoint has to come each time, or the journal has no bound. */
+	if (below(l, 4) == 0) {
+		share = 100000;
+		most = 1 + below(l, 3);
+	}
+
+	l->tended = false;
+	l->stuffed = true;
+	begin(l);
+	checkpoints = mount_status(l->mnt[l->at], "checkpoints");
+	load_begin(l);
+	do {
+		nap_us(500);
+		limit = mount_status(l->mnt[l->at], "file_bytes") / 8;
+		limit = limit < CHECKPOINT_BYTES ? limit : CHECKPOINT_BYTES;
+		n = note_journal(l);
+		longest = n > longest ? n : longest;
+		/* A small store that is full writes checkpoints for want of space; and one may be over between two looks. */
+	} while (n < limit * share / 100 && mount_status(l->mnt[l->at], "checkpoints") < checkpoints + most);
+	if (longest >= limit / 2)
+		atomic_fetch_add(&l->figures->journal_full, 1);
+	mount_kill(l);
+	load_end(l, true);
+	l->stuffed = false;
 }
 
 /* In the midst of a request: the n-th from now on has been read, and the kernel strikes some instructions later. */
@@ -809,7 +846,7 @@ static void (*const round_of[KINDS])(struct lane *l) = {
 	[KIND_RACE_STORE] = round_race_store,
 	[KIND_RACE_MOUNT] = round_race_mount, [KIND_RACE_NEW] = round_race_new, [KIND_RACE_KILL] = round_race_kill,
 	[KIND_RACE_DYING] = round_race_dying,
-	[KIND_PROGRAMS] = round_programs,
+	[KIND_PROGRAMS] = round_programs, [KIND_JOURNAL] = round_journal,
 };
 
 static bool needs_points(enum kind kind)
@@ -883,6 +920,8 @@ static void end_life(struct lane *l)
 
 	begin(l);
 	(void)snprintf(balloon, sizeof balloon, "%s/balloon", l->mnt[0]);
+	(void)unlink(balloon);
+	(void)snprintf(balloon, sizeof balloon, "%s/stuffing", l->mnt[0]);
 	(void)unlink(balloon);
 	mount_down(l);
 	begin(l);

@@ -10,7 +10,7 @@ need setpriv unshare
 if [ -z "${IN_NAMESPACE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
 	mknod "$T/fuse" c 10 229
 	chmod 666 "$T/fuse"
-	IN_NAMESPACE=1 FUSE_NODE=$T/fuse unshare -m --propagation "$(propagation)" "$0" "$@"
+	IN_NAMESPACE=1 FUSE_NODE=$T/fuse own_namespace "$0" "$@"
 	status=$?
 	# shellcheck disable=SC2034 # for lib.sh: the plan has been printed
 	is_done=1

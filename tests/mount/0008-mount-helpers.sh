@@ -94,7 +94,7 @@ elif [ -x /sbin/mount.msyncfs ]; then
 else
 	mkdir "$T/overlays"
 	ok 'install' make -s -C "$ROOT" MODE="$MODE" DESTDIR="$T/installed" install
-	unshare -m --propagation "$(propagation)" sh -x "$T/overlay" >"$T/out" 2>&1 </dev/null
+	own_namespace sh -x "$T/overlay" >"$T/out" 2>&1 </dev/null
 	case $? in
 	0) pass 'mount -t msyncfs; umount(8) returns when the store is closed';;
 	77) skip_one 'no overlay to show mount(8) the helpers in';;

@@ -34,4 +34,6 @@ machine 'many for one new store' KIND=race-new-store LIVES=2 ROUNDS=5
 ok 'each time one won' more_than 9 "$(figure 'races lost')"
 machine 'sqlite and git' KIND=programs LIVES=2 ROUNDS=4
 ok 'they committed' more_than 4 "$(figure 'commits of')"
+machine 'a full journal' KIND=journal LIVES=2 ROUNDS=3
+ok 'it was at least half full' more_than 2 "$(sed -nE 's/.*half full at ([0-9]+) kills.*/\1/p' "$T/figures")"
 done_testing

@@ -93,9 +93,19 @@ is_named() {
 		END { exit !found }' "$T/err"
 }
 
+# Is it named, or a directory that it was in and that took it along?
+is_explained() { # PATH
+	local path=$1
+	while :; do
+		is_named "$(awk -v path="$path" '$1 == path { print $2 }' "$T/before")" && return 0
+		[ "$path" != . ] || return 1
+		path=${path%/*}
+	done
+}
+
 # salvaged NAME WANT: take out what is whole, with that exit status; all that is not as it was is named.
 salvaged() {
-	local sum path rest unnamed=
+	local sum path unnamed=
 	sum=$(cksum <"$STORE")
 	run "$2" --salvage "$STORE" "$NEW"
 	is "$1: the damaged store is as it was" "$(cksum <"$STORE")" "$sum"
@@ -104,8 +114,8 @@ salvaged() {
 	mount_store -s "$NEW" >/dev/null || { fail "$1: mount of the new store"; return; }
 	changed >"$T/changed"
 	[ "$2" = 4 ] || is "$1: everything is as it was" "$(cat "$T/changed")" ''
-	while read -r path rest; do
-		is_named "${rest%% *}" || unnamed="$unnamed $path"
+	while read -r path _; do
+		is_explained "$path" || unnamed="$unnamed $path"
 	done <"$T/changed"
 	is "$1: what is not as it was is named ($(wc -l <"$T/changed") paths)" "$unnamed" '' || diag "$(head "$T/findings")"
 	umount_store "$MNT" "$NEW"
@@ -149,6 +159,15 @@ aside=$(find "$MNT/lost+found" -type f)
 is 'what is whole of it is put aside: all but three pages, which are a hole' \
 	"$(tr -d Q <"$aside" | wc -c) $(tr -d Q <"$aside" | tr -d '\0' | wc -c)" "$((3 * 4096)) 0"
 umount_store "$MNT" "$NEW"
+
+again
+mount_store >/dev/null
+scramble "$quiet" 3
+zero "$red"
+run 4 "$STORE"
+ok 'two files damaged while it is mounted: both are named' sh -c "grep -q '/a/quiet)' '$T/err' && grep -q '/a/b/red)' '$T/err'"
+like 'and what was looked at' "$(cat "$T/out")" 'while it is mounted.*2 problems'
+umount_store
 
 again
 swap "$quiet" "$red"
@@ -224,7 +243,14 @@ fi
 mkfifo "$T/full"
 exec 8<>"$T/full"
 dd if=/dev/zero of="$T/full" bs=4096 oflag=nonblock status=none 2>/dev/null
-catches() { local mask; mask=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null); (((16#0$mask >> ($2 - 1)) & 1)); }
+# Until it is the program and not the shell that becomes it, the signals are caught by the shell's own traps.
+is_program() { [ "$(readlink "/proc/$1/exe" 2>/dev/null)" = "$(readlink -f "$MSYNCFS")" ]; }
+catches() {
+	local mask
+	is_program "$1" || return 1
+	mask=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null)
+	(((16#0$mask >> ($2 - 1)) & 1))
+}
 interrupted() { # SIGNAL NUMBER ARGUMENT...
 	local sig=$1 number=$2 pid
 	shift 2
@@ -236,9 +262,40 @@ interrupted() { # SIGNAL NUMBER ARGUMENT...
 	is "check ${*//$T\//}, interrupted by $sig: status" $? 32
 }
 scramble "$quiet"
-interrupted TERM 15 "$STORE"
-interrupted INT 2 "$STORE"
+for signal in 'TERM 15' 'INT 2' 'HUP 1'; do
+	# shellcheck disable=SC2086 # two words
+	interrupted $signal "$STORE"
+	# shellcheck disable=SC2086
+	interrupted $signal --salvage "$STORE" "$NEW"
+done
 exec 8>&-
 is 'interrupted: nothing is left' "$(find "$T" -name 'new.msync*')" ''
+
+# In the second half the new store is there, without a name. It is stopped there, so that it cannot be done too early.
+again
+mount_store >/dev/null
+head -c $((48 << 20)) /dev/urandom >"$MNT/c/large"
+umount_store
+has_unnamed() { find "/proc/$1/fd" -lname "$T/*(deleted)" 2>/dev/null | grep -q .; }
+ended_early() {
+	local pid status
+	"$MSYNCFS" check --salvage "$STORE" "$NEW" >/dev/null 2>"$T/err" </dev/null &
+	pid=$!
+	while is_running "$pid" && ! has_unnamed "$pid"; do :; done
+	kill -STOP "$pid" 2>/dev/null
+	kill -TERM "$pid" 2>/dev/null
+	kill -CONT "$pid" 2>/dev/null
+	wait "$pid"
+	status=$?
+	# Done already: once more.
+	[ "$status" = 0 ] && { rm -f "$NEW"; return 1; }
+	is 'salvage, interrupted while it copies: status' "$status" 32
+}
+is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
+wait_for ended_early || fail 'it is always too fast'
+ok 'and it says that nothing is made' grep -q 'interrupted: .* is not made' "$T/err"
+is 'nothing is left' "$(find "$T" -name 'new.msync*')" ''
+again
+scramble "$quiet"
 ok 'fsck.msyncfs gives the same' sh -c "'$ROOT/mount-scripts/fsck.msyncfs' -f '$STORE' >/dev/null 2>&1; test \$? = 4"
 done_testing

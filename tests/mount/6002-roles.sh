@@ -80,8 +80,19 @@ ok 'in a file that load takes' mount_store -m "$T/aside" -s "$T/aside.msync"
 is 'with the change' "$(cat "$T/aside/only-here")" lost
 umount_store "$T/aside" "$T/aside.msync"
 
+# ---- The primary dies with nothing of its own: then there is nothing to put aside, and nothing to compare
+wait_for same_seq one two three
+kill_daemon "$T/one.msync"
+ok 'three is promoted' "$MSYNCFS" promote "$T/three"
+echo newer >"$T/three/newer"
+ok 'one comes back, to follow' follow one three
+ok 'and is in step' wait_for same_seq three one
+is 'without a comparison' "$(value one comparisons)" 0
+nok 'nothing is put aside' compgen -G "$T/one.msync.diverged-*"
+ok 'two finds it' wait_for same_seq three two
+agree 'after that' three one two
+
 # ---- The end
-ok "two unmounts" stop two
-for n in three one; do ok "$n unmounts" stop $n; done
+for n in two one three; do ok "$n unmounts" stop $n; done
 for n in "${names[@]}"; do ok "the store of $n is clean" "$MSYNCFS" check "$T/$n.msync"; done
 done_testing

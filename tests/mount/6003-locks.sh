@@ -136,6 +136,9 @@ exec 8<&-
 ok 'one takes over again' "$MSYNCFS" demote "$two" "$T/sock"
 ok 'and is the primary' wait_for "[ \"\$(sed -n 's/^role=//p' '$one/.msyncfs/status' | tr -d \"'\")\" = primary ]"
 
+ok 'two, which led meanwhile, makes changes as before' timeout 60 sh -c "echo again >'$two/again'"
+is 'and they are there' "$(cat "$one/again")" again
+
 # ---- A machine that dies
 wait_for streams three
 flock "$two/file" sleep 1000 8<&- &

@@ -46,6 +46,19 @@ fail() {
 # For unshare -m: in a chroot whose root is no mount point nothing can be made private.
 propagation() { if unshare -m --propagation private true 2>/dev/null; then echo private; else echo unchanged; fi; }
 
+# own_namespace COMMAND...: in a mount name space of its own. That begins as a copy of the mount table, and would hold the mounts of
+# all tests that run beside this one: their daemons would outlive their umount. So they are let go of at once, in the copy only.
+own_namespace() {
+	local how mnt
+	how=$(propagation)
+	unshare -m --propagation "$how" bash -c '
+		[ "$1" = private ] && awk "/ - fuse.msyncfs /{ print \$5 }" /proc/self/mountinfo | while read -r mnt; do
+			umount -i -l -- "$(printf %b "${mnt//\\/\\0}")"
+		done 2>/dev/null
+		shift
+		exec "$@"' own_namespace "$how" "$@"
+}
+
 # ok NAME COMMAND...: the command succeeds. Its output is shown when it does not.
 ok() {
 	local name=$1 out status

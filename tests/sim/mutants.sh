@@ -1,75 +1,30 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # make sim-mutants: the rules of core/replica/primary.h (P1-P6) and core/replica/replica.h (R1-R7), and what a store owes them (S), broken
-# on purpose, one at a time, in a copy of the sources. The simulator must find each one; which seed it took is printed. A mutant
-# whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
+# on purpose, one at a time, in a copy of the sources (tests/mutants.sh). The simulator must find each one; which seed it took is printed.
 # Not here, since no simulated program makes as many calls or speaks in a lower epoch: the window of 32 calls and a stream below
 # a promise (tests/unit/test_replica.c).
-#   tests/sim/mutants.sh [NAME...]      SEEDS=200000: most that one mutant gets; KEEP=1: leave the copies
+#   tests/sim/mutants.sh [NAME...]      SEEDS=200000: most that one mutant gets; KEEP=1: leave the copies; V=1: what was found
 set -u
 cd "$(dirname "$0")/../.." || exit 2
-MODE=${MODE:-release}
-CC=${CC:-gcc}
+# shellcheck source=../mutants.sh
+. tests/mutants.sh
+sources=(core tests)
+built+=("build/$MODE/tests/sim")
 SEEDS=${SEEDS:-200000}
-T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
-clean_up() { [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-wanted=("$@")
-found=0 missed=0 errors=0
-
-is_wanted() {
-	local w
-	((${#wanted[@]} == 0)) && return 0
-	for w in "${wanted[@]}"; do [ "$w" = "$name" ] && return 0; done
-	return 1
-}
-
-# begin NAME RULE WHAT: a fresh copy. What make has built comes along, with its times: only what changes is built again.
-begin() {
-	name=$1 rule=$2 what=$3 active=0 ok=1
-	is_wanted || return 0
-	active=1
-	rm -rf "${T:?}/src" && mkdir -p "$T/src/build/$MODE/tests" || exit 2
-	cp -a Makefile core tests "$T/src/" && cp -a "build/$MODE/core" "build/$MODE/flags" "build/$MODE/core.list" "$T/src/build/$MODE/" &&
-		cp -a "build/$MODE/tests/sim" "$T/src/build/$MODE/tests/" || exit 2
-	[ ! -f "build/$MODE/libmsyncfs_core.a" ] || cp -a "build/$MODE/libmsyncfs_core.a" "$T/src/build/$MODE/"
-}
-
-# change FILE OLD NEW: OLD is there exactly once.
-change() {
-	((active && ok)) || return 0
-	OLD=$2 NEW=$3 perl -0777 -pi -e '
-		my $n = () = /\Q$ENV{OLD}\E/g;
-		if ($n != 1) { print STDERR "$ARGV: the text to change is there $n times\n"; $bad = 1 } else { s/\Q$ENV{OLD}\E/$ENV{NEW}/ }
-		END { $? = 1 if $bad }' "$T/src/$1" || ok=0
-}
 
 # run: build it and run seeds until one finds something.
 run() {
-	local seed why
-	((active)) || return 0
-	if ((ok)) && ! make -C "$T/src" MODE="$MODE" CC="$CC" "build/$MODE/tests/sim/sim" >"$T/make.out" 2>&1; then
-		tail -n 5 "$T/make.out" >&2
-		ok=0
-	fi
-	if ((!ok)); then
-		printf 'error      %-18s %s\n' "$name" 'cannot be made'
-		errors=$((errors + 1))
-		return
-	fi
-	env SEEDS="$SEEDS" "$T/src/build/$MODE/tests/sim/sim" >"$T/out" 2>/dev/null
+	local why
+
+	build tests/sim/sim || return 0
+	machine env SEEDS="$SEEDS" "$T/src/build/$MODE/tests/sim/sim"
 	why=$(sed -n 's/^# SEED=\([0-9]*\): /\1 /p' "$T/out" | sort -n | head -n 1)
 	[ -n "$why" ] || why=$(sed -n 's/^# a process died: seed \([0-9]*\)/\1 died/p' "$T/out" | head -n 1)
-	seed=${why%% *}
 	if [ -n "$why" ]; then
-		printf 'found      %-18s %-3s seed %-6s %s\n           %22s because: %s\n' "$name" "$rule" "$seed" "$what" '' "${why#* }"
-		found=$((found + 1))
+		verdict 0 "seed $why"
 	else
-		printf 'NOT FOUND  %-18s %-3s in %s seeds: %s\n' "$name" "$rule" "$SEEDS" "$what"
-		missed=$((missed + 1))
+		verdict 1 "in $SEEDS seeds"
 	fi
 }
 
@@ -138,7 +93,12 @@ change $R '		if (r->state == REPLICA_ASIDE)
 run
 
 begin relay-old-epoch S 'a relay goes on feeding in its old epoch when it has got a new one'
-change tests/sim/node.c '		primary_off(n->p, "a new epoch", "");' '		(void)w->epoch;'
+change tests/sim/node.c '		pause_relay(n, "a new epoch, link or state");' '		(void)w->epoch;'
+change tests/sim/node.c '		pause_relay(n, "it has no link itself");' '		(void)s;'
+run
+
+begin pause-forgets P5 'a relay that pauses forgets who was behind it'
+change $P '	primary_close_all(p, reason, false);' '	primary_close_all(p, reason, true);'
 run
 
 # -------------------------------------------------------------------------------------------------------------- calls
@@ -307,5 +267,4 @@ change tests/sim/link.c '		put_back(q, &f);
 		return;'
 run
 
-printf 'sim-mutants: %d found, %d not found, %d errors\n' "$found" "$missed" "$errors"
-[ $((missed + errors)) = 0 ]
+finish sim-mutants

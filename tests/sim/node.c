@@ -185,8 +185,10 @@ static void p_park(void *ctx, bool park)
 	node_of(ctx)->parked = park;
 }
 
-static void p_hand_over(void *ctx, uint64_t next)
+static void p_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
+	must(node_of(ctx)->st.n == seq, "node %u has %u changes, and hands over behind %llu", node_of(ctx)->id, node_of(ctx)->st.n,
+	     (unsigned long long)seq);
 	node_of(ctx)->hand = next;
 }
 
@@ -272,12 +274,22 @@ static void r_promise(void *ctx, uint64_t epoch)
 	node_of(ctx)->promise = epoch;
 }
 
+/* Whoever is fed from here was on a way that ends. */
+static void pause_relay(struct node *n, const char *why)
+{
+	n->relay_link = 0;
+	primary_pause(n->p, why);
+}
+
 static int r_welcome(void *ctx, const struct msg_welcome *w)
 {
 	struct node *n = node_of(ctx);
 
-	if (primary_state(n->p) == PRIMARY_RELAYS && primary_epoch(n->p) != w->epoch)
-		primary_off(n->p, "a new epoch", "");
+	struct replica_status s;
+
+	replica_status(n->r, node_now(n), &s);
+	if (n->relay_link != 0 && (w->decision != WELCOME_STREAM || primary_epoch(n->p) != w->epoch || n->relay_link != s.link))
+		pause_relay(n, "a new epoch, link or state");
 	return chance(10) ? -EAGAIN : 0;
 }
 
@@ -289,8 +301,6 @@ static void r_aside(void *ctx, uint64_t epoch, seq_t last, seq_t common)
 	n->aside = true;
 	n->aside_epoch = epoch;
 	n->aside_last = last;
-	/* Whoever is fed from here was on a way that ends. */
-	primary_jumped(n->p, "diverged");
 }
 
 static int r_diff_start(void *ctx, link_t link, const struct msg_welcome *w)
@@ -327,7 +337,6 @@ static void rebase(struct node *n)
 		if (!n->st.s.orphans[i].marked)
 			note_orphan(n, n->st.s.orphans[i].ino);
 	sim_trace("node %u: the diff is done, it is at %u", n->id, n->st.n);
-	primary_jumped(n->p, "a diff was made");
 	primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));
 }
 
@@ -449,6 +458,7 @@ void node_start(struct node *n)
 	n->todo_count = 0;
 	n->promise = n->lead = n->hand = n->fence = 0;
 	n->aside = n->parked = n->full = false;
+	n->relay_link = 0;
 	memset(n->knows, 0, sizeof n->knows);
 	memset(n->progs, 0, sizeof n->progs);
 	n->feed_from = n->st.n + 1;
@@ -719,10 +729,16 @@ void node_look(struct node *n)
 	enum primary_state ps = primary_state(n->p);
 	seq_t applied, durable;
 	uint32_t count;
+	uint8_t up[16];
 	unsigned i;
 
 	replica_status(n->r, node_now(n), &s);
-	if (s.state == REPLICA_STREAM && ps == PRIMARY_OFF) {
+	if (n->relay_link != 0 && (s.link != n->relay_link || (s.state != REPLICA_STREAM && s.state != REPLICA_HELLO)))
+		pause_relay(n, "it has no link itself");
+	if (replica_upstream(n->r, up) && !node_leads(n))
+		primary_set_upstream(n->p, up);
+	if (s.state == REPLICA_STREAM && n->relay_link == 0 && (ps == PRIMARY_OFF || ps == PRIMARY_RELAYS)) {
+		n->relay_link = s.link;
 		primary_relay(n->p, s.link_epoch, n->st.promised, n->st.n, node_now(n));
 		primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));
 	}

@@ -154,6 +154,7 @@ struct node {
 	uint16_t version;
 	bool full;                      /* no space */
 	unsigned feed_from;
+	link_t relay_link;              /* while it feeds others as a replica: its own link */
 	uint64_t dial_at;
 	struct prog progs[PROGS];
 	uint8_t knows[UID_MAX];    /* the kernel has inode i */

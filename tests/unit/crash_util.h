@@ -53,6 +53,7 @@ struct work {
 	int expected;                   /* what it should return, as far as the model knows */
 	struct model_state *states;     /* all, oldest first; the last is now */
 	unsigned state_count, state_room;
+	unsigned line;                  /* the state that the last rebase led to: numbers go up from there */
 	/* the present, before it becomes a state */
 	const struct model_node **nodes;
 	unsigned count, room;
@@ -89,8 +90,17 @@ int work_rename(struct work *w, uint64_t od, const char *oname, uint64_t nd, con
 int work_truncate(struct work *w, uint64_t ino, uint64_t to);
 int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill);
 int work_reap(struct work *w, uint64_t ino);
-/* The primary begins its next epoch. */
-int work_epoch(struct work *w);
+/* The primary begins this epoch. */
+int work_epoch(struct work *w, uint64_t epoch);
+/* The last calls of this client are not kept any more. */
+int work_forget(struct work *w, uint64_t client);
+/* An opening has begun one: its change shows in nothing. */
+void work_follow_epoch(struct work *w);
+/* The store becomes another one's state, under another number, as a replica's does: may it now? Then edits without records;
+ * the model has the new state from there on. Then the rest of it (store_rebase()). */
+bool work_rebase_ready(struct work *w);
+void work_edit(struct work *w, seq_t seq);
+int work_rebase(struct work *w);
 /* After work_rewind(): the first long write that was lost is made again, as a program does that was not told of success. */
 int work_retry(struct work *w);
 /* Random bytes; now and then all alike. */
@@ -113,9 +123,11 @@ int work_flood(struct work *w);
 /* Read everything that k shows and look for the state of k's seq, not older than states[from]: its number, or -1 with what
  * is wrong in text. */
 int work_compare(const struct work *w, struct keys *k, unsigned from, char *text, size_t size);
+/* The same for one whose last changes show in nothing: what the seq would be without them. */
+int work_compare_at(const struct work *w, struct keys *k, seq_t seq, unsigned from, char *text, size_t size);
 /* Go back: states[i] is the present now, held by k, and what came later is forgotten. */
 void work_rewind(struct work *w, unsigned i, struct keys *k);
-/* The first state with this seq. */
+/* The first state with this seq; of those that have begun at the last rebase, if there was one. */
 unsigned work_state_of(const struct work *w, seq_t seq);
 static inline unsigned work_now(const struct work *w)
 {

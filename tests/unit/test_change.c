@@ -355,6 +355,20 @@ static void send_nonsense(void)
 
 /* The primary ------------------------------------------------------------------------------------------------------ */
 
+/* A client is gone for good: on both sides. */
+static void forget_one(unsigned c)
+{
+	uint64_t number;
+	seq_t seq;
+	int r = work_forget(&p->w, 1000 + c);
+
+	must(r == 0 || r == -ENOENT || r == -EAGAIN);
+	if (r < 0)
+		return;
+	send_all();
+	must(keys_call_result(p->b, 1000 + c, p->request[c], &seq, &number) == -ENOENT);
+}
+
 /* A random call, sometimes for a client far away; what is told of it must be true on both sides. */
 static void change_one(void)
 {
@@ -364,7 +378,9 @@ static void change_one(void)
 	int r;
 
 	if (below(40) == 0)
-		(void)work_epoch(&p->w);
+		(void)work_epoch(&p->w, store_epoch(p->a->store) + 1);
+	if (below(40) == 0 && !p->alone)
+		forget_one((unsigned)below(CLIENTS));
 	if (c < CLIENTS)
 		keys_set_caller(p->a, 1000 + c, ++p->request[c]);
 	(void)work_step(&p->w);

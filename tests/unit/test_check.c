@@ -1092,8 +1092,8 @@ static void test_check__damaged_superblock_is_named(void **ctx)
 		image_open(&im, path);
 		image_block(&im, super_place(i))[100] ^= 1;
 		image_close(&im);
-		(void)snprintf(words, sizeof words, "superblock %u (byte %u) is damaged", i % SUPERS,
-			       (unsigned)super_place(i) * BLOCK_SIZE);
+		(void)snprintf(words, sizeof words, "superblock %u (block %u, byte %u) is damaged", i % SUPERS,
+			       (unsigned)super_place(i), (unsigned)super_place(i) * BLOCK_SIZE);
 		assert_named(words);
 		assert_int_equal(findings(), 1);
 		ok(keys_close(open_store()));

@@ -573,9 +573,6 @@ static bool run_work(enum fault what, int error, unsigned n, bool forever)
 		if (wild_clocks)
 			jump_clocks(i);
 		r = work_on(s, i);
-		/* The provider of memory recovers at some time, or else there is nothing to see. */
-		if (fault.what == FAULT_MEMORY && fault.fired > 3)
-			disarm();
 	}
 	failed = store_failed(s);
 	if (r < 0 && !fits(r) && r != -EROFS)
@@ -588,7 +585,8 @@ static bool run_work(enum fault what, int error, unsigned n, bool forever)
 	r = keys_close(k);
 	if (failed ? r != failed : r < 0 && !fits(r))
 		broken("close: %d, failed with %d", r, failed);
-	if (!failed && r == 0 && (fault.what == FAULT_SYNC || fault.fired == 0))
+	/* Without memory nothing is lost, also if the store failed for it: all that was answered is in the journal (P1). */
+	if (what == FAULT_MEMORY || (!failed && r == 0 && (fault.what == FAULT_SYNC || fault.fired == 0)))
 		from = work_now(&work);
 	disarm();
 	check_resources("closed");

@@ -44,7 +44,8 @@ static struct {
 } up;
 
 /* What the kernel was told. */
-static struct { uint64_t unique, number; int error; unsigned unsure; bool interrupted; } told[LOG_MAX];
+static struct { uint64_t unique, number; int error; unsigned unsure; bool interrupted, made; } told[LOG_MAX];
+static bool sync_after;        /* what was made waits for disks, too */
 static unsigned told_count;
 
 static void note(uint64_t request, const void *bytes, size_t len, bool again)
@@ -94,12 +95,18 @@ static const struct fs_upstream keeper = { &up, up_send, NULL, up_cancel };
 
 static void on_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
 {
-	(void)ctx;
+	const struct call sync = { .op = CALL_SYNC, .flags = CALL_DURABLE, .how = 2, .len = 100 };
+
 	assert_true(told_count < LOG_MAX);
 	assert_null(p->what.name.s);
 	assert_null(p->what.data);
+	if (sync_after && res->error == 0 && !p->made) {
+		assert_int_equal(pending_add_sync(ctx, p, res, &sync, 0), 0);
+		return;
+	}
+	told[told_count].made = p->made;
 	told[told_count].unique = p->unique;
-	told[told_count].number = res->number;
+	told[told_count].number = p->made ? p->first.number : res->number;
 	told[told_count].error = res->error;
 	told[told_count].unsure = p->unsure;
 	told[told_count++].interrupted = p->interrupted;
@@ -110,7 +117,8 @@ static void start(struct pending *t)
 	memset(&up, 0, sizeof up);
 	up.room = UINT32_MAX;
 	told_count = 0;
-	pending_init(t, &upstream, on_answer, NULL);
+	sync_after = false;
+	pending_init(t, &upstream, on_answer, t);
 }
 
 /* A call on inode `unique`, so that it is known again. */
@@ -361,6 +369,42 @@ static void test_pending__crossed(void **state)
 	pending_release(&t);
 }
 
+/* One that is to be on more disks is called, then its sync; the kernel hears of the first when the second is answered. */
+static void test_pending__waits_for_disks(void **state)
+{
+	struct pending t;
+
+	(void)state;
+	start(&t);
+	sync_after = true;
+	pending_link_up(&t);
+	assert_int_equal(add(&t, 5, 0), 0);
+	assert_int_equal(add(&t, 6, 0), 0);
+	assert_int_equal(add(&t, 7, 0), 0);
+	assert_true(done(&t, 1, 0, 55));
+	assert_int_equal(told_count, 0);
+	assert_int_equal(up.count, 4);
+	assert_int_equal(up.sent[3].ino, 0);
+	/* One that failed waits for nothing. */
+	assert_true(done(&t, 2, -EEXIST, 0));
+	assert_int_equal(told_count, 1);
+	assert_false(told[0].made);
+	assert_true(done(&t, 3, 0, 77));
+	/* Interrupts find it by the kernel's number, in either half. */
+	assert_true(pending_interrupt(&t, 5));
+	assert_false(pending_interrupt(&t, 6));
+	assert_true(done(&t, 4, 0, 0));
+	assert_int_equal(told_count, 2);
+	assert_int_equal(told[1].unique, 5);
+	assert_int_equal(told[1].number, 55);
+	assert_true(told[1].made && told[1].interrupted);
+	assert_true(done(&t, 5, -ETIMEDOUT, 0));
+	assert_int_equal(told[2].unique, 7);
+	assert_int_equal(told[2].error, -ETIMEDOUT);
+	assert_null(t.first);
+	pending_release(&t);
+}
+
 static void test_pending__memory(void **state)
 {
 	static uint8_t data[KEYS_WRITE_MAX];
@@ -556,6 +600,7 @@ int main(void)
 		cmocka_unit_test(test_pending__interrupts),
 		cmocka_unit_test(test_pending__time_and_end),
 		cmocka_unit_test(test_pending__crossed),
+		cmocka_unit_test(test_pending__waits_for_disks),
 		cmocka_unit_test(test_pending__memory),
 		cmocka_unit_test(test_pending__random),
 	};

@@ -392,6 +392,9 @@ static struct {
 	char note[512];
 	uint64_t waited;
 	int waited_error;
+	uint64_t hand_next, lock_of;
+	uint64_t held[4];
+	unsigned held_count, released;
 } t;
 
 static int post(struct sent *box, unsigned *n, unsigned type, const void *a, uint32_t an, const void *b, uint32_t bn)
@@ -512,8 +515,10 @@ static void p_expired(void *ctx, uint64_t client)
 static void p_held(void *ctx, uint64_t ino, bool held)
 {
 	(void)ctx;
-	(void)ino;
-	(void)held;
+	if (!held)
+		t.released++;
+	else if (t.held_count < ARRAY_LEN(t.held))
+		t.held[t.held_count++] = ino;
 }
 
 static void p_fenced(void *ctx, uint64_t promised)
@@ -528,10 +533,11 @@ static void p_park(void *ctx, bool park)
 	(void)park;
 }
 
-static void p_hand_over(void *ctx, uint64_t next)
+static void p_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
 	(void)ctx;
-	(void)next;
+	t.hand_next = next;
+	(void)seq;
 }
 
 static void p_handed(void *ctx, const uint8_t store[16], const char *name)
@@ -681,9 +687,15 @@ static void r_note(void *ctx, const char *text)
 	(void)text;
 }
 
+static void r_lock(void *ctx, const struct msg_lock *m)
+{
+	(void)ctx;
+	t.lock_of = m->client;
+}
+
 static const struct replica_ops r_ops = {
 	r_send, r_close, r_history, r_apply, r_promise, r_welcome, r_aside, r_diff_start, diff_frame, diff_stop, r_locks, r_answer,
-	r_forwarded, r_run, r_lead, r_elsewhere, NULL, r_note, NULL,
+	r_forwarded, r_run, r_lead, r_elsewhere, NULL, r_note, r_lock,
 };
 
 static struct primary_options p_options(void)
@@ -1197,6 +1209,38 @@ static void test_sync__after_loss(void **state)
 	tear_down();
 }
 
+/* (R8) A machine that slept for long does not do again what it asked for before: what that did may be forgotten. */
+static void test_calls__too_old(void **state)
+{
+	const uint64_t day = 24u * 3600 * 1000;
+	const struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+
+	(void)state;
+	ro.wait_ms = (uint32_t)day;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join(0);
+	do_calls(1, 0, 0);
+	carry(0);
+	assert_int_equal(t.runs, 1);
+	/* A day later it is sent again, */
+	primary_closed(t.p, 1, day);
+	replica_closed(t.r, 1, day);
+	join(day);
+	assert_int_equal(t.runs, 2);
+	assert_int_equal(t.answers, 0);
+	/* two hours after that no more, though the link was up all the while. One that never was is sent. */
+	primary_closed(t.p, 1, day + 7200000);
+	replica_closed(t.r, 1, day + 7200000);
+	do_calls(1, 0, day + 7200000);
+	join(day + 7200000);
+	assert_int_equal(t.answers, 1);
+	assert_int_equal(t.error, -EIO);
+	assert_int_equal(t.runs, 3);
+	assert_int_equal(t.run[2].request, 2);
+	tear_down();
+}
+
 static void test_reads__max_stale(void **state)
 {
 	const struct primary_options po = p_options();
@@ -1219,6 +1263,231 @@ static void test_reads__max_stale(void **state)
 	primary_tick(t.p, 1500);
 	carry(1500);
 	assert_int_equal(replica_stale_ms(t.r, 1500), 0);
+	tear_down();
+}
+
+/* With `all`, those count that are in step; who catches up does not hold up the others. */
+static void test_sync__all_in_step(void **state)
+{
+	struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+
+	(void)state;
+	po.sync_replicas = PRIMARY_SYNC_ALL;
+	assert_int_equal(set_up(&po, &ro, 4), 0);
+	assert_int_equal(primary_synced(t.p), 10);
+	assert_int_equal(primary_opened(t.p, 1, 0, 0), 0);
+	assert_int_equal(replica_opened(t.r, 1, 0), 0);
+	assert_int_equal(primary_frame(t.p, 1, t.to_p[0].type, t.to_p[0].bytes, t.to_p[0].len, 0), 0);
+	t.np = 0;
+	/* It streams, and has 4 of 10. */
+	t.ours.last = 11;
+	primary_committed(t.p, 11, 1100, 0);
+	primary_durable(t.p, 11);
+	assert_int_equal(primary_synced(t.p), 11);
+	carry(0);
+	t.ours.last = 12;
+	primary_committed(t.p, 12, 1200, 0);
+	primary_durable(t.p, 12);
+	assert_int_equal(primary_synced(t.p), 11);
+	carry(0);
+	assert_int_equal(primary_synced(t.p), 11);
+	replica_durable(t.r, 12);
+	carry(0);
+	assert_int_equal(primary_synced(t.p), 12);
+	/* Gone: nobody is waited for. */
+	primary_closed(t.p, 1, 0);
+	primary_durable(t.p, 13);
+	assert_int_equal(primary_synced(t.p), 13);
+	tear_down();
+}
+
+/* A switch-over waits for fsyncs that wait for disks, but not for disks that are not to be had. */
+static void test_switch__lets_syncs_finish(void **state)
+{
+	struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	uint8_t store[16];
+	unsigned replicas;
+
+	(void)state;
+	memset(store, 3, sizeof store);
+	po.switch_wait_ms = 1000;
+	for (replicas = 0; replicas < 3; replicas++) {
+		po.sync_replicas = replicas;
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		join(0);
+		assert_int_equal(primary_switch(t.p, store, 0), 0);
+		carry(0);
+		assert_int_equal(t.hand_next != 0, replicas < 2);
+		primary_tick(t.p, 499);
+		assert_int_equal(t.hand_next != 0, replicas < 2);
+		primary_tick(t.p, 500);
+		assert_int_not_equal(t.hand_next, 0);
+		tear_down();
+	}
+}
+
+/* Relays ----------------------------------------------------------------------------------------------------------- */
+
+static bool any_peer(enum peer_state state)
+{
+	struct primary_peer_status s;
+	unsigned i;
+
+	for (i = 0; primary_peer_status(t.p, i, 0, &s) == 0; i++)
+		if (s.state == state)
+			return true;
+	return false;
+}
+
+static void relay(uint64_t epoch, uint64_t now)
+{
+	primary_relay(t.p, epoch, epoch, 10, now);
+	primary_committed(t.p, 10, 1000, now);
+}
+
+/* Paused it lets nobody in, and remembers who was there for a lease; in another epoch they are nobody's. */
+static void test_relay__pauses(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	seq_t applied = UINT64_MAX, durable = UINT64_MAX;
+	uint32_t count;
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	relay(1, 0);
+	replica_hold(t.r, 77, false);
+	join(0);
+	assert_true(any_peer(PEER_STREAMS));
+	assert_int_equal(t.held_count, 1);
+	assert_int_equal(t.held[0], 77);
+	primary_tree(t.p, &applied, &durable, &count);
+	assert_int_equal(applied, 10);
+	assert_int_equal(count, 2);
+	primary_pause(t.p, "over");
+	assert_true(t.closed_p);
+	assert_true(any_peer(PEER_GONE));
+	assert_int_equal(t.released, 0);
+	/* It counts with what it had on disk. */
+	applied = durable = UINT64_MAX;
+	primary_tree(t.p, &applied, &durable, &count);
+	assert_int_equal(applied, 10);
+	/* It comes again, too early. */
+	replica_closed(t.r, 1, 0);
+	t.closed_p = t.closed_r = false;
+	t.np = t.nr = 0;
+	join(0);
+	assert_non_null(strstr(t.note, "not in step"));
+	assert_true(t.closed_p);
+	assert_int_equal(t.released, 0);
+	/* And again. */
+	t.closed_p = t.closed_r = false;
+	t.np = t.nr = 0;
+	relay(1, 10);
+	assert_int_equal(t.released, 0);
+	join(10);
+	assert_true(any_peer(PEER_STREAMS));
+	assert_false(any_peer(PEER_GONE));
+	assert_int_equal(t.held_count, 1);
+	/* A lease after it is gone, it holds nothing. */
+	primary_pause(t.p, "over");
+	primary_tick(t.p, 1009);
+	assert_int_equal(t.released, 0);
+	primary_tick(t.p, 1010);
+	assert_int_equal(t.released, 1);
+	tear_down();
+
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	relay(1, 0);
+	replica_hold(t.r, 77, false);
+	join(0);
+	primary_pause(t.p, "over");
+	relay(2, 0);
+	assert_false(any_peer(PEER_GONE));
+	assert_int_equal(t.released, 1);
+	tear_down();
+}
+
+/* Who is followed is not fed. */
+static void test_relay__circle(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	uint8_t store[16], got[16];
+	unsigned paused;
+
+	(void)state;
+	memset(store, 3, sizeof store);
+	for (paused = 0; paused < 2; paused++) {
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		assert_false(replica_upstream(t.r, got));
+		relay(1, 0);
+		if (paused)
+			primary_pause(t.p, "over");
+		primary_set_upstream(t.p, store);
+		join(0);
+		assert_non_null(strstr(t.note, "circle"));
+		assert_true(t.closed_p);
+		/* The other one knows now whom it asked. */
+		assert_true(replica_upstream(t.r, got));
+		assert_int_equal(got[0], 2);
+		/* As a primary it may feed anyone. */
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		primary_lead(t.p, 3, 3, 10, 10, 0);
+		join(0);
+		assert_false(t.closed_p);
+		tear_down();
+	}
+}
+
+static void test_relay__locks_pass(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	struct msg_lock m = { .client = 5, .ticket = 1, .kind = 1, .type = 1, .ino = 9 };
+	uint8_t buf[128];
+	struct wire_writer w;
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	relay(1, 0);
+	join(0);
+	/* Down, to a client that is fed; */
+	primary_lock(t.p, &m);
+	carry(0);
+	assert_int_equal(t.lock_of, 5);
+	/* and from above, for one that is behind this replica. */
+	m.client = 99;
+	m.epoch = 1;
+	w = wire_writer(buf, sizeof buf);
+	msg_put_lock(&w, &m);
+	assert_int_equal(replica_frame(t.r, 1, MSG_LOCK, buf, (uint32_t)wire_used(&w), 0), 0);
+	assert_int_equal(t.lock_of, 99);
+	tear_down();
+}
+
+/* What those behind it hold is not known yet: so everything is held, until it says otherwise. */
+static void test_relay__holds_all_at_first(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	replica_hold_all(t.r, true);
+	join(0);
+	assert_false(primary_may_mark(t.p, 5, 3, 5000));
+	replica_tick(t.r, 5000);
+	carry(5000);
+	assert_false(primary_may_mark(t.p, 5, 3, 5000));
+	replica_hold_all(t.r, false);
+	replica_tick(t.r, 5001);
+	carry(5001);
+	assert_int_equal(state_of(), REPLICA_STREAM);
+	assert_true(primary_may_mark(t.p, 5, 3, 5001));
 	tear_down();
 }
 
@@ -1279,7 +1548,14 @@ int main(void)
 		cmocka_unit_test(test_sync__waits_for_replicas),
 		cmocka_unit_test(test_sync__counted),
 		cmocka_unit_test(test_sync__after_loss),
+		cmocka_unit_test(test_calls__too_old),
 		cmocka_unit_test(test_reads__max_stale),
+		cmocka_unit_test(test_sync__all_in_step),
+		cmocka_unit_test(test_switch__lets_syncs_finish),
+		cmocka_unit_test(test_relay__pauses),
+		cmocka_unit_test(test_relay__circle),
+		cmocka_unit_test(test_relay__locks_pass),
+		cmocka_unit_test(test_relay__holds_all_at_first),
 		cmocka_unit_test(test_memory__little),
 	};
 

@@ -56,10 +56,19 @@ static uint64_t random_below(uint64_t n)
 	return rng % n;
 }
 
+/* On standard error, so that it is seen of a failure whatever runs the test. */
+static void print_replay(void)
+{
+	(void)fprintf(stderr, "# replay: SEED=%llu ONLY=%llu%s test_salvage\n", (unsigned long long)seed,
+		      (unsigned long long)case_number, full ? " SALVAGE_FULL=1" : "");
+}
+
 static void done(int r, int line)
 {
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
+	if (r >= 0)
+		return;
+	print_replay();
+	fail_msg("line %d: %d: %s", line, r, err_last());
 }
 #define ok(r) done((r), __LINE__)
 
@@ -439,7 +448,7 @@ static struct image im;
 
 /* Of each block: is it in use, and which inodes may suffer when it is damaged. */
 struct place {
-	bool used, tree, unwritten;
+	bool used, tree, inner, bitmap, unwritten;
 	uint64_t *own;                  /* inodes with something in it */
 	size_t own_count;
 	uint64_t *names;                /* inodes with a name in it */
@@ -476,6 +485,7 @@ static void see_page(void *ctx, const struct image *image, uint8_t *p)
 	(void)ctx;
 	(void)image;
 	at->used = at->tree = true;
+	at->inner = page_level(p) > 0;
 	for (i = 0; page_level(p) == 0 && i < page_count(p); i++) {
 		struct key key = page_key(p, i);
 		uint64_t ino = key.hi >> 8, b;
@@ -553,7 +563,7 @@ static void survey(void)
 		places[super_place(i)].used = true;
 	for (g = 0; g * GROUP_BLOCKS < im.blocks; g++)
 		if (image_bitmap(&im, g))
-			places[image_bitmap(&im, g)].used = true;
+			places[image_bitmap(&im, g)].used = places[image_bitmap(&im, g)].bitmap = true;
 	image_pages(&im, see_page, NULL);
 	(void)see_journal();
 	/* The first page of each segment has a header. */
@@ -583,6 +593,8 @@ static void survey_release(void)
 static uint64_t *hurt, *nameless;
 static size_t hurt_count, nameless_count;
 static bool prefix;             /* of the changes: nothing proves that those behind were on disk */
+/* A bitmap and an inner page were swapped: what stood below that and what is outdated look the same, and it is said so. */
+static bool outdated;
 static char *text;
 static size_t text_len, text_room;
 
@@ -699,8 +711,8 @@ static char about[256];
 
 #define broken(...) \
 	do { \
-		print_message("# CASE %llu: %s (SEED=%llu ONLY=%llu)\n%s", (unsigned long long)case_number, about, \
-			      (unsigned long long)seed, (unsigned long long)case_number, text); \
+		print_message("# CASE %llu: %s\n%s", (unsigned long long)case_number, about, text); \
+		print_replay(); \
 		fail_msg(__VA_ARGS__); \
 	} while (0)
 
@@ -771,17 +783,16 @@ static void try_mount(void)
 /* Does check name the damage? */
 static void try_check(bool harmless)
 {
-	const struct store_options o = { .path = path, .read_only = true };
-	const struct check_options co = { .problem = checked };
+	const struct check_options co = { .problem = checked, .follows = checked };
 	struct check_report rep;
-	struct keys *m;
+	int r;
 
 	forget_text();
-	if (keys_open(&o, &m) < 0)
-		return;                 /* exit 4, with the text that was looked at above */
-	assert_int_equal(check_run(m, &co, &rep), 0);
-	ok(keys_close(m));
-	if (rep.problems == 0 && !harmless)
+	r = check_path(path, &co, &rep);
+	/* Which says what is wrong by itself. */
+	if (r < 0 && (r != -EMEDIUMTYPE || *err_last() == '\0'))
+		broken("check: %d: %s", r, err_last());
+	if (r == 0 && rep.problems == 0 && !harmless)
 		broken("check finds nothing");
 }
 
@@ -789,7 +800,7 @@ static void compare_names(const struct view *now)
 {
 	size_t i;
 
-	for (i = 0; i < good.name_count; i++) {
+	for (i = 0; i < good.name_count && !outdated; i++) {
 		const struct view_name *n = &good.names[i];
 
 		if (!is_among(hurt, hurt_count, n->ino) && !is_among(nameless, nameless_count, n->ino) &&
@@ -808,6 +819,8 @@ static void compare_node(const struct view *now, const struct view_node *was)
 	struct view_node same;
 	const char *what;
 
+	if (!n && outdated)
+		return;
 	if (!n) {
 		if (!own_hurt)
 			broken("salvage: inode %llu is missing", (unsigned long long)was->a.ino);
@@ -815,6 +828,8 @@ static void compare_node(const struct view *now, const struct view_node *was)
 			broken("salvage: inode %llu is missing, and not named", (unsigned long long)was->a.ino);
 		return;
 	}
+	if (outdated)
+		return;
 	if (!view_is_part(n, was) && !(own_hurt && hurt_count && last_seq > 0 && im.sb.journal.seq < last_seq))
 		broken("salvage: inode %llu has something else in it", (unsigned long long)was->a.ino);
 	same = *n;
@@ -848,9 +863,10 @@ static void compare_new(const struct salvage_report *rep)
 		compare_node(&now, &good.nodes[i]);
 	compare_names(&now);
 	for (i = 0; i < now.count; i++)
-		if (!view_node(&good, now.nodes[i].a.ino) && !prefix && hurt_count + nameless_count == 0)
+		if (!view_node(&good, now.nodes[i].a.ino) && !prefix && hurt_count + nameless_count == 0 &&
+		    !(outdated && strstr(text, "they may be outdated")))
 			broken("salvage: inode %llu was never there", (unsigned long long)now.nodes[i].a.ino);
-	if (hurt_count + nameless_count == 0 && rep->lost > 0)
+	if (hurt_count + nameless_count == 0 && !outdated && rep->lost > 0)
 		broken("salvage: says that something is lost");
 	lost_something += rep->lost > 0;
 	view_release(&now);
@@ -865,6 +881,9 @@ static void try_salvage(void)
 
 	forget_text();
 	r = salvage_store(path, &target, &o, &rep);
+	/* Of what is outdated there may be more than what there was. */
+	if (r == -ENOSPC && outdated)
+		return;
 	if (r < 0)
 		broken("salvage: %d: %s", r, err_last());
 	compare_new(&rep);
@@ -927,6 +946,7 @@ static void one_case(enum how how, block_t b, block_t other)
 		cases++;
 		hurt_count = nameless_count = 0;
 		prefix = false;
+		outdated = how == SWAPPED && ((places[b].bitmap && places[other].inner) || (places[b].inner && places[other].bitmap));
 		if (places[b].used)
 			expect_damage(b);
 		if (how == SWAPPED && places[other].used)

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -423,6 +424,35 @@ static int do_hold(char **a)
 	return 0;
 }
 
+static void on_bus(int sig)
+{
+	static const char text[] = "SIGBUS\n";
+
+	(void)sig;
+	if (write(STDOUT_FILENO, text, sizeof text - 1) < 0)
+		_exit(2);
+	_exit(0);
+}
+
+/* mapped FILE: says "mapped", then reads its first byte through a mapping until that is a SIGBUS, which it says */
+static int do_mapped(char **a)
+{
+	int fd = open_or_die(a[0], O_RDONLY);
+	volatile const char *map = mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED)
+		return fail();
+	signal(SIGBUS, on_bus);
+	for (unsigned n = 0;; n++) {
+		(void)map[0];
+		if (n == 0) {
+			printf("mapped\n");
+			fflush(stdout);
+		}
+		usleep(20000);
+	}
+}
+
 /* direct FILE SIZE: O_DIRECT writes and reads, aligned; compared with what the page cache sees */
 static int do_direct(char **a)
 {
@@ -466,6 +496,7 @@ static const struct {
 	{ "fdatasync", 1, do_fdatasync }, { "syncfs", 1, do_syncfs }, { "setxattr", 4, do_setxattr },
 	{ "getxattr", 2, do_getxattr }, { "rmxattr", 2, do_rmxattr }, { "xattr_many", 2, do_xattr_many },
 	{ "statfs", 1, do_statfs }, { "unlinked", 1, do_unlinked }, { "hold", 2, do_hold }, { "direct", 2, do_direct },
+	{ "mapped", 1, do_mapped },
 };
 
 int main(int argc, char **argv)

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cluster: see cluster.h. Programs on three mounts lock and unlock, add one to a number under an exclusive lock, are interrupted;
+ * links break, the primary is handed over. Demanded:
+ *   - nobody has a lock while somebody else has one that excludes it, and no number is written twice;
+ *   - no lock is lost: no link is away for a lease;
+ *   - when troubles end, everybody gets what he waits for, and nothing is left in the table.
+ *
+ *   SEED=n   that one, with a trace if TRACE=1        SEEDS=n   so many        ROUNDS=n   of each program
+ */
+#include "tests/cluster/cluster.h"
+
+#include "fs/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <time.h>
+
+#define STEPS    60000u         /* with troubles */
+#define PATIENCE_MS 200000u     /* without */
+
+struct cluster *C;
+
+static uint64_t next_random(void)
+{
+	C->rng ^= C->rng << 13;
+	C->rng ^= C->rng >> 7;
+	C->rng ^= C->rng << 17;
+	return C->rng;
+}
+
+uint32_t rnd(uint32_t n)
+{
+	return (uint32_t)(next_random() >> 32) % n;
+}
+
+void failed(const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(C->why, sizeof C->why, format, ap);
+	va_end(ap);
+	longjmp(C->fail, 1);
+}
+
+void trace(const char *format, ...)
+{
+	va_list ap;
+
+	if (!C->trace)
+		return;
+	(void)printf("# %8llu ", (unsigned long long)C->now_ms);
+	va_start(ap, format);
+	(void)vprintf(format, ap);
+	va_end(ap);
+	(void)printf("\n");
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+	char text[512];
+	va_list ap;
+
+	(void)level;
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	trace("log: %s", text);
+	if (strstr(text, "is lost") || strstr(text, "cannot be:"))
+		failed("%s", text);
+}
+
+/* The clock of all. */
+int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+int __wrap_clock_gettime(clockid_t id, struct timespec *t)
+{
+	(void)id;
+	*t = (struct timespec){ .tv_sec = (time_t)(C->now_ms / 1000), .tv_nsec = (long)(C->now_ms % 1000) * 1000000 };
+	return 0;
+}
+
+/* Programs ----------------------------------------------------------------------------------------------------------- */
+
+static bool has_lock(const struct prog *p)
+{
+	return p->state == PROG_HOLDS || p->state == PROG_WRITES || p->state == PROG_WROTE;
+}
+
+static void granted(struct prog *p)
+{
+	for (unsigned i = 0; i < NODES * PROGS; i++) {
+		const struct prog *o = &C->nodes[i / PROGS].progs[i % PROGS];
+
+		if (o != p && has_lock(o) && o->op.ino == p->op.ino &&
+		    (o->op.type == LOCKS_EXCLUSIVE || p->op.type == LOCKS_EXCLUSIVE))
+			failed("program %u gets file %llu, which program %u has", p->id, (unsigned long long)p->op.ino, o->id);
+	}
+	p->state = PROG_HOLDS;
+	C->grants++;
+}
+
+/* Who is told that he has not got it must not have it. */
+static void check_free(const struct prog *p)
+{
+	char text[8192], pid[24];
+
+	snprintf(pid, sizeof pid, " pid=%u ", p->op.pid);
+	(void)remote_locks(p->node->l, text, sizeof text);
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+		if (strstr(line, pid) && strstr(line, "state=held"))
+			failed("program %u is told that it has no lock, and it is kept for it", p->id);
+}
+
+int fuse_reply_err(fuse_req_t req, int err)
+{
+	struct prog *p = (struct prog *)req;
+
+	trace("program %u: %s", p->id, err == 0 ? "done" : strerror(err));
+	if ((p->state == PROG_ASKS && err != 0) || p->state == PROG_FREES)
+		check_free(p);
+	if (p->state == PROG_ASKS && err == 0)
+		granted(p);
+	else if ((p->state == PROG_ASKS && ((err == EINTR && p->interrupted) || (err == EAGAIN && !p->op.wait))) ||
+		 (p->state == PROG_FREES && err == 0))
+		p->state = PROG_IDLE;
+	else
+		failed("program %u in state %d is told: %s", p->id, (int)p->state, strerror(err));
+	return 0;
+}
+
+int fuse_reply_lock(fuse_req_t req, const struct flock *lock)
+{
+	(void)lock;
+	failed("program %u did not ask who has it", ((struct prog *)req)->id);
+}
+
+void prog_wrote(struct prog *p, int error)
+{
+	trace("program %u: wrote %llu: %s", p->id, (unsigned long long)p->next, strerror(-error));
+	if (error < 0)
+		failed("program %u: a write fails: %s", p->id, strerror(-error));
+	p->state = PROG_WROTE;
+	p->node->is_cached = true;
+	p->node->cached = p->next;
+}
+
+static void set_lock(struct prog *p, bool waits_for_answer)
+{
+	struct node *n = p->node;
+	struct lock_op op = p->op;
+
+	p->unique = ++C->last_unique;
+	p->since_ms = C->now_ms;
+	n->head.unique = p->unique;
+	n->fs.request = &n->head;
+	n->fs.req = waits_for_answer ? (fuse_req_t)p : NULL;
+	lockd_set(remote_lockd(n->l), n->fs.req, &op);
+	n->fs.request = NULL;
+	n->fs.req = NULL;
+}
+
+static void begin(struct prog *p)
+{
+	bool count = chance(70);
+
+	if (p->left == 0) {
+		p->state = PROG_DONE;
+		return;
+	}
+	p->left--;
+	p->interrupted = p->sent = false;
+	p->op = (struct lock_op){ .ino = count ? INO_COUNT : INO_OTHER, .owner = p->id % PROGS + 1 + PROGS * p->files, .handle = p->id + 1,
+				  .end = LOCKS_END, .pid = p->id + 100, .kind = count ? LOCKS_POSIX : LOCKS_FLOCK,
+				  .type = chance(80) ? LOCKS_EXCLUSIVE : LOCKS_SHARED, .wait = chance(90) };
+	p->state = PROG_ASKS;
+	trace("program %u asks for file %llu%s", p->id, (unsigned long long)p->op.ino, p->op.type == LOCKS_SHARED ? ", shared" : "");
+	set_lock(p, true);
+}
+
+static void end(struct prog *p)
+{
+	bool waits = chance(70);
+
+	trace("program %u unlocks", p->id);
+	/* Who does not wait closes the file: then it is a new open file that is locked next. */
+	p->files += !waits;
+	p->state = waits ? PROG_FREES : PROG_IDLE;
+	p->op.type = LOCKS_OFF;
+	set_lock(p, waits);
+}
+
+static void write_number(struct prog *p)
+{
+	struct node *n = p->node;
+	struct call c = { .op = CALL_WRITE, .ino = INO_COUNT };
+
+	if (p->sent || remote_parks(n->l))
+		return;
+	p->sent = true;
+	if (!n->is_cached) {
+		n->is_cached = true;
+		n->cached = node_number(n);
+	}
+	p->next = n->cached + 1;
+	c.off = p->next;
+	if (n->fs.pending) {
+		trace("program %u sends %llu", p->id, (unsigned long long)p->next);
+		if (pending_add(n->fs.pending, (struct fuse_req *)p, ++C->last_unique, &c, NULL, 0, (int64_t)C->now_ms) < 0)
+			failed("a call is not taken");
+		return;
+	}
+	node_commit(n, p->next);
+	prog_wrote(p, 0);
+}
+
+static void prog_step(struct prog *p)
+{
+	switch (p->state) {
+	case PROG_IDLE:
+		if (chance(30))
+			begin(p);
+		break;
+	case PROG_ASKS:
+		if (!C->calm && !p->interrupted && chance(2)) {
+			trace("program %u is interrupted", p->id);
+			p->interrupted = true;
+			if (!lockd_interrupt(remote_lockd(p->node->l), p->unique))
+				failed("program %u waits for nothing", p->id);
+		}
+		break;
+	case PROG_HOLDS:
+		if (p->op.ino != INO_COUNT || p->op.type != LOCKS_EXCLUSIVE) {
+			if (chance(30))
+				end(p);
+			break;
+		}
+		p->state = PROG_WRITES;
+		/* fall through */
+	case PROG_WRITES:
+		write_number(p);
+		break;
+	case PROG_WROTE:
+		if (chance(50))
+			end(p);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Mounts ------------------------------------------------------------------------------------------------------------- */
+
+static void start(struct node *n, unsigned id, unsigned rounds)
+{
+	n->id = id;
+	snprintf(n->listen, sizeof n->listen, "/%u", id);
+	snprintf(n->from, sizeof n->from, "/0");
+	n->options = (struct options){ .listen = n->listen, .from = id == 0 ? NULL : n->from, .on_disconnect = REPLICA_WAIT,
+				       .wait_s = 100000 };
+	n->fs = (struct fs){ .options = &n->options, .store_path = n->listen, .store = (struct store *)n,
+			     .keys = (struct keys *)n, .cluster_locks = true };
+	n->identity.role = id == 0 ? STORE_ALONE : STORE_REPLICA;
+	memcpy(n->identity.cluster, C->nodes[0].identity.cluster, sizeof n->identity.cluster);
+	for (unsigned i = 0; i < PROGS; i++)
+		n->progs[i] = (struct prog){ .node = n, .id = id * PROGS + i, .left = rounds };
+	if (remote_new(&n->fs, &n->l) < 0)
+		failed("no memory");
+	n->fs.remote = n->l;
+	if (remote_start(n->l) < 0)
+		failed("node %u does not start: %s", id, err_last());
+	n->l->notify = (struct notify *)n;
+}
+
+static void stop(struct node *n)
+{
+	n->l->notify = NULL;
+	remote_stop(n->l);
+	remote_free(n->l);
+}
+
+static void hand_over(void)
+{
+	unsigned to = rnd(NODES);
+	char name[8];
+
+	for (unsigned i = 0; i < NODES; i++) {
+		struct node *n = &C->nodes[i];
+
+		if (!n->l->leads || i == to)
+			continue;
+		snprintf(name, sizeof name, "/%u", to);
+		trace("node %u is to hand over to node %u", i, to);
+		(void)remote_demote(n->l, name);
+		C->switches++;
+	}
+}
+
+static void step(void)
+{
+	struct node *n = &C->nodes[rnd(NODES)];
+	unsigned what = rnd(100);
+
+	C->now_ms += chance(3) ? rnd(40) : rnd(2);
+	if (what < 35)
+		(void)node_net_step(n);
+	else if (what < 70)
+		(void)remote_step(n->l);
+	else if (what < 78)
+		(void)node_store_step(n);
+	else if (what < 86)
+		(void)node_notify_step(n);
+	else
+		prog_step(&n->progs[rnd(PROGS)]);
+	if (!C->calm && rnd(400) == 0)
+		links_cut_one();
+	if (!C->calm && rnd(6000) == 0)
+		hand_over();
+}
+
+/* Over: all programs have ended, and nobody has a lock. */
+static bool is_over(void)
+{
+	for (unsigned i = 0; i < NODES; i++) {
+		for (unsigned k = 0; k < PROGS; k++)
+			if (C->nodes[i].progs[k].state != PROG_DONE)
+				return false;
+		if (remote_locks(C->nodes[i].l, NULL, 0) > 0)
+			return false;
+	}
+	return true;
+}
+
+static void show(void)
+{
+	char text[2048];
+
+	for (unsigned i = 0; i < NODES && C->nodes[i].l; i++) {
+		struct node *n = &C->nodes[i];
+
+		printf("# node %u%s at %llu\n", i, n->l->leads ? ", the primary" : "", (unsigned long long)n->seq);
+		for (unsigned k = 0; k < PROGS; k++)
+			printf("#   program %u: state %d since %llu\n", n->progs[k].id, (int)n->progs[k].state,
+			       (unsigned long long)n->progs[k].since_ms);
+		(void)remote_locks(n->l, text, sizeof text);
+		for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+			printf("#   %s\n", line);
+	}
+}
+
+static bool run(uint64_t seed, unsigned rounds, bool traces)
+{
+	uint64_t calm_ms;
+
+	C = calloc(1, sizeof *C);
+	if (!C)
+		abort();
+	C->seed = seed;
+	C->rng = seed * 0x9e3779b97f4a7c15u + 1;
+	C->now_ms = 1000000;
+	C->trace = traces;
+	for (unsigned i = 0; i < 10; i++)
+		(void)next_random();
+	if (setjmp(C->fail) != 0) {
+		printf("# CASE=cluster SEED=%llu: %s\n", (unsigned long long)C->seed, C->why);
+		show();
+		return false;
+	}
+	for (unsigned i = 0; i < NODES; i++)
+		start(&C->nodes[i], i, rounds);
+	for (unsigned i = 0; i < STEPS && !is_over(); i++)
+		step();
+	C->calm = true;
+	calm_ms = C->now_ms;
+	while (!is_over()) {
+		step();
+		if (C->now_ms - calm_ms > PATIENCE_MS)
+			failed("somebody waits for ever, or a lock stays");
+	}
+	return true;
+}
+
+static uint64_t number_from(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+int main(void)
+{
+	bool one = getenv("SEED") != NULL, good = true;
+	uint64_t seed = number_from("SEED", 1), seeds = one ? 1 : number_from("SEEDS", 40), i;
+	unsigned rounds = (unsigned)number_from("ROUNDS", 30), cuts = 0, switches = 0, grants = 0;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("1..1\n");
+	for (i = 0; i < seeds && good; i++) {
+		good = run(seed + i, rounds, number_from("TRACE", 0) != 0);
+		cuts += C->cuts;
+		switches += C->switches;
+		grants += C->grants;
+		for (unsigned k = 0; k < NODES && good; k++)
+			stop(&C->nodes[k]);
+		links_release();
+		free(C);
+	}
+	printf("# %llu clusters, %u locks, %u links broken, %u times handed over\n", (unsigned long long)i, grants, cuts, switches);
+	printf("%s 1 - locks hold on all mounts, and nobody waits for ever\n", good ? "ok" : "not ok");
+	return good ? 0 : 1;
+}

@@ -1,0 +1,117 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# make cluster-mutants: what keeps locks and roles right (core/replica/locks.h L1-L4, fs/lockd.h K1-K3, the change of roles), broken on
+# purpose, one at a time, in a copy of the sources. The cluster, or the unit test of the table, must find each one. A mutant whose
+# old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
+#   tests/cluster/mutants.sh [NAME...]      SEEDS=1000: most that one mutant gets; KEEP=1: leave the copy
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+MODE=${MODE:-release}
+SEEDS=${SEEDS:-1000}
+T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
+clean_up() { [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+wanted=("$@")
+found=0 missed=0 errors=0
+cluster=tests/cluster/cluster table=tests/unit/test_locks
+
+is_wanted() {
+	local w
+	((${#wanted[@]} == 0)) && return 0
+	for w in "${wanted[@]}"; do [ "$w" = "$name" ] && return 0; done
+	return 1
+}
+
+# mutant NAME RULE WHAT PROGRAM FILE OLD NEW
+mutant() {
+	local why
+	name=$1
+	is_wanted || return 0
+	rm -rf "${T:?}/src" && mkdir -p "$T/src/build/$MODE/tests/unit" || exit 2
+	cp -a Makefile core fs tests "$T/src/" && cp -a "build/$MODE/core" "build/$MODE/fs" "build/$MODE/flags" "build/$MODE/core.list" "$T/src/build/$MODE/" &&
+		cp -a "build/$MODE/tests/cluster" "$T/src/build/$MODE/tests/" || exit 2
+	# What make has built comes along, with its times: only what changes is built again.
+	if ! OLD=$6 NEW=$7 perl -0777 -pi -e '
+		my $n = () = /\Q$ENV{OLD}\E/g;
+		if ($n != 1) { print STDERR "$ARGV: the text to change is there $n times\n"; $bad = 1 } else { s/\Q$ENV{OLD}\E/$ENV{NEW}/ }
+		END { $? = 1 if $bad }' "$T/src/$5" || ! make -C "$T/src" MODE="$MODE" "build/$MODE/$4" >"$T/make.out" 2>&1; then
+		tail -n 5 "$T/make.out" >&2
+		printf 'error      %-16s %s\n' "$name" 'cannot be made'
+		errors=$((errors + 1))
+		return
+	fi
+	if CMOCKA_MESSAGE_OUTPUT=TAP SEEDS=$SEEDS "$T/src/build/$MODE/$4" >"$T/out" 2>&1; then
+		printf 'NOT FOUND  %-16s %-3s %s\n' "$name" "$2" "$3"
+		missed=$((missed + 1))
+		return
+	fi
+	why=$(sed -n 's/^# CASE=cluster //p; s/^not ok [0-9]* - test_/test_/p' "$T/out" | head -n 1)
+	printf 'found      %-16s %-3s %s\n           %20s because: %s\n' "$name" "$2" "$3" '' "${why:-it ended with a signal}"
+	found=$((found + 1))
+}
+
+L=core/replica/locks.c D=fs/lockd.c F=fs/follower.c M=fs/remote.c
+
+# ---------------------------------------------------------------------------------------------------------- the table
+mutant no-grace L4 'a new primary gives out locks at once' $cluster $L '	t->grace = grace;
+' '	t->grace = grace && false;
+'
+mutant no-grace-end L4 'and never after a grace period' $cluster $L '			for (l = f->waiting; l; l = l->next)
+				give_up_flock(t, l->client, f, &l->op);
+	wake_all(t);' '			for (l = f->waiting; l; l = l->next)
+				give_up_flock(t, l->client, f, &l->op);'
+mutant no-fence L 'fencing numbers do not go up' $table $L '	if (r == 0)
+		t->counter++;' '	if (r == 0 && t->counter == 0)
+		t->counter++;'
+mutant no-conflict L1 'a shared lock does not mind an exclusive one' $table $L '(a->type == LOCKS_EXCLUSIVE || b->type == LOCKS_EXCLUSIVE)' '(a->type == LOCKS_EXCLUSIVE && b->type == LOCKS_EXCLUSIVE)'
+mutant no-queue L2 'who comes goes before who waits' $table $L '			return !process_holds(c, op);' '			return false;'
+mutant queue-always L2 'who holds something stands behind others, too' $table $L '			return !process_holds(c, op);' '			return true;'
+mutant asked-twice L3 'a question that comes again stands in the queue twice' $table $L '		if (l->client == c && l->op.ticket == op->ticket)
+			return true;' '		if (l->client == c && l->op.ticket == op->ticket)
+			break;'
+mutant keeps-waiting L 'who is gone goes on to wait' $table $L '	if (c)
+		drop_of(t, c, false, true);' '	(void)c;'
+mutant keeps-all L 'what is not stated any more stays' $cluster $L '	drop_of(t, c, false, false);
+	drop_of(t, c, true, false);
+	for (i = 0; i < s.count; i++)' '	drop_of(t, c, false, false);
+	for (i = 0; i < s.count; i++)'
+
+# ------------------------------------------------------------------------------------------------------------- mounts
+mutant any-round K1 'an answer counts from whichever statement it is' $cluster $D 'if (m->round != d->round || d->l->leads)' 'if (d->l->leads)'
+mutant no-second K1 'nothing is asked again after a link broke' $cluster $D '			finish(d, e, 0);
+		else
+			e->state = ENTRY_NEW;' '			finish(d, e, 0);
+		else if (e->state == ENTRY_DONE)
+			e->state = ENTRY_NEW;'
+mutant not-told K2 'a program has its lock before its kernel knows what has changed' $cluster $D '	return notify_told(d->l->notify, e->mark);' '	return true;'
+mutant not-here K2 'and before the changes are here' $cluster $D '		if (!d->streams || store_seq(d->l->fs->store) < e->seq)
+			return false;' ''
+mutant lost-unlock K3 'what is unlocked between a hello and its welcome is told to nobody' $cluster $D '	/* There may be a statement on its way that has it. */
+	d->restate = true;' ''
+mutant own-forgotten K1 'what the own table granted is asked for again of the next primary, and stated' $cluster $D '		if (e->state == ENTRY_DONE && e->own)
+			continue;' ''
+
+# -------------------------------------------------------------------------------------------------------------- roles
+mutant new-engine R4 'who led and follows again counts its calls from 1' $cluster $F '	if (l->replica != NULL) {
+		follow_again(l);' '	if (l->replica != NULL && false) {
+		follow_again(l);'
+mutant left-over K 'lock calls without a result are run when the mount leads' $cluster $F '	if (lock_call_is(bytes, len)) {
+		replica_local_result' '	if (lock_call_is(bytes, len)) {
+		struct lockd_call c;
+
+		if (lockd_take(l->lockd, bytes, len, &c) == 0)
+			lockd_run(l->lockd, client, &c);
+		replica_local_result'
+mutant change-passes R 'a change that passed the word that changes are parked does not count' $cluster $M '	if (store_seq(l->fs->store) != seq) {' '	if (false && store_seq(l->fs->store) != seq) {'
+mutant oneself R 'a mount follows itself if it is told so' $cluster $F '	    strcmp(name, own) == 0)' '	    own[0] == 0)'
+mutant nameless R 'who takes over is not known any more when its link breaks' $cluster core/replica/primary.c '		(void)snprintf(p->target_name, sizeof p->target_name, "%s", peer->name);
+' ''
+mutant old-word R 'others are told of the primary before the last' $cluster $F '	feeder_elsewhere(l, l->address);
+' ''
+mutant one-way R 'only --from is asked when nobody leads' $cluster $F '		to = l->followed;' '		return;'
+
+printf '%u found, %u not found, %u errors\n' "$found" "$missed" "$errors"
+[ $((missed + errors)) = 0 ]

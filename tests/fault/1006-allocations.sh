@@ -1,0 +1,151 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Memory is refused to the daemon, to libfuse and to the C library: the n-th allocation of a life (mount, work, unmount), once and
+# from then on, for n = 1, 2, ... until a life asks less often. Each time: mounting fails in one line or works; each answer is
+# right or says that there is no memory; nothing hangs; nothing leaks; what was acknowledged is there; check is clean; and once
+# there is memory again the next operation is right.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh" || exit 1
+PLAN=$T/plan
+case $MODE in
+release)
+	SO=$ROOT/build/$MODE/tests/fault/memory.so
+	[ -f "$SO" ] || bail "$SO is missing: run make test-programs first"
+	preload=(LD_PRELOAD="$SO")
+	DAEMON_PROGRAM=$MSYNCFS;;
+asan)
+	# The sanitizer's allocator is not ours to replace: a daemon with our own calls wrapped.
+	DAEMON_PROGRAM=$ROOT/build/$MODE/tests/fault/memory/msyncfs
+	[ -x "$DAEMON_PROGRAM" ] || bail "$DAEMON_PROGRAM is missing: run make test-programs first"
+	preload=();;
+*) skip_all 'a sanitizer with an allocator of its own';;
+esac
+
+plan() {
+	rm -f "$PLAN.hit"
+	printf '%s\n' "$*" >"$PLAN.new" && mv "$PLAN.new" "$PLAN"
+}
+struck() { [ -s "$PLAN.hit" ]; }
+
+# What one caller does: all of it in one process tree under one watchdog. Each answer that is an error goes to $T/errors.
+cat >"$T/exercise" <<'END'
+cd "$1" || exit
+mkdir "$2" && cd "$2" || exit
+try() { "$@" 2>&1 >/dev/null | sed "s|^|$*: |"; }
+try cp "$3" g
+try sync g
+echo one 2>&1 >f || echo "f: not made: Input/output error"
+try cat f
+try ln f l
+try ln -s f s
+try mv g h
+try setfattr -n user.a -v b h
+try ls -lR .
+try truncate -s 3M h
+try stat -f .
+try rm f l
+try cat ../.msyncfs/status
+END
+exercise() { op bash "$T/exercise" "$MNT" "d$1" "$T/data" >"$T/errors" 2>&1; }
+allowed='Cannot allocate memory|Input/output error|Read-only file system|No such file or directory|Transport endpoint is not connected'
+
+# Places that still hold more than after a life without faults. If it is not mounted ($1 = 0) the process ends, and libfuse does not
+# care; we do.
+leaks() {
+	[ "$MODE" = release ] || { cat "$T"/san.* 2>/dev/null | grep -m 5 -E 'ERROR|SUMMARY|#[0-4]'; return; }
+	[ -s "$T/live" ] || return
+	awk -v all="$1" 'FNR == NR { had[$2] = $1; next } $1 > had[$2] && (all || $2 ~ "/msyncfs[+]") { print "leaked:", $1 - had[$2], $2 }' \
+		"$T/live" "$PLAN.live"
+}
+
+# life N COUNT: what was wrong; sets $hit.
+life() {
+	local n=$1 count=$2 mounted=0 lines
+	: >"$T/log"
+	rm -f "$PLAN.live"
+	if [ "$n" = 0 ]; then plan none; else plan "$n $count"; fi
+	env FAULT_FILE="$PLAN" "${preload[@]}" "$DAEMON_PROGRAM" mount -f -o sync-interval=0 "$STORE" "$MNT" </dev/null >"$T/log" 2>&1 &
+	DAEMON=$!
+	wait_for -t 20 "is_mounted || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL $DAEMON; }
+	if is_mounted; then
+		mounted=1
+		exercise "$n.$count"
+		grep -vE "$allowed" "$T/errors"
+		# Memory again: what the daemon has not given up for good works.
+		if struck && kill -0 $DAEMON 2>/dev/null; then
+			hit=1
+			plan none
+			if op grep -q ^state=ok "$MNT/.msyncfs/status" 2>/dev/null; then
+				op cp "$T/data" "$MNT/after" && op cmp "$T/data" "$MNT/after" && op sync "$MNT/after" && op rm "$MNT/after" ||
+					echo 'the next operation fails'
+			fi
+		fi
+		! is_mounted || wait_for -t 10 try_unmount "$MNT" || { echo 'it cannot be unmounted'; umount -i -l "$MNT"; }
+	fi
+	wait_for -t 30 "! kill -0 $DAEMON 2>/dev/null" || { echo 'the daemon does not end'; kill -KILL $DAEMON; }
+	wait $DAEMON
+	status=$?
+	! struck || hit=1
+	! is_mounted || { echo 'a mount is left'; umount -i -l "$MNT"; }
+	[ $status -le 1 ] || echo "the daemon ended with $status"
+	# libfuse has some words of its own, which it does not hand on: they begin otherwise than ours.
+	lines=$(grep -cvE '^$|^fuse: ' "$T/log")
+	if [ $mounted = 0 ]; then
+		[ $status = 1 ] || echo "mounting ended with $status"
+		[ "$lines" = 1 ] || { echo "mounting says $lines lines:"; cat "$T/log"; }
+	elif [ $status = 1 ]; then
+		[ "$lines" -ge 1 ] || echo 'it failed without a word'
+	fi
+	leaks $mounted
+	if [ -e "$STORE" ] && ! "$MSYNCFS" check "$STORE" >"$T/check" 2>&1; then
+		echo 'check:'
+		tail -n 3 "$T/check"
+	fi
+}
+
+# What was there before each life must be there after it.
+intact() {
+	local wrong=
+	mount_store >/dev/null || { echo 'it cannot be mounted any more'; return; }
+	op cmp "$T/data" "$MNT/kept" || wrong='what was there before is lost'
+	op rm -rf "$MNT"/d* || wrong="$wrong, rm"
+	umount_store >/dev/null || wrong="$wrong, umount"
+	[ -z "$wrong" ] || echo "$wrong"
+}
+
+diag "SEED=$SEED"
+RANDOM=$((SEED % 32768))
+seq 30000 >"$T/data"
+mount_store >/dev/null || fail 'mount'
+cp "$T/data" "$MNT/kept"
+umount_store
+hit=
+life 0 0 >"$T/wrong"
+is 'a life without faults' "$(cat "$T/wrong")" ''
+[ "$MODE" != release ] || { cp "$PLAN.live" "$T/live"; ok 'the library was loaded' test -s "$T/live"; }
+
+# In the short form some places only, other ones each time; of our own calls alone there are fewer.
+stride=24
+[ "$MODE" = release ] || stride=8
+for count in 1 0; do
+	hits=0
+	lives=0
+	n=1
+	bad=
+	while [ $n -lt 100000 ]; do
+		hit=
+		life $n $count >"$T/wrong"
+		lives=$((lives + 1))
+		[ ! -s "$T/wrong" ] || bad="$bad allocation $n: $(head -n 6 "$T/wrong");"
+		[ $((lives % 20)) != 0 ] || bad="$bad$(intact)"
+		[ -n "$hit" ] || break
+		hits=$((hits + 1))
+		[ ${#bad} -lt 1500 ] || break
+		if [ -n "$LONG" ]; then n=$((n + 1)); else n=$((n + 1 + RANDOM % stride)); fi
+	done
+	faults=$((faults + hits))
+	bad="$bad$(intact)"
+	is "memory is refused $([ $count = 1 ] && echo once || echo 'for ever'): $hits lives" "$bad" ''
+	ok 'at many places' test $hits -gt 5
+done
+finish

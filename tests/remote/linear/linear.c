@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * linear: see linear.h.
+ *
+ * One step of the search does everything that changes nothing and can be done (settle), then one change. Each step remembers
+ * how long the list of what is done was before it, so that it can be taken back.
+ */
+#include "tests/remote/linear/linear.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct step {
+	uint64_t state;         /* before its change */
+	uint64_t set[2];        /* of all that was done by then, as sums of random numbers */
+	size_t done;            /* how many those are */
+	size_t next;            /* the change to try next, as next_change() counts */
+};
+
+struct tried {
+	uint64_t set, state;    /* set 0: free */
+};
+
+struct search {
+	struct linear_op *ops;
+	size_t count, first;    /* all before `first` are done */
+	unsigned mounts;
+	size_t known;           /* operations whose outcome is known: those have to be done */
+	size_t known_done;
+	uint8_t *is_done;
+	size_t *order;          /* what is done, in order */
+	size_t done;
+	uint64_t state, set[2];
+	struct tried *tried;
+	size_t tried_count, tried_room;
+	size_t best, best_at;
+};
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ull;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebull;
+	return x ^ x >> 31;
+}
+
+uint64_t linear_fold(uint64_t state, uint64_t value)
+{
+	uint64_t h = mix(state * 0x9e3779b97f4a7c15ull + mix(value + 0x632be59bd9b4e019ull));
+
+	return h > LINEAR_EMPTY ? h : h + 2;
+}
+
+/* Is the result right in this state, and which one comes behind? What nobody knows of is right where it changes something:
+ * where it does not, it is left out as well. */
+static bool fits(const struct linear_op *op, uint64_t state, uint64_t *ret_state)
+{
+	const bool there = state != LINEAR_ABSENT;
+
+	*ret_state = state;
+	switch (op->kind) {
+	case LINEAR_READ:
+		return state == op->state;
+	case LINEAR_PUT:
+		*ret_state = linear_fold(LINEAR_EMPTY, op->value);
+		return true;
+	case LINEAR_APPEND:
+		if (there && !op->refused)
+			*ret_state = linear_fold(state, op->value);
+		return op->refused != there;
+	case LINEAR_CREATE:
+		if (!there && !op->refused)
+			*ret_state = LINEAR_EMPTY;
+		return op->refused == there;
+	default:
+		if (there && !op->refused)
+			*ret_state = op->kind == LINEAR_CLEAR ? LINEAR_EMPTY : LINEAR_ABSENT;
+		return op->refused != there;
+	}
+}
+
+static bool changes_nothing(const struct linear_op *op)
+{
+	return op->kind == LINEAR_READ || op->refused;
+}
+
+static void set_done(struct search *s, size_t i)
+{
+	s->is_done[i] = 1;
+	s->order[s->done++] = i;
+	s->set[0] += mix(i + 1);
+	s->set[1] += mix(~i);
+	s->known_done += s->ops[i].returned != LINEAR_NEVER;
+}
+
+static void take_back(struct search *s, size_t to)
+{
+	while (s->done > to) {
+		size_t i = s->order[--s->done];
+
+		s->is_done[i] = 0;
+		s->known_done -= s->ops[i].returned != LINEAR_NEVER;
+		if (i < s->first)
+			s->first = i;
+	}
+}
+
+/* The earliest return of what is not done, of each mount and of all. */
+static int64_t earliest(struct search *s, int64_t *ret_mount)
+{
+	int64_t all = LINEAR_NEVER, latest = LINEAR_NEVER;
+
+	for (unsigned m = 0; m < LINEAR_MOUNTS_MAX; m++)
+		ret_mount[m] = LINEAR_NEVER;
+	while (s->first < s->count && s->is_done[s->first])
+		s->first++;
+	/* What begins later than the latest of these cannot return earlier. */
+	for (size_t i = s->first; i < s->count && s->ops[i].begun <= latest; i++) {
+		const struct linear_op *op = &s->ops[i];
+
+		if (s->is_done[i])
+			continue;
+		if (op->returned < all)
+			all = op->returned;
+		if (op->returned < ret_mount[op->mount])
+			ret_mount[op->mount] = op->returned;
+		latest = ret_mount[0];
+		for (unsigned m = 1; m < s->mounts; m++)
+			if (ret_mount[m] > latest)
+				latest = ret_mount[m];
+	}
+	return all;
+}
+
+/* Does nothing have to come before it any more? */
+static bool is_free(const struct search *s, size_t i, int64_t all, const int64_t *mount)
+{
+	const struct linear_op *op = &s->ops[i];
+
+	return !s->is_done[i] && op->begun <= (op->is_stale && changes_nothing(op) ? mount[op->mount] : all);
+}
+
+/* The next change that may come now, first of those whose outcome is known, then (counted from `count` on) of the others. */
+static size_t next_change(const struct search *s, size_t from, int64_t all, const int64_t *mount)
+{
+	for (size_t n = from; n < 2 * s->count; n++) {
+		size_t i = n % s->count;
+
+		if (changes_nothing(&s->ops[i]) || (s->ops[i].returned == LINEAR_NEVER) != (n >= s->count))
+			continue;
+		if (is_free(s, i, all, mount))
+			return n;
+	}
+	return 2 * s->count;
+}
+
+static void settle(struct search *s)
+{
+	int64_t mount[LINEAR_MOUNTS_MAX], all;
+	uint64_t same;
+	bool again = true;
+
+	while (again) {
+		again = false;
+		all = earliest(s, mount);
+		for (size_t i = s->first; i < s->count; i++) {
+			if (!changes_nothing(&s->ops[i]) || !is_free(s, i, all, mount) || !fits(&s->ops[i], s->state, &same))
+				continue;
+			set_done(s, i);
+			again = true;
+		}
+	}
+}
+
+/* 1: it is new; 0: this was tried. */
+static int remember(struct search *s)
+{
+	uint64_t key = mix(s->set[0]) ^ s->set[1];
+	size_t at;
+
+	key += key == 0;
+	if (2 * s->tried_count >= s->tried_room) {
+		struct tried *old = s->tried;
+		size_t room = s->tried_room;
+
+		if (s->tried_count >= LINEAR_TRIED_MAX)
+			return -E2BIG;
+		s->tried_room = room > 0 ? 2 * room : 1024;
+		s->tried = calloc(s->tried_room, sizeof *s->tried);
+		if (s->tried == NULL) {
+			s->tried = old;
+			s->tried_room = room;
+			return -ENOMEM;
+		}
+		for (size_t i = 0; i < room; i++) {
+			if (old[i].set == 0)
+				continue;
+			for (at = old[i].set % s->tried_room; s->tried[at].set != 0; at = (at + 1) % s->tried_room)
+				;
+			s->tried[at] = old[i];
+		}
+		free(old);
+	}
+	for (at = key % s->tried_room; s->tried[at].set != 0; at = (at + 1) % s->tried_room)
+		if (s->tried[at].set == key && s->tried[at].state == s->state)
+			return 0;
+	s->tried[at] = (struct tried){ key, s->state };
+	s->tried_count++;
+	return 1;
+}
+
+static void note_best(struct search *s)
+{
+	if (s->done < s->best)
+		return;
+	s->best = s->done;
+	for (s->best_at = s->first; s->best_at < s->count; s->best_at++)
+		if (!s->is_done[s->best_at] && s->ops[s->best_at].returned != LINEAR_NEVER)
+			break;
+}
+
+static int run(struct search *s, struct step *steps)
+{
+	int64_t mount[LINEAR_MOUNTS_MAX], all;
+	size_t depth = 0;
+	int r;
+
+	settle(s);
+	steps[0] = (struct step){ .state = s->state, .set = { s->set[0], s->set[1] }, .done = s->done };
+	for (;;) {
+		struct step *top = &steps[depth];
+		size_t n;
+
+		if (s->known_done == s->known)
+			return 1;
+		note_best(s);
+		all = earliest(s, mount);
+		n = next_change(s, top->next, all, mount);
+		if (n < 2 * s->count) {
+			size_t i = n % s->count;
+			uint64_t behind;
+
+			top->next = n + 1;
+			if (!fits(&s->ops[i], s->state, &behind))
+				continue;
+			set_done(s, i);
+			s->state = behind;
+			settle(s);
+			r = remember(s);
+			if (r < 0)
+				return r;
+			if (r > 0) {
+				steps[++depth] = (struct step){ .state = s->state, .set = { s->set[0], s->set[1] }, .done = s->done };
+				continue;
+			}
+		} else if (depth == 0) {
+			return 0;
+		} else {
+			top = &steps[--depth];
+		}
+		take_back(s, top->done);
+		s->state = top->state;
+		memcpy(s->set, top->set, sizeof s->set);
+	}
+}
+
+static int by_begin(const void *a, const void *b)
+{
+	const struct linear_op *x = a, *y = b;
+
+	return x->begun < y->begun ? -1 : x->begun > y->begun;
+}
+
+int linear_check(struct linear_op *ops, size_t count, size_t *ret_done, size_t *ret_at)
+{
+	struct search s = { .ops = ops, .count = count };
+	struct step *steps = calloc(count + 1, sizeof *steps);
+	int r = -ENOMEM;
+
+	s.is_done = calloc(count + 1, 1);
+	s.order = calloc(count + 1, sizeof *s.order);
+	if (steps != NULL && s.is_done != NULL && s.order != NULL) {
+		qsort(ops, count, sizeof *ops, by_begin);
+		for (size_t i = 0; i < count; i++) {
+			s.known += ops[i].returned != LINEAR_NEVER;
+			if (ops[i].mount >= s.mounts)
+				s.mounts = ops[i].mount + 1;
+		}
+		r = run(&s, steps);
+	}
+	if (r == 0) {
+		*ret_done = s.best;
+		*ret_at = s.best_at;
+	}
+	free(s.is_done);
+	free(s.order);
+	free(s.tried);
+	free(steps);
+	return r;
+}

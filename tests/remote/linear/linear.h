@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * linear: was what several machines saw of one key possible? Given are operations with the time when each began and when it
+ * returned; asked for is one order of all of them in which each result is right, and that does not contradict the times.
+ *
+ * A key is a file: absent, or a list of values (its lines). What is asked (P6):
+ *   - changes from any mount, and reads at the primary, are linearizable: who returned before another began comes first;
+ *   - reads on a replica may be of an older state, but never of an older one than this mount has shown or made before
+ *     (sequential consistency of the whole: all mounts pass through the same states), nor of one that is still to come.
+ * So x has to come before y if x returned before y began, unless y is a stale read and x is of another mount. A change that a
+ * replica's kernel refuses (EEXIST, ENOENT) is such a read: its kernel answers from its cache.
+ *
+ * The search is Wing and Gong's, with Lowe's memory of what was tried: a set of operations done and the state behind them. What
+ * changes nothing is done as soon as it can be: if there is an order at all, there is one with it there.
+ *
+ * Threading: none. Memory: as the search needs, at most about LINEAR_TRIED_MAX * 16 bytes.
+ */
+#ifndef MSYNCFS_TESTS_LINEAR_H
+#define MSYNCFS_TESTS_LINEAR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LINEAR_ABSENT     0u        /* states; others are hashes of lists of values */
+#define LINEAR_EMPTY      1u
+#define LINEAR_NEVER      INT64_MAX /* the time of a return that nobody saw */
+#define LINEAR_MOUNTS_MAX 16u
+#define LINEAR_TRIED_MAX  4000000u
+
+enum linear_kind {
+	LINEAR_READ,            /* saw `state` */
+	LINEAR_PUT,             /* the list is `value` alone */
+	LINEAR_APPEND,          /* `value` behind the others; ENOENT: there was none */
+	LINEAR_CREATE,          /* an empty list; EEXIST: there was one */
+	LINEAR_REMOVE,          /* ENOENT: there was none */
+	LINEAR_CLEAR,           /* an empty list instead; ENOENT: there was none */
+};
+
+struct linear_op {
+	enum linear_kind kind;
+	bool refused;           /* EEXIST or ENOENT */
+	bool is_stale;          /* made at a replica: if it changes nothing, it may be of an older state */
+	unsigned mount;
+	uint64_t value, state;
+	int64_t begun, returned;        /* LINEAR_NEVER: nobody knows whether it was done, or when */
+};
+
+/* The list with one value more. */
+uint64_t linear_fold(uint64_t state, uint64_t value);
+
+/* 1: there is an order; 0: there is none, and *ret_stuck is the number of operations of the longest one found, with the
+ * first that did not fit in *ret_at (an index of ops); -E2BIG: not found out with this much memory; -ENOMEM. Sorts ops by `begun`. */
+int linear_check(struct linear_op *ops, size_t count, size_t *ret_done, size_t *ret_at);
+
+#endif
