@@ -935,6 +935,57 @@ static int wait_first_sync(struct remote *l)
 	return 0;
 }
 
+static int send_away(void *ctx, net_id id, const char *address)
+{
+	(void)ctx;
+	(void)id;
+	(void)address;
+	return -EAGAIN;
+}
+
+static void nobody_opened(void *ctx, net_id id, const struct net_peer *peer)
+{
+	(void)ctx;
+	(void)id;
+	(void)peer;
+}
+
+static int nobody_sent(void *ctx, net_id id, const struct wire_frame *f, const uint8_t *payload)
+{
+	(void)ctx;
+	(void)id;
+	(void)f;
+	(void)payload;
+	return -EAGAIN;
+}
+
+static void nobody_closed(void *ctx, net_id id, const struct net_end *end)
+{
+	(void)ctx;
+	(void)id;
+	(void)end;
+}
+
+/* Can others reach us there? Asked before the store becomes a primary, or a replica again: a mount that fails changes nothing.
+ * Who connects in this moment is sent away, and comes again. */
+static int try_listen(struct remote *l)
+{
+	static const struct net_owner nobody = { .accepted = send_away, .opened = nobody_opened, .frame = nobody_sent,
+						 .closed = nobody_closed };
+	const struct net_options no = { .keys = l->ring };
+	const char *listen = l->fs->options->listen;
+	struct net *net = NULL;
+	int r = listen != NULL ? net_start(&no, &nobody, &net) : 0;
+
+	if (r == 0 && listen != NULL)
+		r = net_listen(net, listen, NULL);
+	if (r < 0)
+		say_error(SAY_ADDRESS, listen, NULL, r);
+	if (net != NULL)
+		net_stop(net);
+	return r;
+}
+
 int remote_start(struct remote *l)
 {
 	const struct options *o = l->fs->options;
@@ -942,7 +993,9 @@ int remote_start(struct remote *l)
 	int r;
 
 	store_uuid(s, l->store);
-	r = l->leads ? lead(l) : check_follower(l);
+	r = try_listen(l);
+	if (r == 0)
+		r = l->leads ? lead(l) : check_follower(l);
 	if (r < 0)
 		return r;
 	r = store_random(s, &l->client, sizeof l->client);

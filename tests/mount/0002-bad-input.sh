@@ -299,4 +299,13 @@ says 'an address that cannot be' 1 ':x' 'give ADDR:PORT' mount --listen=:x --key
 says 'listening without a key' 1 ':0' 'use --key-file' mount --listen=:0 "$T/new" "$MNT"
 says 'a primary that is not there' 1 '127.0.0.1:1' 'check the address' mount --from=127.0.0.1:1 -o on-disconnect=error "$T/new" "$MNT"
 ok 'and no store is left of all that' test ! -e "$T/new"
+
+# An address that another mount listens on: the store does not become a primary.
+mkdir "$T/listens"
+mount_store -m "$T/listens" -s "$T/primary" --listen="$T/socket" >/dev/null || fail 'a primary'
+says 'an address that is in use' 1 "$T/socket" 'give another port' mount --listen="$T/socket" "$T/busy" "$MNT"
+umount_store "$T/listens" "$T/primary"
+mount_store -s "$T/busy" >/dev/null || fail mount
+is 'who could not listen is no primary' "$(status_of promised_epoch)" 0
+umount_store
 done_testing
