@@ -277,6 +277,7 @@ static int open_store(struct fs *fs)
 		.read_only = read_only,
 		.threads = true,
 		.max_bytes = o->size_bytes,
+		.refuse_larger = true,
 		.sync_interval_s = o->sync_interval_s,
 		.wait_s = STORE_WAIT_S,
 		.waiting = wait_for_holder,

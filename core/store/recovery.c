@@ -431,7 +431,7 @@ static int check_limit(const struct store *s, const struct store_options *o)
 {
 	uint64_t bytes = map_blocks(&s->map) << BLOCK_SHIFT;
 
-	if (s->read_only || o->max_bytes == 0 || o->max_bytes >= bytes || o->max_bytes >> BLOCK_SHIFT == s->super.max_blocks)
+	if (!o->refuse_larger || s->read_only || o->max_bytes == 0 || o->max_bytes >= bytes || o->max_bytes >> BLOCK_SHIFT == s->super.max_blocks)
 		return 0;
 	return err_set(EINVAL, "it is larger already than the size to which it may grow; give at least size=%llu, or none",
 		       (unsigned long long)bytes);

@@ -31,6 +31,7 @@ struct store_options {
 	bool follow;                    /* a primary is a replica from this opening on (keys_open(); DESIGN.md, O10a) */
 	bool threads;
 	uint64_t max_bytes;             /* most the file may grow to; 0 = as stored, or the disk */
+	bool refuse_larger;             /* -EINVAL if the file is larger than max_bytes already, and they are new to it */
 	unsigned sync_interval_s;       /* background sync; 0 = only when asked */
 	unsigned wait_s;                /* how long to wait for a daemon that is closing it */
 	/* While it waits, every few ms: process pid (0: not known) of this machine has the store, and no mount of it is seen

@@ -100,8 +100,8 @@ change core/store/file.c '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, err
 run_unit test_race
 
 begin no-mount-lock lock 'the mount point is not locked'
-change fs/mount.c '	int r = mnt_lock(path, STORE_WAIT_S, &mount_lock);
-' '	int r = path == NULL ? mnt_lock(path, STORE_WAIT_S, &mount_lock) : 0;
+change fs/mount.c '	int r = mnt_lock(path, WORD_MS / 1000, &mount_lock);
+' '	int r = path == NULL ? mnt_lock(path, WORD_MS / 1000, &mount_lock) : 0;
 '
 run
 
