@@ -166,7 +166,7 @@ is 'four writes to it, through three' "$(cat "$T/two/promoted")" promoted
 agree 'after the promotion' two three four
 ok 'the old one follows, at the far end' follow one four
 agree 'after it came back' two one
-ok 'by four' fed_by one four
+ok 'by four' wait_for fed_by one four
 nok 'with nothing to put aside' compgen -G "$T/one.msync.diverged-*"
 echo far >"$T/one/far"
 is 'it writes through three others' "$(cat "$T/two/far")" far
