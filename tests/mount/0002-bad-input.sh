@@ -74,7 +74,8 @@ refused 'store below a file' 1 'ot a directory: a part of its path' mount "$T/pl
 refused 'mount point is a symlink loop' 1 'circle' mount "$STORE" "$T/loop"
 mkdir "$T/gone"
 back=$PWD
-cd "$T/gone" && rmdir "$T/gone" || bail 'no directory to remove'
+cd "$T/gone" || bail 'no directory to remove'
+rmdir "$T/gone"
 refused 'the current directory was removed' 1 'current directory was removed' mount store mnt
 cd "$back" || bail 'no way back'
 ln -s "$T/nothing" "$T/dangling"

@@ -25,7 +25,7 @@ for _ in 1 2 3 4 5; do
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" -o journal-keep=1M,noatime >"$T/out" && break
 done
 ok 'a primary listens' is_mounted "$one"
-from=(--from="127.0.0.1:$port" --key-file="$T/key" -o on-disconnect=wait:2,noatime)
+from=(--from="127.0.0.1:$port" --key-file="$T/key" -o "on-disconnect=wait:2,noatime")
 ok 'a remote mount' start two "${from[@]}"
 
 # ---- What is printed
@@ -74,6 +74,7 @@ is 'resumed in the middle' "$(watch --once --since=$((first + 5)) "$one" | cut -
 is 'below a path only' "$(watch --once --since="$first" "$one" a | cut -d' ' -f5 | grep -c '^s$')" 0
 is 'and of that all' "$(watch --once --since="$first" "$one" a | wc -l)" "$(($(wc -l <"$T/all.one") - 1))"
 watch --once --json --since="$first" "$one" >"$T/json"
+# shellcheck disable=SC2016 # perl's own
 ok 'JSON' perl -MJSON::PP -ne 'my $c = decode_json($_); $c->{seq} && $c->{type} or die' "$T/json"
 like 'with a path as it is' "$(cat "$T/json")" '"path":"a/g h"'
 

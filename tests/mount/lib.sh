@@ -51,6 +51,7 @@ propagation() { if unshare -m --propagation private true 2>/dev/null; then echo 
 own_namespace() {
 	local how mnt
 	how=$(propagation)
+	# shellcheck disable=SC2016 # the inner shell's own
 	unshare -m --propagation "$how" bash -c '
 		[ "$1" = private ] && awk "/ - fuse.msyncfs /{ print \$5 }" /proc/self/mountinfo | while read -r mnt; do
 			umount -i -l -- "$(printf %b "${mnt//\\/\\0}")"
