@@ -54,8 +54,9 @@ int map_grow(struct map *m, uint64_t blocks);
 /* Cut the mapping and the file down to `blocks` blocks. Nobody may use what is behind. On an error the mapping may have
  * been cut (map_blocks() tells) and the file not: that does no harm. */
 int map_shrink(struct map *m, uint64_t blocks);
-/* msync the blocks [first, first + count), in pieces, each when those who asked before have had one. After the first error every call fails with it: the kernel reports
- * a failed writeback once, to whoever asks first, so nobody may trust a later success. Not on the request thread. */
+/* msync the blocks [first, first + count), in pieces, each when those who asked before have had one. After the first error every
+ * call fails with it: the kernel reports a failed writeback once, to whoever asks first, so nobody may trust a later success. Not
+ * on the request thread. */
 int map_sync(struct map *m, block_t first, uint64_t count);
 /* 0, or the error that made the mapping fail. */
 static inline int map_failed(const struct map *m)
