@@ -190,8 +190,8 @@ change $PP '	if (p->state == PRIMARY_PARKED || p->state == PRIMARY_HANDING) {' '
 run
 
 begin hand-volatile P4 'the target is told before the old primary is none, on disk'
-change $P '		p->ops->hand_over(p->ctx, p->target_next);' '		(void)primary_send_promote(p, peer->link);
-		p->ops->hand_over(p->ctx, p->target_next);'
+change $P '		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);' '		(void)primary_send_promote(p, peer->link);
+		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);'
 run
 
 begin hand-running P4 'a switch-over does not wait for calls that are being run'
