@@ -276,6 +276,12 @@ static int run(struct watch *w)
 
 /* ---- The command line ---- */
 
+static int no_memory(void)
+{
+	log_error("out of memory: free some");
+	return EXIT_FAILED;
+}
+
 /* PATH as it is seen from the mount point. */
 static int set_below(struct watch *w, const char *path)
 {
@@ -307,7 +313,7 @@ static int set_below(struct watch *w, const char *path)
 	}
 	free(top);
 	free(full);
-	return w->below != NULL ? 0 : EXIT_FAILED;
+	return w->below != NULL ? 0 : no_memory();
 }
 
 static int help(void)
@@ -340,10 +346,8 @@ int cmd_watch(int argc, char **argv)
 	bool words = false;
 	int status = 0;
 
-	if (w == NULL) {
-		log_error("out of memory: free some");
-		return EXIT_FAILED;
-	}
+	if (w == NULL)
+		return no_memory();
 	w->next = UINT64_MAX / 2;
 	for (int i = 1; i < argc && status == 0; i++) {
 		const char *arg = argv[i];
@@ -372,7 +376,7 @@ int cmd_watch(int argc, char **argv)
 	if (status == 0 && w->mountpoint == NULL)
 		status = usage("watch", "MOUNTPOINT is missing");
 	if (status == 0)
-		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : EXIT_FAILED;
+		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : no_memory();
 	if (status == 0)
 		status = run(w);
 	free(w->below);
