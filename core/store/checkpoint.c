@@ -24,10 +24,12 @@ static int put_group_items(struct store *s)
 	return 0;
 }
 
-/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
+/* Enough segments stay ours for the journal between two checkpoints, also while changes wait for the first, as far as the store's
+ * size allows. One that is given back may not be had again: in a file whose tree is rewritten at random what is free lies
+ * in crumbs, and each segment would wait for a checkpoint. */
 unsigned checkpoint_keep_segments(const struct store *s)
 {
-	uint64_t keep = s->closing ? 0 : min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
+	uint64_t keep = s->closing ? 0 : min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), SEGS_MAX / 2);
 
 	return (unsigned)max_u64(keep, 2 * SPARES);
 }
