@@ -51,7 +51,7 @@ try cat f
 try ln f l
 try mv g h
 try setfattr -n user.a -v b h
-try flock -x -w 3 h true
+try flock -x -w 1 h true
 try ls -lR .
 try rm l
 try cat ../.msyncfs/status ../.msyncfs/locks
@@ -70,16 +70,25 @@ begin() {
 	wait_for -t 30 "is_mounted $T/$name || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL $DAEMON; }
 }
 
+# In which call of the kernel each thread is.
+where_it_is() {
+	local task
+	for task in /proc/"$1"/task/*; do
+		echo "$(cat "$task/comm") $(cat "$task/wchan" 2>/dev/null) $(tr '\n' ' ' <"$task/syscall" 2>/dev/null)"
+	done
+}
+
 # finish_victim NAME MOUNTED: it is unmounted, ends, and has said what it should.
 finish_victim() {
 	local name=$1 mounted=$2 status lines
 	! is_mounted "$T/$name" || wait_for -t 15 try_unmount "$T/$name" || { echo 'it cannot be unmounted'; umount -i -l "$T/$name"; }
-	wait_for -t 30 "! kill -0 $DAEMON 2>/dev/null" || { echo 'the daemon does not end'; kill -KILL $DAEMON; }
+	wait_for -t 60 "! kill -0 $DAEMON 2>/dev/null" || { echo 'the daemon does not end:'; where_it_is $DAEMON; kill -KILL $DAEMON; }
 	wait $DAEMON
 	status=$?
 	! is_mounted "$T/$name" || { echo 'a mount is left'; umount -i -l "$T/$name"; }
 	[ $status -le 1 ] || { echo "the daemon ended with $status"; tail -n 5 "$T/log"; }
-	lines=$(grep -cvE '^$|^fuse: |^msyncfs: (remote mounts: |no link to the primary: )' "$T/log")
+	# Beside words of libfuse and of the link: what went well before.
+	lines=$(grep -cvE '^$|^fuse: |^msyncfs: (remote mounts: |no link to the primary: )|: (equal to the primary|following) |: first sync' "$T/log")
 	if [ "$mounted" = 0 ]; then
 		[ $status = 1 ] || echo "mounting ended with $status"
 		[ "$lines" = 1 ] || { echo "mounting says $lines lines:"; cat "$T/log"; }
@@ -143,7 +152,7 @@ life_of_two() {
 }
 
 life_of_one() {
-	local mounted=0
+	local mounted=0 p
 	rm -f "$PLAN.live"
 	arm "$1" "$2"
 	begin one --listen="$T/socket" --key-file="$T/key" "${quick[@]}"
@@ -158,7 +167,7 @@ life_of_one() {
 		plan none
 		kill -0 $DAEMON 2>/dev/null && agree
 		op rm -rf "$one"/one.* "$one"/two.* || [ "$(value one state)" != ok ] || echo 'rm'
-		umount_store "$two" "$T/two.msync" >/dev/null || echo 'the remote mount cannot be unmounted'
+		umount_store "$two" "$T/two.msync" >/dev/null || { echo 'the remote mount cannot be unmounted:'; for p in $(daemon_pids "$T/two.msync"); do where_it_is "$p"; done; }
 	fi
 	! struck || hit=1
 	finish_victim one $mounted
@@ -183,7 +192,7 @@ umount_store "$two" "$T/two.msync"
 
 # Some places, other ones each time: near to each other at first (options, files), then, where OpenSSL makes its tables, far apart.
 next() {
-	local stride=$((1 + $1))
+	local stride=$((6 + 5 * $1))
 	[ -z "$LONG" ] || stride=$((1 + $1 / 15))
 	echo $(($1 + 1 + (RANDOM * 32768 + RANDOM) % stride))
 }
@@ -214,7 +223,7 @@ for victim in two one; do
 		faults=$((faults + hits))
 		[ $victim = two ] || bad="$bad$(intact)"
 		is "memory is refused $([ $count = 1 ] && echo once || echo 'for ever') to $([ $victim = one ] && echo a primary || echo a remote mount): $hits lives" "$bad" ''
-		ok 'at many places' test $hits -gt 5
+		ok 'at many places' test $hits -gt 3
 	done
 done
 
