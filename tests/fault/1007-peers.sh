@@ -24,7 +24,7 @@ esac
 
 one=$T/one two=$T/two
 mkdir "$one" "$two"
-quick=(-o sync-interval=0,on-disconnect=wait:1)
+quick=(-o 'sync-interval=0,on-disconnect=wait:1')
 
 plan() {
 	rm -f "$PLAN.hit"
