@@ -727,6 +727,20 @@ bool node_notify_step(struct node *n)
 	return true;
 }
 
+void node_kernel_add(struct node *n, const struct pending_request *r)
+{
+	if (n->kernel_count == KERNEL_MAX)
+		failed("node %u: its kernel has too much for it", n->id);
+	n->kernel[(n->kernel_first + n->kernel_count++) % KERNEL_MAX] = *r;
+}
+
+int session_barrier(struct fs *fs, uint64_t number)
+{
+	trace("node %u has a barrier, %llu", node_of(fs->store)->id, (unsigned long long)number);
+	node_kernel_add(node_of(fs->store), &(struct pending_request){ .number = number });
+	return 0;
+}
+
 uint64_t notify_mark(void)
 {
 	return ++C->stamp;
