@@ -5,7 +5,7 @@
  *   - nobody has a lock while somebody else has one that excludes it, and no number is written twice;
  *   - no lock is lost: no link is away for a lease;
  *   - who does not want to wait is refused only if somebody had the lock since he asked, or might have been given it; in half of all
- *     clusters, where links do not break. What a close gives up the mount hears of later;
+ *     clusters, as long as no link ends. What a close gives up the mount hears of later;
  *   - when troubles end, everybody gets what he waits for, and nothing is left in the table.
  *
  *   SEED=n   that one, with a trace if TRACE=1        SEEDS=n   so many        ROUNDS=n   of each program
@@ -128,7 +128,7 @@ static bool may_have(const struct prog *o, const struct prog *p)
 static void check_refused(const struct prog *p)
 {
 	C->refusals++;
-	if (C->whole && !p->excused && C->now_ms - p->since_ms < PATIENCE_ASKED_MS)
+	if (C->whole && !C->closed && !p->excused && C->now_ms - p->since_ms < PATIENCE_ASKED_MS)
 		failed("program %u is refused file %llu, which nobody has", p->id, (unsigned long long)p->op.ino);
 }
 

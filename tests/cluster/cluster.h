@@ -139,7 +139,8 @@ struct cluster {
 	struct change list[LIST_MAX];
 	uint64_t count;
 	bool calm;              /* no more troubles */
-	bool whole;             /* no link ever breaks, and the primary stays; all stream by the time that somebody locks */
+	bool whole;             /* no link is broken, and the primary stays; all stream by the time that somebody locks */
+	bool closed;            /* a mount has closed a link itself (no hello fits into it) */
 	bool trace;
 	unsigned cuts, switches, grants, refusals;
 	jmp_buf fail;

@@ -130,6 +130,7 @@ int net_close(struct net *net, net_id id, uint16_t code, const char *text)
 		return -ENOTCONN;
 	trace("node %u closes link %llu: %s", n->id, (unsigned long long)id, text);
 	l->left[side_of(id)] = true;
+	C->closed = true;
 	return 0;
 }
 

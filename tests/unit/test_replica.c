@@ -378,7 +378,7 @@ static void test_idset__model(void **state)
 struct sent {
 	unsigned type;
 	uint32_t len;
-	uint8_t bytes[256];
+	uint8_t bytes[1024];
 };
 
 /* Both ends of one link, and what was asked of them. */
