@@ -108,18 +108,6 @@ mutant no-barrier K4 'a probe is answered before what the kernel has' $cluster $
 		lockd_barrier(d, d->barrier);
 	}'
 mutant old-barrier K4 'a barrier answers probes that came after it' $cluster $D '			(void)say(d, LOCK_CALL_PROBED, number);' '			(void)say(d, LOCK_CALL_PROBED, d->probe_wanted);'
-mutant probe-first K4 'a probe is answered before what is still to be unlocked' $cluster $D '	*d->end = e;
-	d->end = &e->next;
-	return e;' '	if (call == LOCK_CALL_PROBED) {
-		e->next = d->first;
-		d->first = e;
-		if (e->next == NULL)
-			d->end = &e->next;
-		return e;
-	}
-	*d->end = e;
-	d->end = &e->next;
-	return e;'
 mutant no-announce K4 'nobody is told that probes are answered here' $cluster $D '	locks_probes(d->table, d->l->client, 0);
 ' ''
 

@@ -721,7 +721,7 @@ static void test_locks__probes_end(void **state)
 		assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), 1);
 		number = locks_probing(w.t);
 		/* Who waits for what it has is in no circle with it: it goes on. */
-		assert_int_equal(ask(2, 2, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+		assert_int_equal(ask(2, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
 		assert_int_equal(ask(1, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 1);
 		w.answers = 0;
 		if (how == 0)
