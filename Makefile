@@ -232,7 +232,7 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 
 $(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) $(wildcard tests/unit/crash_*_util.c) tests/unit/crash_util.c) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync XXH3_64bits_withSeed,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
 
 $(B)/tests/sim/%.o: tests/sim/%.c $(B)/flags

@@ -180,6 +180,9 @@ static int map_patched(struct machine *m, uint8_t *addr, size_t len, uint64_t of
 	uint64_t there = off < m->disk_size ? min_u64(len, m->disk_size - off) : 0;
 	int r = 0;
 
+	memset(m->from_disk + off / BLOCK_SIZE, 1, there / BLOCK_SIZE);
+	memset(m->from_disk + (off + there) / BLOCK_SIZE, 0, (len - there) / BLOCK_SIZE);
+
 	if (there > 0)
 		r = map_at(addr, there, prot, flags, live.disk_fd, off);
 	if (r == 0 && there < len)
@@ -322,13 +325,16 @@ void machine_init(struct machine *m, bool is_live)
 	if (!is_live) {
 		m->patch_of = malloc(FILE_PAGES * sizeof *m->patch_of);
 		m->clean = calloc(FILE_PAGES, 1);
-		check(m->patch_of && m->clean);
+		m->from_disk = calloc(FILE_PAGES, 1);
+		m->state = calloc(FILE_PAGES, 1);
+		check(m->patch_of && m->clean && m->from_disk && m->state);
 		memset(m->patch_of, 0xff, FILE_PAGES * sizeof *m->patch_of);
 		return;
 	}
 	m->disk_fd = new_file("disk");
 	check(ftruncate(m->disk_fd, FILE_MAX) == 0);
 	m->disk = map_file(m->disk_fd);
+	hashes_forget(0, FILE_PAGES);
 	m->file = map_file(m->fd);
 	m->page = calloc(FILE_PAGES, sizeof *m->page);
 	m->touched = calloc(FILE_PAGES, sizeof *m->touched);
@@ -365,6 +371,8 @@ void machine_release(struct machine *m)
 	patches_release(&m->base);
 	free(m->patch_of);
 	free(m->clean);
+	free(m->from_disk);
+	free(m->state);
 	free(m->page);
 	free(m->touched);
 	free(m->dirty);
@@ -412,9 +420,11 @@ void live_load(const struct patches *p)
 	unsigned i;
 
 	check(ftruncate(live.fd, (off_t)p->size) == 0);
-	if (p->size < live.disk_size)
+	if (p->size < live.disk_size) {
+		hashes_forget(p->size / BLOCK_SIZE, FILE_PAGES);
 		check(fallocate(live.disk_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)p->size,
 				(off_t)(FILE_MAX - p->size)) == 0);
+	}
 	/* The cache is the disk again: where it had changed, and where the file had been cut. */
 	for (i = 0; i < live.dirty_count; i++)
 		if (((uint64_t)live.dirty[i] + 1) * BLOCK_SIZE <= p->size)
@@ -424,6 +434,7 @@ void live_load(const struct patches *p)
 			memcpy(live.file + n * BLOCK_SIZE, on_disk(&live, (uint32_t)n), BLOCK_SIZE);
 	forget_changes(&live);
 	for (i = 0; i < p->count; i++) {
+		hashes_forget(p->page[i], p->page[i] + 1);
 		memcpy(live.disk + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 		memcpy(live.file + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 	}
@@ -520,23 +531,28 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
 }
 
-/* Only pages that this process has copies of can differ from the disk: the kernel knows which are still the file's (bit 61),
- * and which are there at all (bits 62 and 63). fn for those of [from, to). */
-static void each_copy(struct machine *m, uint32_t from, uint32_t to, void (*fn)(struct machine *m, uint32_t n))
+void machine_ask(const struct machine *m, uint32_t first, uint32_t count, uint64_t *ret)
 {
-	static uint64_t entry[8192];
 	static int fd = -1;
-	uint32_t n, i;
 
 	if (fd < 0)
 		fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(fd >= 0);
+	check(pread(fd, ret, count * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + first) * 8) == (ssize_t)count * 8);
+}
+
+/* Only pages that this process has copies of can differ from the disk. fn for those of [from, to). */
+static void each_copy(struct machine *m, uint32_t from, uint32_t to, void (*fn)(struct machine *m, uint32_t n))
+{
+	static uint64_t entry[8192];
+	uint32_t n, i;
+
 	for (n = from; n < to; n += i) {
 		uint32_t part = (uint32_t)min_u64(to - n, ARRAY_LEN(entry));
 
-		check(pread(fd, entry, part * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + n) * 8) == (ssize_t)part * 8);
+		machine_ask(m, n, part, entry);
 		for (i = 0; i < part; i++)
-			if (entry[i] >> 62 && !(entry[i] >> 61 & 1) && !m->clean[n + i] &&
+			if (is_copy(entry[i]) && !m->clean[n + i] &&
 			    memcmp(in_cache(m, n + i), on_disk(m, n + i), BLOCK_SIZE) != 0)
 				fn(m, n + i);
 	}
@@ -561,13 +577,16 @@ void settle_live(uint64_t off, uint64_t len)
 
 	keep_pending(off, len);
 	/* What was cut off is gone, also where the file has grown again. */
-	if (m->low_size < m->disk_size)
+	if (m->low_size < m->disk_size) {
+		hashes_forget(m->low_size / BLOCK_SIZE, div_up(m->disk_size, BLOCK_SIZE));
 		memset(m->disk + m->low_size, 0, m->disk_size - m->low_size);
+	}
 	m->disk_size = m->low_size = m->size;
 	m->size_count = 0;
 	for (i = 0; i < m->dirty_count; i++) {
 		n = m->dirty[i];
 		if (n * BLOCK_SIZE >= off && n * BLOCK_SIZE < off + len) {
+			hashes_forget(n, n + 1);
 			memcpy(m->disk + n * BLOCK_SIZE, m->file + n * BLOCK_SIZE, BLOCK_SIZE);
 			forget_page(&m->page[n]);
 		} else {
