@@ -100,6 +100,7 @@ struct page {
 struct patches {
 	uint64_t size;                  /* of the file */
 	unsigned count, room;
+	bool in_file;                   /* room for all */
 	uint32_t *page;
 	uint8_t *bytes;
 };
@@ -120,6 +121,7 @@ struct machine {
 	uint64_t low_size;              /* live: the smallest size since the last msync */
 	unsigned size_count;
 	struct patches base;            /* not live: what is on disk */
+	int base_fd;                    /* the file that it is in */
 	const struct patches *cache;    /* not live: what the page cache has beyond it, NULL = nothing */
 	bool lost;                      /* the kernel holds that for clean: it failed to write it, and told the one who died */
 	uint8_t *clean;                 /* by page: 1 = so, until something is stored there */
@@ -144,7 +146,6 @@ extern bool capture_record;             /* take images when the call is about to
 
 uint64_t below(uint64_t n);
 uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes);
-void patches_copy(struct patches *to, const struct patches *from);
 /* The whole file, as bytes. */
 void flatten(const struct patches *p, uint8_t *bytes);
 uint8_t *big_buffer(void);
