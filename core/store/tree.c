@@ -328,9 +328,13 @@ static int path_writable(struct tree *t, struct key k, bool grow, struct tree_pa
 /* The header and the first entries of a page that is looked at next: their lines are fetched side by side. */
 static void prefetch(const struct tree *t, block_t block)
 {
-	const uint8_t *p = map_block(t->map, block);
+	const uint8_t *p;
 	unsigned i;
 
+	/* It may be any number: whoever looks at it says so. */
+	if (block >= map_blocks(t->map))
+		return;
+	p = map_block(t->map, block);
 	for (i = 0; i < 5; i++)
 		__builtin_prefetch(p + i * 64);
 }
