@@ -570,6 +570,24 @@ static void test_change__fragmented_space(void **state)
 	end_case();
 }
 
+/* Where name and value fill their items to the last byte, one more follows, which is empty. */
+static void test_change__empty_part_of_an_attribute(void **state)
+{
+	static const uint8_t value[XATTR_CHUNK * 3];
+	struct keys_attr a;
+	unsigned parts;
+
+	(void)state;
+	begin_case(6, 32u << 20);
+	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
+	for (parts = 1; parts <= 3; parts++) {
+		ok(keys_setxattr(p->a, a.ino, "user.a", value, parts * XATTR_CHUNK - strlen("user.a"), 0, false));
+		send_all();
+		compare_items();
+	}
+	end_case();
+}
+
 /* Records that no primary makes, each of which apply would refuse: they must not get as far. */
 static uint8_t *craft(uint8_t *at, unsigned kind, uint32_t len, uint64_t a, uint64_t b)
 {
@@ -801,6 +819,7 @@ int main(void)
 		cmocka_unit_test(test_change__replica_follows),
 		cmocka_unit_test(test_change__nonsense_harms_nothing),
 		cmocka_unit_test(test_change__fragmented_space),
+		cmocka_unit_test(test_change__empty_part_of_an_attribute),
 		cmocka_unit_test(test_change__what_apply_would_refuse),
 		cmocka_unit_test(test_change__only_what_fits),
 		cmocka_unit_test(test_change__late_reader_is_told),
