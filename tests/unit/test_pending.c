@@ -6,6 +6,8 @@
  *
  *   SEED=n   replays the random part        ROUNDS=n   how long it is
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,19 +20,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define LOG_MAX 400u
 
-static uint64_t rng, seed, rounds;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
+static uint64_t seed, rounds;
 
 /* Upstream: what was sent, in order; refuses when told to. */
 static struct {
@@ -583,13 +576,6 @@ static void test_pending__random(void **state)
 	pending_release(&t);
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *s = getenv(name);
-
-	return s && *s ? strtoull(s, NULL, 10) : otherwise;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -605,9 +591,8 @@ int main(void)
 		cmocka_unit_test(test_pending__random),
 	};
 
-	seed = number_of("SEED", (uint64_t)time(NULL));
-	rounds = number_of("ROUNDS", 100000);
-	rng = seed * 0x9e3779b97f4a7c15ull + 1;
-	(void)printf("# SEED=%llu ROUNDS=%llu\n", (unsigned long long)seed, (unsigned long long)rounds);
+	seed = random_seed();
+	rounds = env_number("ROUNDS", 100000);
+	(void)printf("# ROUNDS=%llu\n", (unsigned long long)rounds);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
