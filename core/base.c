@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * base: checksums and the per-thread text of the last error.
+ * base: checksums, the per-thread text of the last error, clocks.
  */
 #include "core/base.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <xxhash.h>
 
@@ -52,6 +53,34 @@ void err_corrupt_at(const char *file, int line, const char *format, ...)
 	va_end(ap);
 	if (n > 0 && (size_t)n < sizeof err_text)
 		(void)snprintf(err_text + n, sizeof err_text - (size_t)n, " [%s:%d]", file, line);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec t;
+
+	(void)clock_gettime(id, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t clock_mono_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+int64_t clock_mono_ms(void)
+{
+	return (int64_t)(clock_mono_ns() / 1000000u);
+}
+
+int64_t clock_boot_ms(void)
+{
+	return (int64_t)(clock_ns(CLOCK_BOOTTIME) / 1000000u);
+}
+
+uint64_t clock_real_ns(void)
+{
+	return clock_ns(CLOCK_REALTIME);
 }
 
 void check_failed(const char *expr, const char *file, int line)

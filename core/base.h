@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * base: bytes, bounds and errors, included first everywhere. Integers of the format are read and written with the
+ * base: bytes, bounds, errors and clocks, included first everywhere. Integers of the format are read and written with the
  * get/put functions below (little-endian on every machine, any alignment). Assertions: check() is always on and is
  * for our own mistakes; bytes that come from a file, a peer or the kernel are validated and reported instead, with
  * err_corrupt() or err_set(), whose text the caller at the edge (command line, log) fetches with err_last().
@@ -128,6 +128,13 @@ int err_set(int error, const char *format, ...) __attribute__((format(printf, 2,
 /* The value is spelled out so that compilers and analyzers know it, too. */
 #define err_corrupt(...) (err_corrupt_at(__FILE__, __LINE__, __VA_ARGS__), -EUCLEAN)
 void err_corrupt_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The clocks of the system. mono and boot begin anywhere and never go back; boot counts the time that the machine sleeps,
+ * too, as the other machines do that wait for this one. real: since 1970, as the administrator sets it. */
+uint64_t clock_mono_ns(void);
+int64_t clock_mono_ms(void);
+int64_t clock_boot_ms(void);
+uint64_t clock_real_ns(void);
 
 _Noreturn void check_failed(const char *expr, const char *file, int line);
 #define check(x) ((x) ? (void)0 : check_failed(#x, __FILE__, __LINE__))
