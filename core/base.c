@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * base: checksums, the per-thread text of the last error, clocks.
+ * base: arrays, checksums, the per-thread text of the last error, clocks.
  */
 #include "core/base.h"
 
@@ -21,6 +21,22 @@ uint64_t hash64(const void *p, size_t len, uint64_t seed)
 uint32_t block_csum(const void *block, uint64_t ino, uint64_t fblock)
 {
 	return (uint32_t)XXH3_64bits_withSeed(block, BLOCK_SIZE, ino * 0x9e3779b97f4a7c15ull + fblock);
+}
+
+int array_grow(void **array, size_t *room, size_t count, size_t item)
+{
+	size_t n = *room ? *room + *room / 2 : 64;
+	void *p;
+
+	if (count <= *room)
+		return 0;
+	n = n < count ? count : n;
+	p = realloc(*array, n * item);
+	if (!p)
+		return -ENOMEM;
+	*array = p;
+	*room = n;
+	return 0;
 }
 
 const char *err_last(void)

@@ -113,6 +113,19 @@ static inline uint64_t align_up(uint64_t v, uint64_t to)
 	return (v + to - 1) & ~(to - 1);
 }
 
+static inline bool bit_get(const uint64_t *map, uint64_t i)
+{
+	return map[i / 64] >> (i % 64) & 1;
+}
+
+static inline void bit_set(uint64_t *map, uint64_t i)
+{
+	map[i / 64] |= 1ull << (i % 64);
+}
+
+/* Room for `count` items, at least; the array may move. -ENOMEM, and it is as it was. */
+int array_grow(void **array, size_t *room, size_t count, size_t item);
+
 /* XXH3 64-bit with a seed: the checksum of everything but contents. */
 uint64_t hash64(const void *p, size_t len, uint64_t seed);
 /* The checksum of a block of contents, as the block `fblock` of the file `ino`: bytes that are right in another place are
