@@ -412,23 +412,6 @@ static void test_locks__random(void **state)
 
 /* One by one ------------------------------------------------------------------------------------------------------- */
 
-/* The model does not follow: a test says by itself what must be. */
-static int set_up(void **state)
-{
-	(void)state;
-	world_init();
-	w.off = true;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	world_free();
-	return 0;
-}
-#define ALONE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 static int ask(uint64_t client, uint64_t owner, uint64_t ino, enum lock_kind kind, enum lock_type type, bool wait)
 {
 	const struct lock_op op = { .ticket = ++w.ticket, .ino = ino, .owner = owner, .end = LOCKS_END, .kind = kind,
@@ -443,6 +426,8 @@ static int ask(uint64_t client, uint64_t owner, uint64_t ino, enum lock_kind kin
 static void test_locks__fair(void **state)
 {
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
 	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 1);
 	/* Who holds nothing waits its turn, though it could have it at once; who does not want to wait gets it. */
@@ -458,11 +443,14 @@ static void test_locks__fair(void **state)
 	assert_false(locks_holds(w.t, 3, 1, 1, LOCKS_FLOCK, NULL));
 	(void)ask(2, 1, 1, LOCKS_FLOCK, LOCKS_OFF, false);
 	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_FLOCK, NULL));
+	world_free();
 }
 
 static void test_locks__change_of_flock(void **state)
 {
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
 	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
 	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 1);
@@ -471,11 +459,14 @@ static void test_locks__change_of_flock(void **state)
 	assert_false(locks_holds(w.t, 1, 1, 1, LOCKS_FLOCK, NULL));
 	(void)ask(2, 1, 1, LOCKS_FLOCK, LOCKS_OFF, true);
 	assert_true(locks_holds(w.t, 1, 1, 1, LOCKS_FLOCK, NULL));
+	world_free();
 }
 
 static void test_locks__circle_of_three(void **state)
 {
 	(void)state;
+	world_init();
+	w.off = true;
 	for (uint64_t c = 1; c <= 3; c++)
 		assert_int_equal(ask(c, 1, c, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
 	assert_int_equal(ask(1, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 1);
@@ -484,6 +475,7 @@ static void test_locks__circle_of_three(void **state)
 	assert_int_equal(ask(3, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, false), -EAGAIN);
 	locks_expire(w.t, 3);
 	assert_true(locks_holds(w.t, 2, 3, 1, LOCKS_POSIX, NULL));
+	world_free();
 }
 
 static int ask_range(uint64_t client, uint64_t start, uint64_t end, enum lock_type type, bool wait)
@@ -507,6 +499,8 @@ static void assert_held(unsigned want)
 static void test_locks__ranges_are_one(void **state)
 {
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask_range(1, 10, 19, LOCKS_SHARED, true), 0);
 	assert_int_equal(ask_range(1, 20, 29, LOCKS_SHARED, true), 0);
 	assert_held(1);
@@ -520,28 +514,35 @@ static void test_locks__ranges_are_one(void **state)
 	assert_held(1);
 	assert_int_equal(ask_range(2, 7, LOCKS_END, LOCKS_EXCLUSIVE, false), 0);
 	assert_int_equal(ask_range(2, 6, 6, LOCKS_EXCLUSIVE, false), -EAGAIN);
+	world_free();
 }
 
 /* What a waiter gets may be less than it had: who waited before it may go then. */
 static void test_locks__grant_that_frees(void **state)
 {
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask_range(1, 0, 5, LOCKS_EXCLUSIVE, true), 0);
 	assert_int_equal(ask_range(2, 6, 10, LOCKS_EXCLUSIVE, true), 0);
 	assert_int_equal(ask_range(3, 0, 3, LOCKS_SHARED, true), 1);
 	assert_int_equal(ask_range(1, 0, 10, LOCKS_SHARED, true), 1);
 	assert_int_equal(ask_range(2, 6, 10, LOCKS_OFF, true), 0);
 	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_POSIX, NULL));
+	world_free();
 }
 
 static void test_locks__behind_who_expires(void **state)
 {
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
 	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 1);
 	assert_int_equal(ask(3, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 1);
 	locks_expire(w.t, 2);
 	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_FLOCK, NULL));
+	world_free();
 }
 
 /* A client can neither raise the fencing numbers nor state half of what it says. */
@@ -552,6 +553,8 @@ static void test_locks__forged_statement(void **state)
 	size_t len;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 0);
 	assert_int_equal(ask(1, 1, 2, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 0);
 	len = locks_state(w.t, 1, 1, "", buf);
@@ -564,6 +567,7 @@ static void test_locks__forged_statement(void **state)
 	buf[len - 57] = 3;
 	assert_int_equal(locks_restate(w.t, 1, buf, len), -EPROTO);
 	assert_held(2);
+	world_free();
 }
 
 static void test_locks__asked_twice(void **state)
@@ -574,6 +578,8 @@ static void test_locks__asked_twice(void **state)
 	uint64_t fence;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	locks_request(w.t, 1, &op);
 	fence = w.last.counter;
 	locks_request(w.t, 1, &op);
@@ -587,6 +593,7 @@ static void test_locks__asked_twice(void **state)
 	w.answers = 0;
 	locks_expire(w.t, 1);
 	assert_int_equal(w.answers, 1);
+	world_free();
 }
 
 static void test_locks__grace(void **state)
@@ -595,6 +602,8 @@ static void test_locks__grace(void **state)
 	size_t len;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
 	len = locks_state(w.t, 1, 3, "one", buf);
 	locks_free(w.t);
@@ -619,6 +628,7 @@ static void test_locks__grace(void **state)
 	assert_int_equal(w.lost, 1);
 	assert_int_equal(w.last.round, 3);
 	assert_false(locks_holds(w.t, 1, 1, 1, LOCKS_POSIX, NULL));
+	world_free();
 }
 
 static void test_locks__bounds(void **state)
@@ -628,6 +638,8 @@ static void test_locks__bounds(void **state)
 	uint64_t i;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	for (i = 0; i < LOCKS_CLIENT_MAX + 1; i++) {
 		op.ticket = i + 1;
 		op.ino = i % 1000 + 1;
@@ -651,6 +663,7 @@ static void test_locks__bounds(void **state)
 	locks_count(w.t, &held, &waiting);
 	assert_int_equal(held, 1);
 	assert_int_equal(waiting, 0);
+	world_free();
 }
 
 static void test_locks__handle(void **state)
@@ -659,10 +672,13 @@ static void test_locks__handle(void **state)
 	uint64_t owner = 0;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	locks_request(w.t, 1, &op);
 	assert_false(locks_of_handle(w.t, 1, 1, 8, &owner));
 	assert_true(locks_of_handle(w.t, 1, 1, 9, &owner));
 	assert_int_equal(owner, 5);
+	world_free();
 }
 
 static void test_locks__listing(void **state)
@@ -671,6 +687,8 @@ static void test_locks__listing(void **state)
 	size_t len;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(locks_to_text(w.t, text, sizeof text), 0);
 	assert_int_equal(ask(1, 1, 12, LOCKS_POSIX, LOCKS_SHARED, true), 0);
 	locks_name(w.t, 1, "a'b\n");
@@ -679,6 +697,7 @@ static void test_locks__listing(void **state)
 	assert_int_equal(locks_to_text(w.t, few, sizeof few), len);
 	assert_int_equal(strlen(few), sizeof few - 1);
 	assert_int_equal(locks_to_text(w.t, NULL, 0), len);
+	world_free();
 }
 
 /* Bytes that cannot be --------------------------------------------------------------------------------------------- */
@@ -700,6 +719,8 @@ static void test_locks__hostile_statements(void **state)
 	uint8_t *p;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
 	for (i = 2; i < 6; i++)
 		assert_int_equal(ask(1, 1, i, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
@@ -724,6 +745,7 @@ static void test_locks__hostile_statements(void **state)
 	/* None: it has none. */
 	assert_int_equal(locks_restate(w.t, 1, NULL, 0), 0);
 	assert_false(locks_holds(w.t, 1, 2, 1, LOCKS_POSIX, NULL));
+	world_free();
 }
 
 static void test_locks__hostile_calls(void **state)
@@ -736,6 +758,8 @@ static void test_locks__hostile_calls(void **state)
 	uint64_t i;
 
 	(void)state;
+	world_init();
+	w.off = true;
 	for (what = LOCK_CALL_SET; what <= LOCK_CALL_CANCEL; what++) {
 		size_t len = lock_call_encode(what, &op, buf), n;
 		enum lock_call is;
@@ -769,6 +793,7 @@ static void test_locks__hostile_calls(void **state)
 			locks_query(w.t, 1, &got);
 	}
 	assert_true(locks_check(w.t));
+	world_free();
 }
 
 static void test_locks__hostile_messages(void **state)
@@ -806,26 +831,27 @@ static void test_locks__hostile_messages(void **state)
 			assert_true(got.error <= 0 && got.error > -4096 && got.start <= got.end);
 		}
 		free(p);
-	}}
+	}
+}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_locks__random),
-		ALONE(test_locks__fair),
-		ALONE(test_locks__change_of_flock),
-		ALONE(test_locks__circle_of_three),
-		ALONE(test_locks__ranges_are_one),
-		ALONE(test_locks__grant_that_frees),
-		ALONE(test_locks__behind_who_expires),
-		ALONE(test_locks__forged_statement),
-		ALONE(test_locks__asked_twice),
-		ALONE(test_locks__grace),
-		ALONE(test_locks__bounds),
-		ALONE(test_locks__handle),
-		ALONE(test_locks__listing),
-		ALONE(test_locks__hostile_statements),
-		ALONE(test_locks__hostile_calls),
+		cmocka_unit_test(test_locks__fair),
+		cmocka_unit_test(test_locks__change_of_flock),
+		cmocka_unit_test(test_locks__circle_of_three),
+		cmocka_unit_test(test_locks__ranges_are_one),
+		cmocka_unit_test(test_locks__grant_that_frees),
+		cmocka_unit_test(test_locks__behind_who_expires),
+		cmocka_unit_test(test_locks__forged_statement),
+		cmocka_unit_test(test_locks__asked_twice),
+		cmocka_unit_test(test_locks__grace),
+		cmocka_unit_test(test_locks__bounds),
+		cmocka_unit_test(test_locks__handle),
+		cmocka_unit_test(test_locks__listing),
+		cmocka_unit_test(test_locks__hostile_statements),
+		cmocka_unit_test(test_locks__hostile_calls),
 		cmocka_unit_test(test_locks__hostile_messages),
 	};
 
