@@ -259,6 +259,12 @@ static int run(struct watch *w)
 
 /* ---- The command line ---- */
 
+static int no_memory(void)
+{
+	log_error("out of memory: free some");
+	return EXIT_FAILED;
+}
+
 /* PATH as it is seen from the mount point. */
 static int set_below(struct watch *w, const char *path)
 {
@@ -290,7 +296,7 @@ static int set_below(struct watch *w, const char *path)
 	}
 	free(top);
 	free(full);
-	return w->below != NULL ? 0 : EXIT_FAILED;
+	return w->below != NULL ? 0 : no_memory();
 }
 
 static int help(void)
@@ -359,10 +365,8 @@ int cmd_watch(int argc, char **argv)
 	const char *path = NULL;
 	int status;
 
-	if (w == NULL) {
-		log_error("out of memory: free some");
-		return EXIT_FAILED;
-	}
+	if (w == NULL)
+		return no_memory();
 	w->next = FROM_NOW_ON;
 	status = parse(w, &path, argc, argv);
 	if (status == 0 && w->help) {
@@ -370,7 +374,7 @@ int cmd_watch(int argc, char **argv)
 		return help();
 	}
 	if (status == 0)
-		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : EXIT_FAILED;
+		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : no_memory();
 	if (status == 0)
 		status = run(w);
 	free(w->below);
