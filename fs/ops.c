@@ -259,7 +259,7 @@ static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn
 		return;
 	}
 	fs->req = NULL;
-	r = pending_add(fs->pending, req, fs->request->unique, c, reply, unsure, clock_mono_ms());
+	r = pending_add(fs->pending, req, fs->request->unique, c, reply, unsure);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 }
@@ -359,7 +359,7 @@ static int wait_for_disks(struct fs *fs, const struct pending_call *p, const str
 	    p->what.op == CALL_SYNC)
 		return 0;
 	ops_ask_disks(fs, &c);
-	return fs->pending != NULL && pending_add_sync(fs->pending, p, res, &c, clock_mono_ms()) == 0 ? 1 : -EIO;
+	return fs->pending != NULL && pending_add_sync(fs->pending, p, res, &c) == 0 ? 1 : -EIO;
 }
 
 /* An fsync for which too few disks were there: of no error that is known to programs. What asks by the control file hears it. */
