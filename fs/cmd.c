@@ -46,8 +46,7 @@ bool cmd_number(const char *text, unsigned long long max, unsigned long long *re
 	return true;
 }
 
-int cmd_usage(const char *verb, const char *what, const char *why)
+void cmd_say_usage(const char *verb, const char *what, const char *why)
 {
 	log_error("%s: %s: see msyncfs %s --help", what, why, verb);
-	return EXIT_USAGE;
 }

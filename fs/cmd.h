@@ -38,7 +38,13 @@ enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg);
 const char *cmd_value(const char *arg, const char *name);
 /* Digits only, and no more than max. */
 bool cmd_number(const char *text, unsigned long long max, unsigned long long *ret);
-/* "what: why", with where to read more. Returns EXIT_USAGE. */
-int cmd_usage(const char *verb, const char *what, const char *why);
+/* "what: why", with where to read more. */
+void cmd_say_usage(const char *verb, const char *what, const char *why);
+/* The same. The value is spelled out so that compilers and analyzers know it, too. */
+static inline int cmd_usage(const char *verb, const char *what, const char *why)
+{
+	cmd_say_usage(verb, what, why);
+	return EXIT_USAGE;
+}
 
 #endif
