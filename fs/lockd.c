@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PROBE_MS 2000           /* at least so long, and at most twice, a lock is not refused because nobody answers a probe */
 
@@ -586,14 +585,11 @@ static void ask_anew(struct lockd *d)
 
 void lockd_lead(struct lockd *d, uint64_t epoch, bool grace)
 {
-	struct timespec t;
-
 	/* Numbers must go up over a restart in the same epoch, and locks leave nothing on disk: so they begin with the time. */
-	clock_gettime(CLOCK_REALTIME, &t);
 	void_answers(d);
 	ask_anew(d);
 	d->streams = d->restate = false;
-	locks_lead(d->table, epoch, (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u, grace);
+	locks_lead(d->table, epoch, clock_real_ns() / 1000u, grace);
 	d->grace_until_ms = grace ? remote_now_ms() + LEASE_MS : 0;
 	locks_name(d->table, d->l->client, d->name);
 	locks_probes(d->table, d->l->client, 0);

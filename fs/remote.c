@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * link: see link.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
+ * remote: see remote.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
  */
 #include "fs/remote_int.h"
 

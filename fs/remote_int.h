@@ -156,10 +156,7 @@ struct remote {
 
 static inline int64_t remote_now_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_BOOTTIME, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	return clock_boot_ms();
 }
 
 /* remote.c */

@@ -5,8 +5,8 @@
  */
 #include "fs/remount.h"
 
+#include "fs/ask.h"
 #include "fs/cmd.h"
-#include "fs/control.h"
 #include "fs/log.h"
 #include "fs/mnt.h"
 #include "fs/options.h"
@@ -32,30 +32,17 @@ static const struct { unsigned long st, ms; } kept_flags[] = {
 /* The text of the status. To be freed; NULL after an error was printed. */
 static char *read_status(const char *path)
 {
-	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error;
 	char *text = malloc(STATUS_SIZE);
-	size_t len = 0;
-	ssize_t n = 1;
+	bool found;
+	int r = ask_open(path, "status", O_RDONLY, &found);
 
-	fd = dir < 0 ? -1 : openat(dir, CONTROL_NAME "/status", O_RDONLY | O_CLOEXEC);
-	error = fd < 0 ? errno : text == NULL ? ENOMEM : 0;
-	while (error == 0 && len + 1 < STATUS_SIZE && (n = read(fd, text + len, STATUS_SIZE - 1 - len)) != 0) {
-		if (n < 0 && errno != EINTR)
-			error = errno;
-		len += n > 0 ? (size_t)n : 0;
-	}
-	if (error != 0)
-		say_mount(path, dir >= 0, error);
-	if (fd >= 0)
-		close(fd);
-	if (dir >= 0)
-		close(dir);
-	if (error != 0) {
-		free(text);
-		return NULL;
-	}
-	text[len] = '\0';
-	return text;
+	if (r >= 0)
+		r = text != NULL ? ask_read(r, text, STATUS_SIZE) : (close(r), -ENOMEM);
+	if (r >= 0)
+		return text;
+	say_mount(path, found, -r);
+	free(text);
+	return NULL;
 }
 
 /* The value of a name of the status, out of its quotes; in place of what stood there. NULL: it has none. */

@@ -97,7 +97,7 @@ int contents_reap(struct keys *k, uint64_t ino, unsigned *budget);
 /* The whole of a short file (a symlink). */
 int contents_read_small(struct keys *k, uint64_t ino, void *buf, size_t size, size_t *ret_len);
 
-/* dirent.c */
+/* names.c */
 int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret);
 /* The key for a new entry; -EEXIST if the name is there. */
 int dirent_new_key(struct keys *k, uint64_t dir, const char *name, size_t len, struct key *ret);

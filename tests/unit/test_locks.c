@@ -5,6 +5,8 @@
  *
  *   SEED=n   replays the random part        ROUNDS=n   how long it is
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +19,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define CLIENTS 3u
 #define OWNERS  3u              /* of each */
@@ -27,15 +28,7 @@
 #define WAITERS 256u
 #define PROBE   99u             /* a client that only asks */
 
-static uint64_t rng, seed, rounds;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
+static uint64_t seed, rounds;
 
 /* The model -------------------------------------------------------------------------------------------------------- */
 
@@ -974,13 +967,6 @@ static void test_locks__hostile_messages(void **state)
 	}
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *text = getenv(name);
-
-	return text ? strtoull(text, NULL, 0) : otherwise;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1004,9 +990,8 @@ int main(void)
 		cmocka_unit_test(test_locks__hostile_messages),
 	};
 
-	seed = number_of("SEED", (uint64_t)time(NULL));
-	rounds = number_of("ROUNDS", 20000);
-	rng = seed * 0x9e3779b97f4a7c15u + 1;
-	(void)printf("# SEED=%llu ROUNDS=%llu\n", (unsigned long long)seed, (unsigned long long)rounds);
+	seed = random_seed();
+	rounds = env_number("ROUNDS", 20000);
+	(void)printf("# ROUNDS=%llu\n", (unsigned long long)rounds);
 	return cmocka_run_group_tests_name("locks", tests, NULL, NULL);
 }

@@ -3,12 +3,7 @@
  * test_logical: windows and items say what a store holds and nothing of places: two stores that came to the same contents by
  * other ways show the same; a walk meets each item once, in order, can stop and go on anywhere, and keeps its bound.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/unit/ok_util.h"
 
 #include "core/base.h"
 #include "core/keys/keys.h"
@@ -34,12 +29,6 @@ static uint64_t still(void *ctx)
 	return 1700000000ull * 1000000000u;
 }
 
-static void done(int r, int line)
-{
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
 #define N(s)  (s), strlen(s)
 
 static struct keys *open_memory(void)

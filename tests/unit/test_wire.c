@@ -4,6 +4,8 @@
  * -EPROTO, or means what it says. Buffers to be read are as long as their bytes, so that the address sanitizer sees the
  * first step outside.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,16 +17,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 static uint8_t *exact(const void *bytes, size_t len)
 {
