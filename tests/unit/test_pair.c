@@ -716,7 +716,7 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 
 static void test_pair__power_cuts_of_all(void **state)
 {
-	uint64_t first = number_of("SEED", 1), cases = number_of("CASES", 6), steps = number_of("STEPS", 500);
+	uint64_t first = number_of("SEED", 1), cases = number_of("CASES", 8), steps = number_of("STEPS", 500);
 
 	(void)state;
 	for (uint64_t c = first; c < first + cases; c++) {
