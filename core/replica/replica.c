@@ -161,7 +161,8 @@ static void fill_hello(struct replica *r, struct msg_hello *h)
 {
 	*h = (struct msg_hello){
 		.version = r->o.version, .version_min = MSG_VERSION_MIN,
-		.flags = r->o.flags | (r->again ? HELLO_AGAIN : 0) | (r->told_more ? HELLO_HOLDS_MORE : 0),
+		.flags = r->o.flags | (r->again ? HELLO_AGAIN : 0) | (r->told_more ? HELLO_HOLDS_MORE : 0) |
+			 (r->unfit ? HELLO_INCOMPLETE : 0),
 		.features = r->o.features, .required = r->o.required,
 		.client = r->o.client, .session = r->session, .low = rcall_low(r),
 		.epoch = r->epoch, .promised = r->promised, .durable = r->durable,
@@ -429,6 +430,7 @@ void replica_diff_done(struct replica *r, uint64_t epoch, seq_t seq, uint64_t no
 	r->applied = r->durable = seq;
 	r->aside_epoch = r->aside_last = 0;
 	r->o.flags &= ~(HELLO_INCOMPLETE | HELLO_REPLACE);
+	r->unfit = false;
 	if (r->state != REPLICA_DIFF)
 		return;
 	hello_again(r);
@@ -469,6 +471,8 @@ static int on_change(struct replica *r, const uint8_t *bytes, uint32_t len)
 			       (unsigned long long)m.seq, (unsigned long long)m.change_epoch,
 			       (unsigned long long)r->applied, (unsigned long long)r->epoch);
 	e = r->ops->apply(r->ctx, &m);
+	/* The same change would come again and again. */
+	r->unfit = e == -EPROTO;
 	if (e < 0)
 		return e;
 	r->applied = m.seq;

@@ -58,7 +58,7 @@ struct replica_ops {
 	/* Our history and last position. */
 	void (*history)(void *ctx, struct history *ret);
 	/* Apply the next change. May call replica_hold(). -EAGAIN: no space now; the frame comes again. Else negative: the link is
-	 * closed. */
+	 * closed; -EPROTO: it does not fit this store, and the next hello asks for a diff. */
 	int (*apply)(void *ctx, const struct msg_change *c);
 	/* Make durable: no message below epoch is obeyed. Then replica_promised(). */
 	void (*promise)(void *ctx, uint64_t epoch);

@@ -447,6 +447,8 @@ static void test_epoch__who_follows_begins_none(void **state)
 		assert_int_equal(seen.count, 0);
 		assert_int_equal(store_seq(c->store), seq);
 		assert_int_equal(store_epoch(c->store), epoch);
+		/* What it lost it gets again, numbers of inodes and all. */
+		assert_int_equal(store_counts(c->store)->next_ino, store_counts(k->store)->next_ino);
 		assert_int_equal(last_epoch(c).epoch, 1ull << 20);
 		/* Crash: it is one still, and stays one. */
 		copy(other, third);

@@ -388,7 +388,7 @@ static struct {
 	struct sent to_p[BOX], to_r[BOX];
 	unsigned np, nr;
 	struct history ours, theirs;
-	bool closed_p, closed_r, full_feed;
+	bool closed_p, closed_r, full_feed, unfit;
 	uint64_t promised, fenced, led;
 	unsigned runs, answers, asides, diffs;
 	struct primary_run run[BOX];
@@ -603,6 +603,8 @@ static int r_apply(void *ctx, const struct msg_change *c)
 {
 	(void)ctx;
 	assert_memory_equal(c->bytes, "change", 6);
+	if (t.unfit)
+		return err_set(EPROTO, "a change that does not fit");
 	t.theirs.last = c->seq;
 	return 0;
 }
@@ -796,6 +798,41 @@ static enum replica_state state_of(void)
 
 	replica_status(t.r, 0, &s);
 	return s.state;
+}
+
+/* What does not fit would not the next time either: the diff that follows is asked for once. */
+static void test_link__change_that_does_not_fit(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(set_up(&po, &ro, 4), 0);
+		t.unfit = true;
+		join(5);
+		assert_true(t.closed_r);
+		primary_closed(t.p, 1, 5);
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		join(6);
+		assert_int_equal(state_of(), REPLICA_DIFF);
+		assert_int_equal(t.diffs, 1);
+		/* It may be promoted meanwhile, if that diff does not come: it has a whole state. */
+		if (i == 1) {
+			replica_closed(t.r, 1, 7);
+			assert_int_equal(replica_promote(t.r, 7), 0);
+		} else {
+			t.theirs.last = 10;
+			t.unfit = false;
+			replica_diff_done(t.r, 1, 10, 7);
+			carry(7);
+			assert_int_equal(state_of(), REPLICA_STREAM);
+			assert_int_equal(t.diffs, 1);
+		}
+		tear_down();
+	}
 }
 
 static void test_link__streams(void **state)
@@ -1612,6 +1649,7 @@ int main(void)
 		cmocka_unit_test(test_history__compare),
 		cmocka_unit_test(test_idset__model),
 		cmocka_unit_test(test_link__streams),
+		cmocka_unit_test(test_link__change_that_does_not_fit),
 		cmocka_unit_test(test_link__newer_and_older),
 		cmocka_unit_test(test_link__refusals),
 		cmocka_unit_test(test_link__lower_epoch),
