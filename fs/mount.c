@@ -325,6 +325,8 @@ static char *kernel_words(const struct fs *fs)
 	     add_word(&words, o->nodev ? "nodev" : "dev") &&
 	     add_word(&words, o->noexec ? "noexec" : "exec") &&
 	     add_word(&words, o->read_only ? "ro" : "rw") &&
+	     /* Else the kernel would hold back what is to be on disk. */
+	     (!o->sync || !o->writeback || add_word(&words, "sync")) &&
 	     (!o->allow_other || add_word(&words, "allow_other")) &&
 	     (o->atime != KEYS_NOATIME || add_word(&words, "noatime"));
 	if (ok && asprintf(&all, "%s%s", words, o->kernel != NULL ? o->kernel : "") < 0)
