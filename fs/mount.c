@@ -623,6 +623,8 @@ int cmd_mount(int argc, char **argv)
 		r = change_mount(&options, argc, argv);
 		goto out;
 	}
+	if (!options.foreground)
+		daemon_let_go();
 	r = EXIT_FAILED;
 	fs = calloc(1, sizeof *fs);
 	if (fs == NULL) {
