@@ -75,7 +75,7 @@ static char *value_of(char *status, const char *name)
 static unsigned long flags_for_kernel(const struct statvfs *st, const struct options *o)
 {
 	unsigned long flags = MS_REMOUNT | (o->read_only ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) |
-			      (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0);
+			      (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0) | (o->nosymfollow ? MS_NOSYMFOLLOW : 0);
 
 	for (size_t i = 0; i < sizeof kept_flags / sizeof kept_flags[0]; i++)
 		flags |= (st->f_flag & kept_flags[i].st) != 0 ? kept_flags[i].ms : 0;
@@ -159,7 +159,7 @@ int remount(int argc, char **argv, const char *store, const char *path)
 		r = options_add_words(&then, text);
 	/* As mount(2) has it: what is not named is off. Of what is on mount(8) names all that is to stay, and of what is to be
 	 * off nothing. */
-	then.read_only = then.nosuid = then.nodev = then.noexec = false;
+	then.read_only = then.nosuid = then.nodev = then.noexec = then.nosymfollow = false;
 	if (r == 0)
 		r = options_add(&then, argc, argv);
 	if (r == 0)

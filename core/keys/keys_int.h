@@ -51,6 +51,8 @@ int change_commit(struct keys *k);
 int change_commit_part(struct keys *k);
 /* Room for a change of `items` items and `blocks` blocks of contents. -EROFS: a replica makes none of its own. */
 int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees);
+/* Room for a change of `items` items whose contents go into blocks that the file has. */
+int change_reserve_paid(struct keys *k, unsigned items);
 /* The same for what each store does for itself: reaping, moving, applying what the primary sent. */
 int change_reserve_own(struct keys *k, unsigned items, uint64_t blocks, bool frees);
 
