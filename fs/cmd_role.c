@@ -34,6 +34,9 @@ static void explain(const char *mountpoint, bool found, int error)
 	case EBUSY:
 		log_error("%s: not now, its state is being made that of the primary: try again when its status says that it is", mountpoint);
 		break;
+	case EPERM:
+		log_error("%s: its key is limited: only a machine with a key without limits becomes the primary", mountpoint);
+		break;
 	case EACCES:
 		log_error("%s: only who mounted it may: ask them, or root", mountpoint);
 		break;
