@@ -979,7 +979,8 @@ static int wait_first_sync(struct remote *l)
 			break;
 		if (store_failed(l->fs->store) != 0)
 			return store_failed(l->fs->store);
-		if (st.state != REPLICA_DOWN)
+		/* Of another reason it may be let in later. */
+		if (st.state != REPLICA_DOWN && st.refused != REFUSED_LIMITED)
 			heard = remote_now_ms();
 		if (remote_now_ms() - heard > (int64_t)max_u64(l->fs->options->wait_s, 5) * 1000) {
 			pthread_mutex_lock(&l->lock);

@@ -389,11 +389,11 @@ static int admit_limited(struct primary *p, struct primary_peer *peer, const str
 	const struct primary_peer *other;
 
 	if (peer->tree && p->state == PRIMARY_RELAYS)
-		return refuse(p, peer, REFUSED_NOT_PRIMARY, "this is a relay: a key that is limited to a directory is taken by the primary only");
+		return refuse(p, peer, REFUSED_LIMITED, "this is a relay: a key that is limited to a directory is taken by the primary only");
 	if (peer->tree && h->flags & HELLO_FEEDS)
-		return refuse(p, peer, REFUSED_BUSY, "its key is limited to %.200s: it may feed nobody (--listen)", peer->tree);
+		return refuse(p, peer, REFUSED_LIMITED, "its key is limited to %.200s: it may feed nobody (--listen)", peer->tree);
 	if (peer->tree && h->client >> 32 != peer->tag)
-		return refuse(p, peer, REFUSED_BUSY, "its key is limited to %.200s: its own key file has to say the same (limit=tree:)",
+		return refuse(p, peer, REFUSED_LIMITED, "its key is limited to %.200s: its own key file has to say the same (limit=tree:)",
 			      peer->tree);
 	for (other = p->peers; other; other = other->next)
 		if (other->state != PEER_NEW && other->tag != peer->tag && memcmp(other->store, h->store, 16) == 0)

@@ -74,6 +74,7 @@ struct replica {
 	seq_t aside_last;
 	bool aside_done;
 	struct msg_welcome welcome;     /* texts left out */
+	uint8_t refused;                /* by the last welcome, and why */
 	bool has_upstream;
 	uint8_t upstream[16];           /* store of the last welcome or refusal */
 	/* Acknowledgements and holds. */
