@@ -611,7 +611,7 @@ static void test_border__paths(void **state)
 static void test_border__depth(void **state)
 {
 	uint64_t dir = tree_ino, at_limit = 0;
-	struct keys_attr a;
+	struct keys_attr a, dev;
 	unsigned i;
 
 	(void)state;
@@ -632,6 +632,14 @@ static void test_border__depth(void **state)
 	a.aux = 4242;
 	assert_int_equal(keys_restore_attr(k, &a), 0);
 	assert_int_equal(on_name(CALL_MAKE, at.in, "f"), -EROFS);
+	/* By a device whose number is the tree's; in a file that is the tree. */
+	assert_int_equal(keys_make(k, at.out, "dev", 3, S_IFCHR | 0600, tree_ino, &(struct keys_cred){ 0 }, &dev), 0);
+	a.aux = dev.ino;
+	assert_int_equal(keys_restore_attr(k, &a), 0);
+	assert_int_equal(on_name(CALL_MAKE, at.in, "f"), -EROFS);
+	a.aux = at.f_in;
+	assert_int_equal(keys_restore_attr(k, &a), 0);
+	assert_int_equal(limit_call(k, "/t/in/f", &(struct call){ .op = CALL_MAKE, .dir = at.in, .name = text("g") }), -EROFS);
 }
 
 /* Hints -------------------------------------------------------------------------------------------------------------------- */
@@ -670,7 +678,7 @@ static void test_hints__are_settled(void **state)
 {
 	struct keys_where_walk walk = { 0 };
 	struct keys_attr a, before;
-	uint64_t many[200], seq, ino, dir;
+	uint64_t many[200], row[4], in_row[4], seq, ino, dir;
 	unsigned i, steps = 0;
 	char name[32];
 	uint32_t n;
@@ -681,6 +689,13 @@ static void test_hints__are_settled(void **state)
 		(void)snprintf(name, sizeof name, "file %u", i);
 		many[i] = make(i % 2 ? at.in : at.out, name, S_IFREG | 0644);
 		put_hint(many[i], i % 3 == 0 ? 0 : at.out << 16 | 0x1234);
+	}
+	/* Directories whose numbers follow each other. */
+	for (i = 0; i < ARRAY_LEN(row); i++)
+		row[i] = make(at.in, (char[]){ (char)('A' + (int)i), 0 }, S_IFDIR | 0755);
+	for (i = 0; i < ARRAY_LEN(row); i++) {
+		in_row[i] = make(row[i], "f", S_IFREG | 0644);
+		put_hint(in_row[i], 0);
 	}
 	before = attr_of(many[1]);
 	/* Newest name gone. */
@@ -693,6 +708,10 @@ static void test_hints__are_settled(void **state)
 	for (i = 0; i < ARRAY_LEN(many); i++) {
 		assert_int_equal(where(many[i], &dir), 0);
 		assert_int_equal(dir, i % 2 ? at.in : at.out);
+	}
+	for (i = 0; i < ARRAY_LEN(row); i++) {
+		assert_int_equal(where(in_row[i], &dir), 0);
+		assert_int_equal(dir, row[i]);
 	}
 	assert_int_equal(on_ino(CALL_WRITE, at.f_in), 0);
 	/* Nothing else changes by it. */

@@ -577,6 +577,35 @@ static void test_locks__forged_statement(void **state)
 	world_free();
 }
 
+static bool only_inode_2(void *ctx, uint64_t ino)
+{
+	(*(unsigned *)ctx)++;
+	return ino == 2;
+}
+
+/* Who may not have a lock there has none, whatever it states, and is told. */
+static void test_locks__stated_where_it_may_not(void **state)
+{
+	static uint8_t buf[LOCKS_STATE_MAX];
+	unsigned asked = 0;
+	size_t len;
+
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(1, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	len = locks_state(w.t, 1, 1, "", buf);
+	w.lost = 0;
+	assert_int_equal(locks_restate(w.t, 1, buf, len, only_inode_2, &asked), 0);
+	assert_int_equal(asked, 2);
+	assert_int_equal(w.lost, 1);
+	assert_held(1);
+	assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(2, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, false), -EAGAIN);
+	world_free();
+}
+
 static void test_locks__asked_twice(void **state)
 {
 	struct lock_op op = { .ticket = 7, .ino = 1, .owner = 1, .end = LOCKS_END, .kind = LOCKS_FLOCK,
@@ -859,6 +888,7 @@ int main(void)
 		cmocka_unit_test(test_locks__grant_that_frees),
 		cmocka_unit_test(test_locks__behind_who_expires),
 		cmocka_unit_test(test_locks__forged_statement),
+		cmocka_unit_test(test_locks__stated_where_it_may_not),
 		cmocka_unit_test(test_locks__asked_twice),
 		cmocka_unit_test(test_locks__grace),
 		cmocka_unit_test(test_locks__bounds),
