@@ -110,7 +110,7 @@ static int settle(struct keys *k, const struct dirent *d, struct keys_attr *a)
 static int settle_next(struct keys *k, struct keys_where_walk *at)
 {
 	struct tree_cursor c;
-	struct keys_attr a;
+	struct keys_attr a = { 0 };
 	struct dirent d;
 	struct key key;
 	uint64_t ino;
