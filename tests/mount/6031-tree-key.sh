@@ -126,14 +126,20 @@ ok 'so nobody else is kept out' flock -n "$one/out/d/f" true
 exec 8<"$web/f"
 ok 'inside it is given' flock -n 8
 nok 'and holds' flock -n "$one/srv/web/f" true
+echo x >"$web/goes"
+wait_for same_seq two
+exec 9<"$web/goes"
+ok 'of a file that goes out later, too' flock -n 9
+mv "$one/srv/web/goes" "$one/out/goes"
 
 # ---- The primary starts again: who had what has it, and may what it might
 stop one
-listen 8<&-                     # a daemon keeps what its shell has open
+listen 8<&- 9<&-                # a daemon keeps what its shell has open
 ok 'two finds it' wait_for same_seq two
 ok 'its lock holds still' wait_for "grep -q state=held '$one/.msyncfs/locks'"
 nok 'for the primary, too' flock -n "$one/srv/web/f" true
-exec 8>&-
+ok 'that of the file that went out does not' wait_for "flock -n '$one/out/goes' true"
+exec 8>&- 9>&-
 errno 'outside it is read-only still' EROFS sysop pwrite "$two/out/d/f" 0 x
 ok 'inside it can be written' sh -c "echo again >'$web/again'"
 
@@ -158,9 +164,12 @@ is 'does not take it' "$?" 1
 like 'and says why' "$(cat "$T/out")" 'by the primary only'
 rm -f "$T"/bare.msync
 # The relay becomes the primary: it has the key, too.
-ok 'one hands over to three' "$MSYNCFS" demote "$one"
+ok 'two follows again' follow
+wait_for same_seq two
+wait_for same_seq three
+ok 'one hands over, but not to two' "$MSYNCFS" demote "$one"
 is 'three leads' "$(value three role)" primary
-ok 'two follows it' start two --from="$T/sock3" --key-file="$T/web.key" -o on-disconnect=wait:20
+ok 'two finds it' wait_for "streams two && [ \"\$(value two from)\" = '$T/sock3' ]"
 ok 'and may there what it might' sh -c "echo there >'$web/there'"
 errno 'and no more' EROFS sysop pwrite "$two/out/d/f" 0 x
 for m in two one three; do ok "$m unmounts" stop $m; done
@@ -176,5 +185,16 @@ errno 'files that were in it can be changed' ok sysop pwrite "$web/f" 0 x
 errno 'those outside cannot' EROFS sysop pwrite "$two/out/d/f" 0 x
 wait_for same_seq two
 for m in two one; do ok "$m unmounts" stop $m; done
-for m in one two; do ok "the store of $m is clean" "$MSYNCFS" check "$T/$m.msync"; done
+# And who is made the primary later looks, too. one has no key with a limit.
+rm -f "$T"/*.msync
+ok 'it is loaded once more' "$MSYNCFS" load "$T/one.msync" "$T/dump"
+ok 'one is mounted' start one --listen="$T/sock" --key-file="$T/all.key"
+ok 'three follows' start three --from="$T/sock" --listen="$T/sock3" --key-file="$T/primary.key"
+ok 'and takes over' "$MSYNCFS" demote "$one"
+ok 'it looks for files' wait_for "[ \"\$(value three limits)\" = ready ]"
+ok 'two follows it' start two --from="$T/sock3" --key-file="$T/web.key" -o on-disconnect=wait:20
+errno 'files that were in it can be changed' ok sysop pwrite "$web/f" 0 x
+errno 'those outside cannot' EROFS sysop pwrite "$two/out/d/f" 0 x
+for m in two one three; do ok "$m unmounts" stop $m; done
+for m in one two three; do ok "the store of $m is clean" "$MSYNCFS" check "$T/$m.msync"; done
 done_testing
