@@ -27,7 +27,8 @@ static void help(void)
 	       "and give it to --key-file there and here.\n\n"
 	       "      --id=NAME                 what the key is called (default: a random name)\n"
 	       "      --read-only               who mounts with this key changes nothing\n"
-	       "      --tree=PATH               for a later version: sees only this directory\n"
+	       "      --tree=PATH               who mounts with this key may change only what is below\n"
+	       "                                this directory; it sees everything\n"
 	       "  -h, --help                    show this\n");
 }
 

@@ -28,6 +28,7 @@ struct role_verb {
 static const struct ask_reason reasons[] = {
 	{ EINVAL, "no other machine follows or leads it in that way: see its status" },
 	{ EBUSY, "not now, its state is being made that of the primary: try again when its status says that it is" },
+	{ EPERM, "its key is limited: only a machine with a key without limits becomes the primary" },
 	{ 0, NULL },
 };
 

@@ -36,6 +36,12 @@ struct keys_time keys_now(const struct keys *k);
 /* Set ctime, and mtime if asked, to now. */
 void attr_touch(const struct keys *k, struct keys_attr *a, bool mtime);
 
+/* where.c */
+/* The inode has got a name: the entry with this key. */
+void where_named(struct keys_attr *a, struct key entry);
+/* It has lost its last one, in this directory. */
+void where_orphaned(struct keys_attr *a, uint64_t dir);
+
 /* change.c: building and committing a record */
 void change_begin(struct keys *k, enum change_type type);
 void change_put(struct keys *k, struct key key, const void *value, uint32_t len);

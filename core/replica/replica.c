@@ -379,6 +379,7 @@ static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 	if (e < 0)
 		return e;
 	take_path(r, &w);
+	r->refused = w.decision == WELCOME_REFUSED ? w.code : REFUSED_NONE;
 	if (w.decision == WELCOME_REFUSED)
 		return refused(r, &w);
 	if (r->state != REPLICA_HELLO && (r->state != REPLICA_STREAM || w.decision != WELCOME_DIFF))
@@ -835,7 +836,7 @@ void replica_status(const struct replica *r, uint64_t now, struct replica_status
 		.state = r->state, .link = r->link, .epoch = r->epoch, .promised = r->promised, .link_epoch = r->link_epoch,
 		.client = r->o.client, .session = r->session, .applied = r->applied, .durable = r->durable,
 		.primary_last = r->primary_last, .primary_durable = r->primary_durable,
-		.stale_ms = replica_stale_ms(r, now), .open_calls = r->calls.count + r->queue.count,
+		.stale_ms = replica_stale_ms(r, now), .refused = r->refused, .open_calls = r->calls.count + r->queue.count,
 		.holds = r->own_holds.count + r->fed_holds.count,
 		.primary_bytes = r->primary_bytes,
 		.features = r->features,

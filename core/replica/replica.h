@@ -209,6 +209,7 @@ struct replica_status {
 	uint64_t primary_bytes;         /* counter of the bytes of all its changes, at primary_last: lag is a difference */
 	uint64_t stale_ms;              /* it is known that the state was the primary's so long ago */
 	uint32_t open_calls, holds;
+	uint8_t refused;                /* enum msg_refusal: what the last welcome said; REFUSED_NONE: it was one */
 	uint64_t features;              /* of the link that streams */
 };
 void replica_status(const struct replica *r, uint64_t now, struct replica_status *ret);

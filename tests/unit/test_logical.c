@@ -8,6 +8,7 @@
 #include "core/base.h"
 #include "core/keys/keys.h"
 #include "core/keys/logical.h"
+#include "core/keys/restore.h"
 #include "core/store/store.h"
 #include "core/store/sys.h"
 
@@ -354,6 +355,9 @@ static void test_logical__inodes_say_nothing_of_blocks(void **state)
 	ok(keys_getattr(b, in_b, &at_b));
 	assert_int_equal(at_a.size, at_b.size);
 	assert_int_not_equal(at_a.blocks, at_b.blocks);
+	/* Names are hashed with another seed in each, which shows in the hint at where the file is. */
+	at_b.where = at_a.where;
+	ok(keys_restore_attr(b, &at_b));
 	ok(logical_get(&wa, item_key(in_a, ITEM_INODE, 0), &ia));
 	ok(logical_get(&wb, item_key(in_b, ITEM_INODE, 0), &ib));
 	assert_int_equal(ia.len, ib.len);
