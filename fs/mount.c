@@ -127,6 +127,18 @@ static void unlock_mountpoint(void)
 	mount_lock = -1;
 }
 
+/* Who asks a mount whose daemon was killed and hangs (guard.h) would hang as well. */
+static int end_hung(const char *path, const struct mnt_info *info)
+{
+	unsigned minor;
+
+	if (!mnt_is_ours(info) || sscanf(info->device, "0:%u", &minor) != 1 || !holder_hangs(info->source, minor))
+		return 0;
+	if (guard_end(path, minor) < 0)
+		return fail(path, "the daemon of the mount there was killed, but hangs", "unmount it as root with umount -f");
+	return 0;
+}
+
 /* A directory that is not one of our mounts already. Dead mounts of ours, whose daemon was killed,
  * are taken away. The mount point is locked. */
 static int check_mountpoint(const char *path)
@@ -139,6 +151,8 @@ static int check_mountpoint(const char *path)
 
 	for (int n = 0; n < STALE_MAX; n++) {
 		mounted = mnt_find(path, &info) == 0;
+		if (mounted && end_hung(path, &info) != 0)
+			return EXIT_FAILED;
 		/* Attributes are cached for ever, even in a dead mount: its daemon is asked for the
 		 * figures. */
 		error = 0;
