@@ -24,12 +24,15 @@ static int put_group_items(struct store *s)
 	return 0;
 }
 
-/* Enough segments stay ours for the journal between two checkpoints, as far as the store's size allows. */
+/* Enough segments stay ours for the journal between two checkpoints, also while changes wait for the first, as far as the store's
+ * size allows. One that is given back may not be had again: in a file whose tree is rewritten at random what is free lies
+ * in crumbs, and each segment would wait for a checkpoint. */
 unsigned checkpoint_keep_segments(const struct store *s)
 {
-	uint64_t keep = s->closing ? 0 : min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), 24);
+	uint64_t keep = min_u64(s->space.total / 32 / journal_seg_blocks(&s->journal), SEGS_MAX / 2);
 
-	return (unsigned)max_u64(keep, 2 * SPARES);
+	/* A store that lies there needs what the next opening begins with. */
+	return s->closing ? SPARES : (unsigned)max_u64(keep, 2 * SPARES);
 }
 
 /* Of the segments that nobody needs once this checkpoint is on disk, those beyond what is kept are free in it: they belong

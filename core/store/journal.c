@@ -96,6 +96,17 @@ bool journal_owns(const struct journal *j, block_t block, uint64_t count)
 	return false;
 }
 
+bool journal_coming(struct journal *j, block_t *ret_first)
+{
+	bool any;
+
+	(void)pthread_mutex_lock(&j->lock);
+	any = j->used < j->count;
+	*ret_first = any ? j->segs[j->used] : 0;
+	(void)pthread_mutex_unlock(&j->lock);
+	return any;
+}
+
 /* Write the header of the segment that is about to be used. */
 static uint64_t begin_segment(struct journal *j, block_t first, uint64_t serial)
 {

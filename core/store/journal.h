@@ -82,6 +82,8 @@ int journal_sync(struct journal *j, jpos_t from, jpos_t to);
 /* [any helper] Block ranges of [from, to): calls fn for each. */
 int journal_ranges(struct journal *j, jpos_t from, jpos_t to,
 		   int (*fn)(void *ctx, block_t first, uint64_t count), void *ctx);
+/* [any helper] The segment that follows the tail's; false if there is none yet. Not before it is used, it may be given back. */
+bool journal_coming(struct journal *j, block_t *ret_first);
 /* Spares at or behind `limit` are given to fn; if records are being written behind it, they go on in another spare. */
 int journal_go_low(struct journal *j, block_t limit, seq_t durable, int (*fn)(void *ctx, block_t first, uint64_t blocks),
 		   void *ctx);

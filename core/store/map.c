@@ -250,14 +250,17 @@ void map_ask(const struct map *m, block_t b)
 {
 	uint64_t piece = b >> MAP_PIECE_SHIFT, end = (map_blocks(m) + (1u << MAP_PIECE_SHIFT) - 1) >> MAP_PIECE_SHIFT, n = 0;
 	uint64_t most = piece > 0 && was_asked(m, piece - 1) ? ASK_AHEAD : 1;
+	block_t first = piece << MAP_PIECE_SHIFT, last;
 
-	for (; n < most && piece + n < end && !was_asked(m, piece + n); n++)
-		atomic_fetch_or_explicit(&m->asked[(piece + n) / 64], (uint64_t)1 << (piece + n) % 64, memory_order_relaxed);
-	if (n > 0) {
-		block_t first = piece << MAP_PIECE_SHIFT, last = min_u64((piece + n) << MAP_PIECE_SHIFT, map_blocks(m));
-
+	while (n < most && piece + n < end && !was_asked(m, piece + n))
+		n++;
+	last = min_u64((piece + n) << MAP_PIECE_SHIFT, map_blocks(m));
+	if (n > 0)
 		(void)m->sys->ahead(m->sys->ctx, map_place(m, first), (last - first) << BLOCK_SHIFT);
-	}
+	/* Behind the call: whoever sees it said touches the pages, and must not be the one who makes them. Two that ask are two
+	 * calls, no more. */
+	for (; n > 0; n--)
+		atomic_fetch_or_explicit(&m->asked[(piece + n - 1) / 64], (uint64_t)1 << (piece + n - 1) % 64, memory_order_release);
 }
 
 /* What comes there when the file grows again are other pages. */

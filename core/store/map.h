@@ -102,7 +102,7 @@ static inline void *map_block(const struct map *m, block_t b)
 {
 	uint64_t piece = b >> MAP_PIECE_SHIFT;
 
-	if (m->asked && !(atomic_load_explicit(&m->asked[piece / 64], memory_order_relaxed) >> piece % 64 & 1))
+	if (m->asked && !(atomic_load_explicit(&m->asked[piece / 64], memory_order_acquire) >> piece % 64 & 1))
 		map_ask(m, b);
 	return map_place(m, b);
 }

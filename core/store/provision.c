@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * provision: what the request thread will need is made ready off it: the file grows, free blocks and the journal's next
- * pages are faulted in for writing. Only blocks that nobody uses yet are touched, so there is nothing to order.
+ * provision: what the request thread and the syncer will need is made ready off them: the file grows, free blocks and the
+ * journal's next pages are faulted in for writing, and its blocks have been on disk before a record is in them. Only
+ * blocks that nobody uses yet are touched, so there is nothing to order.
  */
 #include "core/store/store_int.h"
 
@@ -102,12 +103,58 @@ static void populate_journal(struct store *s)
 	}
 }
 
+static bool was_written(const struct store *s, block_t seg)
+{
+	unsigned i, n = (unsigned)min_u64(s->written_segs, JOURNAL_SEGS);
+
+	for (i = 0; i < n; i++)
+		if (s->written_seg[i] == seg)
+			return true;
+	return false;
+}
+
+static int sync_range(void *ctx, block_t first, uint64_t count)
+{
+	struct store *s = ctx;
+
+	/* What nobody dirtied would not be written. */
+	map_populate(&s->map, first, count);
+	return map_sync(&s->map, first, count);
+}
+
+/* The first msync of a block that was allocated and never written changes the file system's own records too (the extent is
+ * no longer "unwritten"): two blocks more, or a commit of its journal, for each page of ours. So the journal's blocks are
+ * written once before records are in them, a segment at a time: the one that comes next, and in a new opening the rest
+ * of the first. Whatever a crash leaves of that, nothing leads there. */
+static int write_ahead_of_journal(struct store *s)
+{
+	jpos_t tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire), from;
+	block_t seg;
+	int r = 0;
+
+	if (s->first_tail == 0)
+		s->first_tail = tail;
+	/* A store that nobody changes is not written to. */
+	if (tail == s->first_tail)
+		return 0;
+	from = align_up(tail, BLOCK_SIZE);
+	if (s->written_segs == 0 && from >> s->journal.shift == tail >> s->journal.shift)
+		r = journal_ranges(&s->journal, from, ((tail >> s->journal.shift) + 1) << s->journal.shift, sync_range, s);
+	if (r == 0 && journal_coming(&s->journal, &seg) && !was_written(s, seg)) {
+		s->written_seg[s->written_segs++ % JOURNAL_SEGS] = seg;
+		r = sync_range(s, seg, journal_seg_blocks(&s->journal));
+	}
+	return r;
+}
+
 int store_provision(struct store *s)
 {
 	int r;
 
 	shrink(s);
 	r = grow(s);
+	if (r == 0)
+		r = write_ahead_of_journal(s);
 	if (r < 0) {
 		store_fail(s, r);
 		return r;

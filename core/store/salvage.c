@@ -137,7 +137,7 @@ static int open_room(struct salvage *g)
 	s->salvage_groups = groups;
 	s->space.slot_gen = full_group;
 	for (i = 0; i < groups; i++)
-		s->space.groups[i].full = true;
+		s->space.groups[i].longest = 0;
 	s->space.used = groups * GROUP_BLOCKS + SLOTS;
 	s->space.scan = groups * GROUP_BLOCKS;
 	return 0;

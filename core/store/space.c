@@ -18,6 +18,8 @@ enum { D, F, C };
 enum { HOLD_F, HOLD_C, HOLD_PIN, HOLD_STAGE, HOLDS };
 #define NO_SLOT 3u
 _Static_assert(SUPER_COPY % 64 + SUPERS <= 64, "the copies are in one word");
+#define ANY_LENGTH UINT16_MAX
+_Static_assert(GROUP_BLOCKS <= ANY_LENGTH, "a range's length");
 #define RUN_MIN 16u             /* shorter ranges only if there is nothing better */
 
 static block_t group_first(uint64_t group)
@@ -122,6 +124,7 @@ static int set_total(struct space *sp, uint64_t total)
 
 		memset(g, 0, sizeof *g);
 		memset(g->slot, NO_SLOT, sizeof g->slot);
+		g->longest = ANY_LENGTH;
 	}
 	sp->total = total;
 	sp->run_min = RUN_MIN;
@@ -174,7 +177,7 @@ int space_grown(struct space *sp)
 	if (map_blocks(sp->map) == sp->total)
 		return 0;
 	if (old > 0)
-		sp->groups[old - 1].full = false;
+		sp->groups[old - 1].longest = ANY_LENGTH;
 	r = set_total(sp, map_blocks(sp->map));
 	if (r < 0)
 		return r;
@@ -236,11 +239,21 @@ static int group_load(struct space *sp, uint64_t group)
 			   (unsigned long long)gen);
 }
 
-static uint64_t view_word(const struct space *sp, uint64_t group, int view, unsigned w)
+static uint64_t slot_word(const uint8_t *page, unsigned w)
+{
+	return page ? get_le64(page + SLOT_BITS + w * 8) : 0;
+}
+
+static const uint8_t *view_page(const struct space *sp, uint64_t group, int view)
 {
 	unsigned slot = sp->groups[group].slot[view];
 
-	return slot == NO_SLOT ? 0 : get_le64(slot_page(sp, group, slot) + SLOT_BITS + w * 8);
+	return slot == NO_SLOT ? NULL : slot_page(sp, group, slot);
+}
+
+static uint64_t view_word(const struct space *sp, uint64_t group, int view, unsigned w)
+{
+	return slot_word(view_page(sp, group, view), w);
 }
 
 /* Bits that C, as it would be written now, says are in use. */
@@ -255,20 +268,44 @@ static uint64_t current_word(const struct space *sp, uint64_t group, unsigned w)
 	return virgin_word(group, w);
 }
 
-/* Bits that must not be given out: (G2), (G3), and what lies behind the end. */
-static uint64_t busy_word(const struct space *sp, uint64_t group, unsigned w)
+/* A group's bitmaps, found once for all of its words. Good until the group or the map changes. */
+struct look {
+	const uint8_t *view[3];
+	uint64_t *const *hold;
+	uint64_t group;
+	unsigned size;
+};
+
+static struct look look_at(const struct space *sp, uint64_t group)
 {
-	const struct space_group *g = &sp->groups[group];
-	uint64_t bits = virgin_word(group, w);
-	unsigned size = group_size(sp, group);
+	struct look l = { .hold = sp->groups[group].hold, .group = group, .size = group_size(sp, group) };
 	int i;
 
 	for (i = 0; i < 3; i++)
-		bits |= view_word(sp, group, i, w);
+		l.view[i] = view_page(sp, group, i);
+	return l;
+}
+
+/* Bits that must not be given out: (G2), (G3). */
+static uint64_t taken_word(const struct look *l, unsigned w)
+{
+	uint64_t bits = virgin_word(l->group, w);
+	int i;
+
+	for (i = 0; i < 3; i++)
+		bits |= slot_word(l->view[i], w);
 	for (i = 0; i < HOLDS; i++)
-		bits |= g->hold[i] ? g->hold[i][w] : 0;
-	if ((w + 1) * 64 > size)
-		bits |= w * 64 >= size ? ~0ull : ~0ull << (size - w * 64);
+		bits |= l->hold[i] ? l->hold[i][w] : 0;
+	return bits;
+}
+
+/* And what lies behind the end. */
+static uint64_t busy_word(const struct look *l, unsigned w)
+{
+	uint64_t bits = taken_word(l, w);
+
+	if ((w + 1) * 64 > l->size)
+		bits |= w * 64 >= l->size ? ~0ull : ~0ull << (l->size - w * 64);
 	return bits;
 }
 
@@ -490,14 +527,31 @@ static void avoid_runs(const struct space *sp, block_t *first, block_t *end)
 			*end = min_u64(*end, run[i].next);
 }
 
-/* The next free range of the group at or behind *bit, at most max blocks; false if there is none. */
-static bool free_range(const struct space *sp, uint64_t group, unsigned *bit, uint64_t max, struct space_run *ret)
+/* The end of the free range that begins at bit b, or a place in it, if it goes on for `enough`. */
+static unsigned free_end(const struct look *l, unsigned b, uint64_t enough)
 {
-	unsigned size = group_size(sp, group), b = *bit, w;
+	unsigned first = b;
+
+	while (b < l->size && b - first < enough) {
+		uint64_t busy = busy_word(l, b / 64) >> (b % 64);
+
+		if (busy)
+			return b + (unsigned)__builtin_ctzll(busy);
+		b = (b / 64 + 1) * 64;
+	}
+	return b < l->size ? b : l->size;
+}
+
+/* The next free range of the group at or behind *bit that has more than `beyond` blocks, at most max of it; false if there
+ * is none. */
+static bool free_range(const struct space *sp, const struct look *l, unsigned *bit, uint64_t beyond, uint64_t max,
+		       struct space_run *ret)
+{
+	unsigned b = *bit, from;
 	block_t first, end;
 
-	while (b < size) {
-		uint64_t busy = busy_word(sp, group, b / 64) >> (b % 64);
+	while (b < l->size) {
+		uint64_t busy = busy_word(l, b / 64) >> (b % 64);
 
 		if (busy & 1) {
 			unsigned n = ~busy ? (unsigned)__builtin_ctzll(~busy) : 64;
@@ -505,65 +559,66 @@ static bool free_range(const struct space *sp, uint64_t group, unsigned *bit, ui
 			b += n < 64 - b % 64 ? n : 64 - b % 64;
 			continue;
 		}
-		first = group_first(group) + b;
-		for (;;) {
-			w = b / 64;
-			busy = busy_word(sp, group, w) >> (b % 64);
-			if (busy) {
-				b += (unsigned)__builtin_ctzll(busy);
-				break;
-			}
-			b = (w + 1) * 64;
-			if (b >= size || group_first(group) + b - first >= max + 4 * RUN_BLOCKS)
-				break;
-		}
-		end = group_first(group) + (b < size ? b : size);
+		from = b;
+		b = free_end(l, b, max + 4 * RUN_BLOCKS);
+		if (b - from <= beyond)
+			continue;
+		first = group_first(l->group) + from;
+		end = group_first(l->group) + b;
 		avoid_runs(sp, &first, &end);
-		if (first < end) {
+		if (first < end && end - first > beyond) {
 			/* What lies behind the part taken is looked at again. */
 			end = min_u64(end, first + max);
 			*ret = (struct space_run){ first, end };
-			*bit = (unsigned)(end - group_first(group));
+			*bit = (unsigned)(end - group_first(l->group));
 			return true;
 		}
-		*bit = b = (unsigned)max_u64(first - group_first(group), *bit);
+		b = (unsigned)(max_u64(first, end) - group_first(l->group));
 	}
-	*bit = size;
+	*bit = l->size;
 	return false;
+}
+
+/* The first range of at least `min` blocks of the group from *bit on; if it has none, its longest, if that is longer than
+ * *best. -ENOENT: no such range, and *best is what there is. */
+static int find_in_group(struct space *sp, uint64_t group, unsigned *bit, uint64_t min, uint64_t max, struct space_run *best)
+{
+	bool whole = *bit == 0;
+	struct look l;
+	int r = group_load(sp, group);
+
+	if (r < 0)
+		return r;
+	l = look_at(sp, group);
+	while (free_range(sp, &l, bit, best->end - best->next, max, best))
+		if (best->end - best->next >= min)
+			return 0;
+	if (whole)
+		sp->groups[group].longest = (uint16_t)min_u64(sp->groups[group].longest, best->end - best->next);
+	return -ENOENT;
 }
 
 /* The first range of at least `min` blocks from the scan position on, or the longest there is. */
 static int find_run(struct space *sp, uint64_t min, uint64_t max, struct space_run *ret)
 {
-	struct space_run best = { 0, 0 }, run;
+	struct space_run best = { 0, 0 };
 	uint64_t tried;
 
 	for (tried = 0; tried <= sp->group_count; tried++) {
 		uint64_t group = sp->scan / GROUP_BLOCKS;
-		unsigned bit = (unsigned)(sp->scan % GROUP_BLOCKS), from = bit;
-		int r;
+		unsigned bit = (unsigned)(sp->scan % GROUP_BLOCKS);
 
-		if (group >= sp->group_count) {
-			group = sp->scan = bit = from = 0;
-		}
-		if (!sp->groups[group].full) {
-			bool any = false;
+		if (group >= sp->group_count)
+			group = sp->scan = bit = 0;
+		if (sp->groups[group].longest > best.end - best.next) {
+			int r = find_in_group(sp, group, &bit, min, max, &best);
 
-			r = group_load(sp, group);
-			if (r < 0)
-				return r;
-			while (free_range(sp, group, &bit, max, &run)) {
-				any = true;
-				if (run.end - run.next > best.end - best.next)
-					best = run;
-				if (run.end - run.next >= min) {
-					sp->scan = group_first(group) + bit;
-					*ret = run;
-					return 0;
-				}
+			if (r == 0) {
+				sp->scan = group_first(group) + bit;
+				*ret = best;
 			}
-			if (!any && from == 0)
-				sp->groups[group].full = true;
+			if (r != -ENOENT)
+				return r;
 		}
 		sp->scan = group_first(group + 1);
 	}
@@ -802,7 +857,7 @@ int space_drop_staged(struct space *sp, block_t block, uint64_t count)
 	if (!is_staged(sp, block, count))
 		return err_corrupt("blocks %llu+%llu are not staged", (unsigned long long)block,
 				   (unsigned long long)count);
-	sp->groups[block / GROUP_BLOCKS].full = false;
+	sp->groups[block / GROUP_BLOCKS].longest = ANY_LENGTH;
 	return for_groups(sp, block, count, release_staged, 0);
 }
 
@@ -980,12 +1035,16 @@ int space_durable(struct space *sp, bool keep)
 			group_count_pinned(sp, group);
 		grp->slot[D] = grp->slot[F];
 		grp->slot[F] = NO_SLOT;
+		grp->longest = ANY_LENGTH;
 	}
 	for (g = 0; g < sp->group_count; g++) {
-		drop_hold(sp, &sp->groups[g], HOLD_F);
+		struct space_group *grp = &sp->groups[g];
+
+		if (grp->hold[HOLD_F] || grp->hold[HOLD_PIN])
+			grp->longest = ANY_LENGTH;
+		drop_hold(sp, grp, HOLD_F);
 		if (!keep)
-			drop_hold(sp, &sp->groups[g], HOLD_PIN);
-		sp->groups[g].full = false;
+			drop_hold(sp, grp, HOLD_PIN);
 	}
 	if (!keep)
 		sp->pinned = 0;
@@ -1013,6 +1072,7 @@ int space_group_bits(struct space *sp, uint64_t group, const uint8_t **ret_bits)
 
 int space_high_water(struct space *sp, block_t *ret_end)
 {
+	struct look l;
 	uint64_t g;
 	unsigned w;
 	int r;
@@ -1021,14 +1081,10 @@ int space_high_water(struct space *sp, block_t *ret_end)
 		r = group_load(sp, g);
 		if (r < 0)
 			return r;
+		l = look_at(sp, g);
 		for (w = GROUP_WORDS; w-- > 0; ) {
-			uint64_t bits = virgin_word(g, w);
-			int i;
+			uint64_t bits = taken_word(&l, w);
 
-			for (i = 0; i < 3; i++)
-				bits |= view_word(sp, g, i, w);
-			for (i = 0; i < HOLDS; i++)
-				bits |= sp->groups[g].hold[i] ? sp->groups[g].hold[i][w] : 0;
 			if (bits && !(w == 0 && bits == virgin_word(g, 0) && g > 0)) {
 				*ret_end = group_first(g) + w * 64 + 64 - (unsigned)__builtin_clzll(bits);
 				return 0;
@@ -1048,9 +1104,9 @@ void space_go_low(struct space *sp, block_t limit)
 		for (i = 0; i < 2; i++)
 			if (sp->run[kind][i].end > limit)
 				sp->run[kind][i] = (struct space_run){ 0, 0 };
-	/* Groups that held nothing but these runs' blocks were taken for full. */
+	/* What these runs held was not counted as free. */
 	for (g = 0; g < sp->group_count; g++)
-		sp->groups[g].full = false;
+		sp->groups[g].longest = ANY_LENGTH;
 	sp->scan = 0;
 }
 

@@ -38,7 +38,7 @@ struct space_group {
 	uint8_t slot[3];        /* of D, F, C; NO_SLOT = none (D: virgin; F, C: not dirty in it) */
 	bool known;             /* slot[0] was looked up */
 	bool listed;            /* its item was put for C */
-	bool full;              /* nothing allocatable was found since the last checkpoint completed */
+	uint16_t longest;       /* no allocatable range is longer; only a checkpoint that completes makes longer ones */
 	uint64_t *hold[4];      /* bits held back until F, until C is durable; by pins; staged */
 };
 

@@ -134,12 +134,25 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
+/* A large file that has just grown has free space in one piece. All the segments that the journal is to keep are taken then:
+ * later, with a tree that is rewritten at random, what is free lies in crumbs, and each one more would take a growth. */
+static bool take_all_segments(struct store *s)
+{
+	uint64_t before = s->spared_total;
+
+	s->spared_total = s->space.total;
+	return before != 0 && s->space.total > max_u64(before, GROW_EAGER) && !s->max_blocks;
+}
+
 static int spare_segments(struct store *s)
 {
+	unsigned keep = take_all_segments(s) ? checkpoint_keep_segments(s) : 0;
+	unsigned wanted = keep > s->journal.used + SPARES ? keep - s->journal.used : SPARES;
+
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
 	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
 		return 0;
-	while (journal_spares(&s->journal) < SPARES && s->journal.count < SEGS_MAX) {
+	while (journal_spares(&s->journal) < wanted && s->journal.count < SEGS_MAX) {
 		uint64_t blocks = journal_seg_blocks(&s->journal);
 		block_t first;
 		int r;
@@ -660,7 +673,7 @@ int store_poll(struct store *s)
 	r = checkpoint_finish(s);
 	if (r == 0)
 		r = tail_grown(s);
-	if (r == 0 && journal_spares(&s->journal) < SPARES)
+	if (r == 0 && (journal_spares(&s->journal) < SPARES || s->spared_total != s->space.total))
 		r = spare_segments(s);
 	if (r < 0)
 		return r;

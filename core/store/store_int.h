@@ -94,6 +94,7 @@ struct store {
 	unsigned tail_free_seen;        /* [R] checkpoints in a row that found the end free */
 	_Atomic uint64_t shrink_wanted; /* [A] blocks to cut the file to, 0 = none */
 	uint64_t no_spare_total, no_spare_flip; /* [R] when no segment could be found */
+	uint64_t spared_total;          /* size of the file when spare segments were last looked for; 0: never */
 	uint64_t named_blocks;          /* [R] extents named since the last cut */
 
 	pthread_mutex_t sync_serial;
@@ -121,7 +122,10 @@ struct store {
 	_Atomic uint64_t grow_refused_ns;       /* [A] monotonic */
 	struct store_range runs[8];     /* single producer (request thread), single consumer (provisioner) */
 	_Atomic unsigned run_head, run_tail;    /* [A] */
-	jpos_t populated_pos;           /* provisioner's */
+	jpos_t populated_pos;           /* provisioner's; so are these */
+	jpos_t first_tail;              /* of this opening; 0: not seen yet */
+	block_t written_seg[JOURNAL_SEGS];      /* journal segments whose blocks were all written once; a ring */
+	unsigned written_segs;
 	unsigned threads_started;
 	pthread_t thread[3];
 };
