@@ -824,6 +824,7 @@ static void lead_posted(void *ctx)
 	struct remote *l = lead->l;
 
 	primary_set_cluster(l->primary, lead->cluster, lead->seed);
+	primary_set_features(l->primary, MSG_FEATURES);
 	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
 	free(lead);
 	feeder_pump(l);
@@ -1076,6 +1077,7 @@ int feeder_init(struct remote *l)
 	struct primary_options o = {
 		.hash_seed = store_hash_seed(l->fs->store),
 		.version = MSG_VERSION,
+		.features = MSG_FEATURES,
 		.lease_ms = LEASE_MS,
 		.keep_ms = 1000,
 		.sync_replicas = l->fs->options->sync_replicas,

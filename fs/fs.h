@@ -26,6 +26,7 @@
 #define FS_FOREVER_S  1e9                       /* timeout of what only we change */
 
 struct control;
+struct guard;
 struct remote;
 struct repeat;
 struct session;
@@ -53,6 +54,7 @@ struct fs {
 	struct control *control;
 	struct session *session;
 	struct remote *remote;                      /* to other machines, or NULL */
+	struct guard *guard;                    /* ends the connection if we are killed, or NULL */
 	struct repeat *repeat;                  /* tells inotify of their changes, or NULL */
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
 	struct defer synced;                    /* [any] replies that wait for disks of other machines, too */

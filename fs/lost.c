@@ -5,6 +5,7 @@
 #include "fs/lost.h"
 
 #include "core/store/map.h"
+#include "fs/guard.h"
 
 #include <signal.h>
 
@@ -19,6 +20,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	if (info->si_code > 0)
 		map_fault(info->si_addr);
 	/* It was nobody's: at the second try it ends the process. */
+	guard_alarm();
 	sigaction(sig, &deadly, NULL);
 	if (info->si_code <= 0)
 		raise(sig);

@@ -10,6 +10,7 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/fs.h"
+#include "fs/guard.h"
 #include "fs/holder.h"
 #include "fs/log.h"
 #include "fs/lost.h"
@@ -456,12 +457,40 @@ static int open_queues(struct fs *fs)
 	return 0;
 }
 
+/* Only where other machines' changes are told to the kernel can a killed daemon hang. Everything works without a guard. */
+static void no_guard(const struct fs *fs, int r)
+{
+	log_warn("%s: nobody guards the mount: %s: if the daemon is killed while it tells the kernel of another machine's change, "
+		 "programs hang there until umount -f", fs->mountpoint, strerror(-r));
+}
+
+static void start_guard(struct fs *fs)
+{
+	int r = fs->remote != NULL ? guard_start(fs->mountpoint, &fs->guard) : 0;
+
+	if (r < 0)
+		no_guard(fs, r);
+}
+
+static void watch_guard(struct fs *fs)
+{
+	int r = fs->guard != NULL ? guard_watch(fs->guard, fs->device) : 0;
+
+	if (r == 0)
+		return;
+	no_guard(fs, r);
+	guard_stop(fs->guard);
+	fs->guard = NULL;
+}
+
 static int open_fs(struct fs *fs)
 {
 	struct keys_attr root;
 	int r;
 
 	fs->fd = -1;
+	/* While nothing is open that it would keep, and there is one thread. */
+	start_guard(fs);
 	fs->dirbuf = malloc(FS_DIRBUF_MAX);
 	if (fs->dirbuf == NULL || inodes_init(&fs->inodes) < 0 || control_init(fs) < 0) {
 		log_error("out of memory: free some");
@@ -480,6 +509,8 @@ static int open_fs(struct fs *fs)
 	r = mount_fuse(fs);
 	if (r != 0)
 		return r;
+	/* Before anybody tells the kernel anything. */
+	watch_guard(fs);
 	if (open_queues(fs) < 0) {
 		log_error("out of memory: free some");
 		return EXIT_FAILED;
@@ -539,6 +570,8 @@ static int close_fs(struct fs *fs)
 			fuse_session_unmount(fs->fuse);
 		fuse_session_destroy(fs->fuse);
 	}
+	/* The device is closed: from here on a killed daemon can die. */
+	guard_stop(fs->guard);
 	if (fs->keys != NULL)
 		r = started ? keys_close(fs->keys) : keys_abandon(fs->keys);
 	/* Only now has the last helper ended that calls fs_progress(). */

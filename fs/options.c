@@ -142,7 +142,7 @@ static int usage(const char *what, const char *why)
 
 bool options_parse_bytes(const char *text, uint64_t *ret_bytes)
 {
-	static const char units[] = "KMGT";
+	static const char units[] = "KkMmGgTt";
 	unsigned long long n;
 	unsigned shift = 0;
 	const char *unit;
@@ -155,10 +155,10 @@ bool options_parse_bytes(const char *text, uint64_t *ret_bytes)
 	if (errno != 0)
 		return false;
 	if (*end != '\0') {
-		unit = strchr(units, *end & ~0x20);
+		unit = strchr(units, *end);
 		if (unit == NULL || end[1] != '\0')
 			return false;
-		shift = 10 * (unsigned)(unit - units + 1);
+		shift = 10 * ((unsigned)(unit - units) / 2 + 1);
 	}
 	if (n > ((unsigned long long)INT64_MAX >> shift))
 		return false;

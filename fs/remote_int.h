@@ -106,7 +106,8 @@ struct remote {
 	uint64_t relay_posts;           /* [R] orders given to the net thread, */
 	_Atomic uint64_t relay_done;    /* [A] and carried out there */
 	_Atomic uint64_t relay_fresh_ms, relay_durable; /* [A] when this was the primary's state; what is on its disk */
-	uint8_t relay_upstream[16];     /* [R] as the net thread was told */
+	uint8_t relay_path[MSG_PATH_MAX * 16];  /* [R] whom it follows, whom that one follows..., as the net thread was told */
+	uint32_t relay_path_count;      /* [R] */
 	seq_t tree_applied, tree_durable;       /* [N] as the request thread was told */
 	uint32_t tree_count;
 	bool tree_lost;                 /* [N] a hold could not be told of */

@@ -34,6 +34,7 @@
 #define EMPTY_MS      500
 #define IDLE_MS       250       /* look after the mount table at least so often */
 #define TABLE_STEPS   64u       /* and after so many calls */
+#define GONE_LOOKS    3u        /* in a row that must not find the mount there */
 #define TRIES         3u        /* of a name that somebody looks up again and again */
 #define FUSE_HANDLE   0x81      /* FILEID_INO64_GEN */
 
@@ -71,22 +72,27 @@ static void leave(struct repeat *r)
 	r->root = r->tree = r->table = -1;
 }
 
-/* Is the mount in the table of this name space? */
-static bool is_mounted(const struct repeat *r)
+/* Is the mount in the table of this name space? A table that cannot be read to its end (no memory, no descriptor) does not say
+ * that it is gone: -errno. Before Linux 5.8 a line can be missing while others come and go. */
+static int is_mounted(const struct repeat *r)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	unsigned major, minor;
 	char *line = NULL;
 	bool found = false;
 	size_t size = 0;
+	int error = 0;
 
 	if (f == NULL)
-		return false;
+		return -errno;
+	errno = 0;
 	while (!found && getline(&line, &size, f) > 0)
 		found = sscanf(line, "%*u %*u %u:%u ", &major, &minor) == 2 && makedev(major, minor) == r->dev;
+	if (!found && !feof(f))
+		error = errno != 0 ? -errno : -EIO;
 	free(line);
 	fclose(f);
-	return found;
+	return found ? 1 : error;
 }
 
 /* The kernel says once, by POLLPRI, that the table has changed. */
@@ -98,8 +104,16 @@ static bool still_mounted(struct repeat *r)
 		r->table_moved = true;
 	if (!r->table_moved)
 		return true;
-	r->table_moved = false;
-	return is_mounted(r);
+	for (unsigned i = 0; i < GONE_LOOKS; i++) {
+		int found = is_mounted(r);
+
+		/* It is looked at again, as long as that cannot be known. */
+		r->table_moved = found < 0;
+		if (found != 0)
+			return true;
+	}
+	log_debug("%s: no longer in the mount table: inotify tells nothing more of changes made elsewhere", r->fs->mountpoint);
+	return false;
 }
 
 static int dir_by_handle(const struct repeat *r, uint64_t ino)
@@ -143,7 +157,7 @@ static int arrive(struct repeat *r)
 	if (fd < 0)
 		return errno;
 	close(fd);
-	return is_mounted(r) ? 0 : ENOENT;
+	return is_mounted(r) != 0 ? 0 : ENOENT;
 }
 
 /* A descriptor of a directory that the kernel holds, ours until close_dirs() or two others were asked for. */

@@ -200,6 +200,19 @@ void session_wake(struct fs *fs)
 		return;
 }
 
+/* The kernel answers FUSE_NOTIFY_RETRIEVE with a request, which stands behind all that are waiting for us; asked for nothing of
+ * the root, it looks at no page, and waits for no lock. RELEASE is among those: a close() or an exit that a program has seen the
+ * end of has put it there. (It is held back while max_background such requests wait for us, or a read ahead of that file; those we
+ * answer at once.) */
+int session_barrier(struct fs *fs, uint64_t number)
+{
+	struct fuse_notify_retrieve_out out = { .notify_unique = number, .nodeid = FUSE_ROOT_ID };
+	struct fuse_out_header head = { .len = sizeof head + sizeof out, .error = FUSE_NOTIFY_RETRIEVE };
+	struct iovec iov[2] = { { &head, sizeof head }, { &out, sizeof out } };
+
+	return device_notify(fs->fd, iov, 2);
+}
+
 uint64_t session_parked(const struct fs *fs)
 {
 	return fs->session->parked_count;
@@ -342,6 +355,10 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 		break;
 	case FUSE_FORGET: case FUSE_BATCH_FORGET:
 		forget(fs, in);
+		break;
+	case FUSE_NOTIFY_REPLY:
+		if (fs->cluster_locks)
+			lockd_barrier(remote_lockd(fs->remote), in->unique);
 		break;
 	case FUSE_SYNCFS:
 		reply_raw(fs, ops_hold_durable(fs));

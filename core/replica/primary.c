@@ -15,6 +15,7 @@ struct primary *primary_new(const struct primary_options *o, const struct primar
 	if (!p)
 		return NULL;
 	p->o = *o;
+	p->features = o->features;
 	p->ops = ops;
 	p->ctx = ctx;
 	p->next_token = 1;
@@ -85,7 +86,8 @@ void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t la
 	p->now = now;
 	primary_close_all(p, "this is the primary now: connect again", true);
 	begin(p, PRIMARY_LEADS, epoch, promised, last, now);
-	p->handed = p->follows = false;
+	p->handed = false;
+	p->path_count = 0;
 	p->durable = durable;
 	p->stale_ms = 0;
 	p->synced = 0;
@@ -111,10 +113,15 @@ void primary_pause(struct primary *p, const char *reason)
 	primary_close_all(p, reason, false);
 }
 
-void primary_set_upstream(struct primary *p, const uint8_t store[16])
+void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count)
 {
-	p->follows = true;
-	memcpy(p->upstream, store, 16);
+	p->path_count = (uint32_t)min_u64(count, MSG_PATH_MAX);
+	memcpy(p->path, stores, (size_t)p->path_count * 16);
+}
+
+void primary_set_features(struct primary *p, uint64_t features)
+{
+	p->features = features & p->o.features;
 }
 
 void primary_off(struct primary *p, const char *reason, const char *name)

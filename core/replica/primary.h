@@ -136,8 +136,11 @@ void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t l
 /* A relay: its own link is over, or its state makes a jump. Those who are fed have to come again, and are let in when it
  * relays again; what they hold counts for a lease, as of anybody who is gone. */
 void primary_pause(struct primary *p, const char *reason);
-/* The store that this one follows, or tries to. It is not let in: relays in a circle would feed nobody. */
-void primary_set_upstream(struct primary *p, const uint8_t store[16]);
+/* The stores that this one follows, or tries to: its own primary, whom that one follows, and so on, 16 bytes each. None of them is
+ * let in: relays in a circle would feed nobody. Those that ask are told. */
+void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count);
+/* Of its own features what it can pass on from now on. */
+void primary_set_features(struct primary *p, uint64_t features);
 /* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
 void primary_off(struct primary *p, const char *reason, const char *name);
 /* OFF: whom this store follows, for those who ask; may be "". */

@@ -282,7 +282,7 @@ void primary_expire(struct primary *p)
 static int send_welcome(struct primary *p, struct primary_peer *peer, struct msg_welcome *m, const char *text,
 			const char *name)
 {
-	uint8_t buf[1024];
+	uint8_t buf[1024 + MSG_PATH_MAX * 16];
 	struct wire_writer w = wire_writer(buf, sizeof buf);
 
 	m->version = p->o.version;
@@ -300,6 +300,8 @@ static int send_welcome(struct primary *p, struct primary_peer *peer, struct msg
 	m->text_len = (uint32_t)min_u64(strlen(text), MSG_TEXT_MAX);
 	m->name = (const uint8_t *)name;
 	m->name_len = (uint32_t)min_u64(strlen(name), MSG_NAME_MAX);
+	m->path = p->path[0];
+	m->path_count = p->path_count;
 	msg_put_welcome(&w, m);
 	check(!w.full);
 	return p->ops->send(p->ctx, peer->link, MSG_WELCOME, buf, (uint32_t)wire_used(&w));
@@ -354,15 +356,37 @@ static bool is_zero(const uint8_t id[16])
 	return memcmp(id, zero, 16) == 0;
 }
 
+/* Does this replica follow that store? -1: no; else over how many others. */
+static int follows(const struct primary *p, const uint8_t store[16])
+{
+	uint32_t i;
+
+	for (i = 0; i < p->path_count; i++)
+		if (memcmp(p->path[i], store, 16) == 0)
+			return (int)i;
+	return -1;
+}
+
+/* In a circle nobody is fed. All of it say so: each hears from the one that it asks whom that one follows, and passes it on. */
+static int refuse_circle(struct primary *p, struct primary_peer *peer, int others)
+{
+	char over[32] = "";
+
+	if (others > 0)
+		(void)snprintf(over, sizeof over, " over %d other%s", others, others > 1 ? "s" : "");
+	return refuse(p, peer, REFUSED_SELF, "this replica follows that one%s: in a circle nobody is fed, one of them has to follow another",
+		      over);
+}
+
 /* Who is it, and may it be here? 1: go on; 0: it was sent away. */
 static int admit(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
 {
 	if (h->version_min > p->o.version || h->version < MSG_VERSION_MIN)
 		return refuse(p, peer, REFUSED_VERSION, "it speaks versions %u to %u of the protocol, this side %u to %u",
 			      h->version_min, h->version, MSG_VERSION_MIN, p->o.version);
-	if ((h->required & ~p->o.features) != 0 || (p->o.required & ~h->features) != 0)
+	if ((h->required & ~p->features) != 0 || (p->o.required & ~h->features) != 0)
 		return refuse(p, peer, REFUSED_VERSION, "a feature is missing: it needs %llx of our %llx, and has %llx of the needed %llx",
-			      (unsigned long long)h->required, (unsigned long long)p->o.features,
+			      (unsigned long long)h->required, (unsigned long long)p->features,
 			      (unsigned long long)h->features, (unsigned long long)p->o.required);
 	if (memcmp(h->store, p->o.store, 16) == 0)
 		return refuse(p, peer, REFUSED_SELF, "its store is a copy of this one");
@@ -382,12 +406,12 @@ static int admit(struct primary *p, struct primary_peer *peer, const struct msg_
 			primary_close_peer(p, peer, "you are the primary");
 			return 0;
 		}
-		if (p->state != PRIMARY_RELAYS && (!p->follows || p->elsewhere[0]))
+		if (p->state != PRIMARY_RELAYS && (p->path_count == 0 || p->elsewhere[0]))
 			return refuse(p, peer, REFUSED_NOT_PRIMARY, "this is not the primary%s%s",
 				      p->elsewhere[0] ? ", that is " : "", p->elsewhere);
 	}
-	if (p->follows && memcmp(h->store, p->upstream, 16) == 0)
-		return refuse(p, peer, REFUSED_SELF, "this replica follows that one: in a circle nobody is fed, one of them has to follow another");
+	if (follows(p, h->store) >= 0)
+		return refuse_circle(p, peer, follows(p, h->store));
 	if (p->state == PRIMARY_OFF || p->state == PRIMARY_HANDING || p->paused)
 		return refuse(p, peer, REFUSED_BUSY, "this replica is not in step with its primary just now");
 	if (h->promised > p->epoch)
@@ -483,7 +507,6 @@ static void remember(struct primary *p, struct primary_peer *peer, const struct 
 	peer->client = h->client;
 	peer->epoch = p->epoch;
 	peer->version = (uint16_t)min_u64(h->version, p->o.version);
-	peer->features = h->features & p->o.features;
 	peer->read_only = (h->flags & HELLO_READ_ONLY) != 0;
 	peer->feeds = (h->flags & HELLO_FEEDS) != 0;
 	peer->acked = peer->in_step = false;
@@ -514,6 +537,7 @@ static int on_hello(struct primary *p, struct primary_peer *peer, const uint8_t 
 	/* By name, also if it is sent away. */
 	memcpy(peer->name, h.name, h.name_len);
 	peer->name[h.name_len] = 0;
+	peer->features = h.features & p->features;
 	r = admit(p, peer, &h);
 	if (r > 0)
 		r = decide(p, peer, &h, &w);

@@ -74,8 +74,9 @@ struct replica {
 	seq_t aside_last;
 	bool aside_done;
 	struct msg_welcome welcome;     /* texts left out */
-	bool has_upstream;
-	uint8_t upstream[16];           /* store of the last welcome or refusal */
+	uint64_t features;              /* of the link */
+	uint8_t path[MSG_PATH_MAX][16]; /* of the last welcome or refusal: its store, whom that follows... */
+	uint32_t path_count;            /* 0: there was none */
 	/* Acknowledgements and holds. */
 	bool ack_due;
 	uint64_t ack_at;

@@ -123,7 +123,7 @@ struct store {
 	struct store_range runs[8];     /* single producer (request thread), single consumer (provisioner) */
 	_Atomic unsigned run_head, run_tail;    /* [A] */
 	jpos_t populated_pos;           /* provisioner's; so are these */
-	jpos_t first_tail;              /* of this opening; 0: not seen yet */
+	jpos_t first_tail;              /* where this opening began */
 	block_t written_seg[JOURNAL_SEGS];      /* journal segments whose blocks were all written once; a ring */
 	unsigned written_segs;
 	unsigned threads_started;

@@ -130,6 +130,7 @@ int net_close(struct net *net, net_id id, uint16_t code, const char *text)
 		return -ENOTCONN;
 	trace("node %u closes link %llu: %s", n->id, (unsigned long long)id, text);
 	l->left[side_of(id)] = true;
+	C->closed = true;
 	return 0;
 }
 
@@ -725,6 +726,20 @@ bool node_notify_step(struct node *n)
 	memmove(n->told, n->told + 1, --n->told_count * sizeof n->told[0]);
 	n->is_cached = false;
 	return true;
+}
+
+void node_kernel_add(struct node *n, const struct pending_request *r)
+{
+	if (n->kernel_count == KERNEL_MAX)
+		failed("node %u: its kernel has too much for it", n->id);
+	n->kernel[(n->kernel_first + n->kernel_count++) % KERNEL_MAX] = *r;
+}
+
+int session_barrier(struct fs *fs, uint64_t number)
+{
+	trace("node %u has a barrier, %llu", node_of(fs->store)->id, (unsigned long long)number);
+	node_kernel_add(node_of(fs->store), &(struct pending_request){ .number = number });
+	return 0;
 }
 
 uint64_t notify_mark(void)

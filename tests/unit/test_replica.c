@@ -84,11 +84,14 @@ static struct msg_hello a_hello(void)
 	return h;
 }
 
+static const uint8_t path[32] = { 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 9 };
+
 static struct msg_welcome a_welcome(void)
 {
-	struct msg_welcome m = { .version = 1, .decision = WELCOME_STREAM, .features = 1, .hash_seed = 5, .epoch = 0x300000,
+	struct msg_welcome m = { .version = 1, .decision = WELCOME_STREAM, .features = 3, .hash_seed = 5, .epoch = 0x300000,
 				 .promised = 0x300000, .seq = 50, .last = 60, .durable = 55, .lease_ms = 10000, .keep_ms = 1000,
-				 .text = (const uint8_t *)"hi", .text_len = 2, .name = (const uint8_t *)"x", .name_len = 1 };
+				 .text = (const uint8_t *)"hi", .text_len = 2, .name = (const uint8_t *)"x", .name_len = 1,
+				 .path = path, .path_count = 2 };
 
 	memset(m.cluster, 1, 16);
 	memset(m.store, 3, 16);
@@ -228,6 +231,8 @@ static void test_message__fields(void **state)
 	assert_int_equal(m.welcome.hash_seed, 5);
 	assert_int_equal(m.welcome.last, 60);
 	assert_int_equal(m.welcome.lease_ms, 10000);
+	assert_int_equal(m.welcome.path_count, 2);
+	assert_memory_equal(m.welcome.path, path, sizeof path);
 	assert_int_equal(get(MSG_RESULT, buf, put(MSG_RESULT, buf, sizeof buf), &m), 0);
 	assert_int_equal(m.result.error, -17);
 	assert_int_equal(m.result.flags, RESULT_SYNC);
@@ -373,7 +378,7 @@ static void test_idset__model(void **state)
 struct sent {
 	unsigned type;
 	uint32_t len;
-	uint8_t bytes[256];
+	uint8_t bytes[1024];
 };
 
 /* Both ends of one link, and what was asked of them. */
@@ -1415,23 +1420,23 @@ static void test_relay__circle(void **state)
 {
 	const struct primary_options po = p_options();
 	const struct replica_options ro = r_options();
-	uint8_t store[16], got[16];
+	uint8_t store[16], got[MSG_PATH_MAX * 16];
 	unsigned paused;
 
 	(void)state;
 	memset(store, 3, sizeof store);
 	for (paused = 0; paused < 2; paused++) {
 		assert_int_equal(set_up(&po, &ro, 10), 0);
-		assert_false(replica_upstream(t.r, got));
+		assert_int_equal(replica_path(t.r, got), 0);
 		relay(1, 0);
 		if (paused)
 			primary_pause(t.p, "over");
-		primary_set_upstream(t.p, store);
+		primary_set_path(t.p, store, 1);
 		join(0);
 		assert_non_null(strstr(t.note, "circle"));
 		assert_true(t.closed_p);
 		/* The other one knows now whom it asked. */
-		assert_true(replica_upstream(t.r, got));
+		assert_int_equal(replica_path(t.r, got), 1);
 		assert_int_equal(got[0], 2);
 		/* As a primary it may feed anyone. */
 		t.closed_p = t.closed_r = false;
@@ -1439,6 +1444,76 @@ static void test_relay__circle(void **state)
 		primary_lead(t.p, 3, 3, 10, 10, 0);
 		join(0);
 		assert_false(t.closed_p);
+		tear_down();
+	}
+}
+
+/* Each says whom it follows, and whom that one does; a circle is told however long it is. An older peer is told as before. */
+static void test_relay__long_circle(void **state)
+{
+	struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	uint8_t stores[MSG_PATH_MAX * 16 + 16], got[MSG_PATH_MAX * 16];
+	unsigned i, features;
+
+	(void)state;
+	for (i = 0; i <= MSG_PATH_MAX; i++)
+		memset(stores + 16 * (size_t)i, (int)(10 + i), 16);
+	for (features = 0; features < 4; features++) {
+		po.features = (features & 1) != 0 ? MSG_FEATURES : 0;
+		ro.features = (features & 2) != 0 ? MSG_FEATURES : 0;
+		/* Who is refused for another reason learns of it. */
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		primary_off(t.p, "over", "");
+		primary_set_path(t.p, stores, 3);
+		join(0);
+		assert_non_null(strstr(t.note, "not in step"));
+		assert_int_equal(replica_path(t.r, got), features == 3 ? 4 : 1);
+		assert_int_equal(got[0], 2);
+		assert_true(features < 3 || memcmp(got + 16, stores, 48) == 0);
+		/* Up to itself, or where it begins anew. */
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		memset(stores + 32, 2, 16);
+		primary_set_path(t.p, stores, 3);
+		join(0);
+		assert_int_equal(replica_path(t.r, got), features == 3 ? 3 : 1);
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		memset(stores + 32, 3, 16);
+		primary_set_path(t.p, stores, 3);
+		join(0);
+		assert_non_null(strstr(t.note, "over 2 others: in a circle"));
+		assert_int_equal(replica_path(t.r, got), features == 3 ? 3 : 1);
+		memset(stores + 32, 12, 16);
+		/* As much as goes into a message. */
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		primary_set_path(t.p, stores, MSG_PATH_MAX + 1);
+		join(0);
+		assert_int_equal(replica_path(t.r, got), features == 3 ? MSG_PATH_MAX : 1);
+		tear_down();
+	}
+}
+
+/* A relay offers what it can pass on. */
+static void test_relay__features(void **state)
+{
+	struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	struct replica_status s;
+	unsigned i;
+
+	(void)state;
+	po.features = ro.features = MSG_FEATURES;
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		primary_set_features(t.p, MSG_FEATURES_OWN | (i > 0 ? MSG_FEATURE_PROBE | 1ull << 40 : 0));
+		relay(1, 0);
+		join(0);
+		replica_status(t.r, 0, &s);
+		assert_int_equal(s.state, REPLICA_STREAM);
+		assert_int_equal(s.features, i > 0 ? MSG_FEATURES : MSG_FEATURES_OWN);
 		tear_down();
 	}
 }
@@ -1554,6 +1629,8 @@ int main(void)
 		cmocka_unit_test(test_switch__lets_syncs_finish),
 		cmocka_unit_test(test_relay__pauses),
 		cmocka_unit_test(test_relay__circle),
+		cmocka_unit_test(test_relay__long_circle),
+		cmocka_unit_test(test_relay__features),
 		cmocka_unit_test(test_relay__locks_pass),
 		cmocka_unit_test(test_relay__holds_all_at_first),
 		cmocka_unit_test(test_memory__little),
