@@ -406,7 +406,7 @@ static int make_answers(struct diff_source *s)
 	bool heavy = false;
 	int r = 0;
 
-	while (r == 0 && !heavy && p - s->out < OUT_ENOUGH && (s->in_data || s->asked.first)) {
+	while (r == 0 && !heavy && (size_t)(p - s->out) < OUT_ENOUGH && (s->in_data || s->asked.first)) {
 		if (s->in_data) {
 			r = answer_blocks(s, &p);
 		} else {
