@@ -28,6 +28,38 @@ static uint8_t *exact(const void *bytes, size_t len)
 	return p;
 }
 
+/* Numbers in groups of 7 bits: those of up to 64 bits, and no others. */
+static void test_wire__var(void **state)
+{
+	static const struct {
+		uint8_t bytes[11];
+		uint8_t len;
+		bool bad;
+		uint64_t want;
+	} cases[] = {
+		{ { 0 }, 1, false, 0 },
+		{ { 0x7f }, 1, false, 127 },
+		{ { 0x80, 1 }, 2, false, 128 },
+		{ { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1 }, 10, false, UINT64_MAX },
+		{ { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2 }, 10, true, 0 },
+		{ { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x81, 0 }, 11, true, 0 },
+		{ { 0x80 }, 1, true, 0 },
+		{ { 0 }, 0, true, 0 },
+	};
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(cases); i++) {
+		uint8_t *p = exact(cases[i].bytes, cases[i].len);
+		struct wire_reader r = wire_reader(p, cases[i].len);
+
+		assert_int_equal(wire_get_var(&r), cases[i].want);
+		assert_int_equal(r.bad, cases[i].bad);
+		assert_true(cases[i].bad || wire_left(&r) == 0);
+		free(p);
+	}
+}
+
 static void test_wire__round_trip(void **state)
 {
 	uint8_t buf[64];
@@ -338,7 +370,8 @@ static void test_wire__changed_bytes(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(test_wire__round_trip),
+	cmocka_unit_test(test_wire__var),
+		cmocka_unit_test(test_wire__round_trip),
 	cmocka_unit_test(test_wire__a_reader_stays_inside),
 	cmocka_unit_test(test_wire__strings_have_a_limit),
 	cmocka_unit_test(test_wire__a_writer_stays_inside),
