@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #define ROUNDS      220u
-#define SHARE       20u
+#define SHARE       5u
 #define JOBS_MAX    64u
 #define CASE_S      600u                /* of CPU time: a case that takes longer hangs */
 #define REDUCE_S    120u                /* for making a failure short */

@@ -216,12 +216,12 @@ change core/store/recovery.c '		if (r == 0)
 run
 
 begin numbers-again rec 'inode numbers that a crash lost are given out again'
-change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
-	'	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : 0;'
+change core/store/recovery.c '	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
+	'	uint64_t n = leads ? 1ull << 24 : 0;'
 run
 
 begin numbers-of-epoch rec 'inode numbers that a crash lost together with the beginning of an epoch are given out again'
-change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
+change core/store/recovery.c '	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
 	'	uint64_t n = s->super.role == ROLE_ALONE ? 1ull << 20 : 0;'
 run KIND=names
 
@@ -250,9 +250,10 @@ run
 
 begin reuse-old-blocks G2 'blocks that D uses are given out as soon as C has freed them'
 change core/store/space.c '	for (i = 0; i < 3; i++)
-		bits |= view_word(sp, group, i, w);
-	for (i = 0; i < HOLDS; i++)' '	bits |= current_word(sp, group, w);
-	for (i = 0; i < HOLDS; i++)'
+		l.view[i] = view_page(sp, group, i);' '	for (i = 0; i < 3; i++)
+		l.view[i] = NULL;
+	for (i = C; i >= D && !l.view[C]; i--)
+		l.view[C] = view_page(sp, group, i);'
 run
 
 begin no-quarantine G3 'blocks that a record names are given out again in the same generation'
