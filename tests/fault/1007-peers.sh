@@ -5,6 +5,8 @@
 # line or works; each answer is right or says why not; nothing hangs; once there is memory again the link comes back, the next
 # operations on both machines are right, and both show the same; what was acknowledged is there; check is clean. Then the verbs
 # keygen, sync, watch, promote and demote: each works, or says one line.
+# shellcheck disable=SC2086,SC2016 # numbers and names of ours; shell text for verb()
+
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh" || exit 1
 PLAN=$T/plan
@@ -67,7 +69,7 @@ begin() {
 	: >"$T/log"
 	env FAULT_FILE="$PLAN" "${preload[@]}" "$VICTIM" mount -f "$@" "$T/$name.msync" "$T/$name" </dev/null >"$T/log" 2>&1 &
 	DAEMON=$!
-	wait_for -t 30 "is_mounted $T/$name || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL $DAEMON; }
+	wait_for -t 30 "is_mounted $T/$name || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL "$DAEMON"; }
 }
 
 # In which call of the kernel each thread is.
@@ -82,8 +84,8 @@ where_it_is() {
 finish_victim() {
 	local name=$1 mounted=$2 status lines
 	! is_mounted "$T/$name" || wait_for -t 15 try_unmount "$T/$name" || { echo 'it cannot be unmounted'; umount -i -l "$T/$name"; }
-	wait_for -t 60 "! kill -0 $DAEMON 2>/dev/null" || { echo 'the daemon does not end:'; where_it_is $DAEMON; kill -KILL $DAEMON; }
-	wait $DAEMON
+	wait_for -t 60 "! kill -0 $DAEMON 2>/dev/null" || { echo 'the daemon does not end:'; where_it_is "$DAEMON"; kill -KILL "$DAEMON"; }
+	wait "$DAEMON"
 	status=$?
 	! is_mounted "$T/$name" || { echo 'a mount is left'; umount -i -l "$T/$name"; }
 	[ $status -le 1 ] || { echo "the daemon ended with $status"; tail -n 5 "$T/log"; }
@@ -143,7 +145,7 @@ life_of_two() {
 		wrong_answers
 		! struck || hit=1
 		plan none
-		kill -0 $DAEMON 2>/dev/null && agree
+		kill -0 "$DAEMON" 2>/dev/null && agree
 	fi
 	! struck || hit=1
 	finish_victim two $mounted
@@ -165,7 +167,7 @@ life_of_one() {
 		wrong_answers
 		! struck || hit=1
 		plan none
-		kill -0 $DAEMON 2>/dev/null && agree
+		kill -0 "$DAEMON" 2>/dev/null && agree
 		op rm -rf "$one"/one.* "$one"/two.* || [ "$(value one state)" != ok ] || echo 'rm'
 		umount_store "$two" "$T/two.msync" >/dev/null || { echo 'the remote mount cannot be unmounted:'; for p in $(daemon_pids "$T/two.msync"); do where_it_is "$p"; done; }
 	fi
