@@ -503,6 +503,7 @@ INSTALL_LIST := \
 	mount-scripts/fstab.example|$(DOCDIR)/examples/fstab.example|644 \
 	LICENSE|$(DOCDIR)/LICENSE|644 \
 	$(foreach f,$(wildcard README.md),$(f)|$(DOCDIR)/$(f)|644) \
+	mount-scripts/COOKBOOK.md|$(DOCDIR)/COOKBOOK.md|644 \
 	$(foreach f,$(MAN1),$(f)|$(MANDIR)/man1/$(notdir $(f))|644) \
 	$(foreach f,$(MAN8),$(f)|$(MANDIR)/man8/$(notdir $(f))|644)
 # umount(8) looks for a helper of the type fuse.msyncfs, unless the mount has noted one; so does `mount -t fuse.msyncfs`.

@@ -450,6 +450,7 @@ static void begin_to_lead(struct remote *l)
 	}
 	l->leads = true;
 	clients_init(&l->clients, l->fs->keys, now_ms());
+	remote_walk(l);
 	/* What programs here asked the old primary for may still be settled. */
 	clients_here(&l->clients, l->client);
 	l->handed_over = false;

@@ -40,7 +40,7 @@ struct post {
 	pid_t daemon;
 	const char *mountpoint;
 	unsigned minor;         /* of the mount */
-	int abort_fd;           /* -1: by umount -f */
+	int abort_fd;           /* negative: by umount -f */
 };
 
 /* What ps shows is in the memory that the command line came in. Without /proc it stays. */
@@ -102,17 +102,55 @@ static int may_force(const char *mountpoint)
 	return -errno;
 }
 
-static int take_post(struct post *p)
+static int open_abort(unsigned minor)
 {
 	char path[64];
-	int error;
+	int fd;
 
-	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", p->minor);
-	p->abort_fd = open(path, O_WRONLY | O_CLOEXEC);
-	error = errno;
-	if (p->abort_fd >= 0 || may_force(p->mountpoint) == 0)
-		return 0;
-	return -error;
+	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* As `umount -f` does, but only if this mount is still there, and without taking it away: the descriptor makes it busy, and programs
+ * shall get an error, not what lies below. No request is made here, which nobody would answer. */
+static int force(const char *mountpoint, unsigned minor)
+{
+	struct statx st;
+	char path[64];
+	int fd, r;
+
+	fd = open(mountpoint, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0 ? -errno : 0;
+	if (r == 0 && (st.stx_dev_major != 0 || st.stx_dev_minor != minor))
+		r = -ENOENT;
+	if (r == 0) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		/* Busy is what it is to be. */
+		r = umount2(path, MNT_FORCE) < 0 && errno != EBUSY ? -errno : 0;
+	}
+	close(fd);
+	return r;
+}
+
+int guard_end(const char *mountpoint, unsigned minor)
+{
+	int fd = open_abort(minor), r = 0;
+
+	if (fd < 0)
+		return force(mountpoint, minor) == 0 ? 0 : fd;
+	if (write(fd, "1", 1) < 0)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
+static int take_post(struct post *p)
+{
+	p->abort_fd = open_abort(p->minor);
+	return p->abort_fd >= 0 || may_force(p->mountpoint) == 0 ? 0 : p->abort_fd;
 }
 
 /* Who is child of the daemon as long as one thread of it lives. */
@@ -121,29 +159,16 @@ static bool is_dead(const struct post *p)
 	return getppid() != p->daemon;
 }
 
-/* As `umount -f` does, but only if our mount is still there, and without taking it away: the descriptor makes it busy, and programs shall
- * get an error, not what lies below. No request is made here, which nobody would answer. */
-static void end_by_force(const struct post *p)
+/* A daemon that can die does, and its mount may be taken away at once and another one made under the same number. With one that hangs
+ * the mount stays, and the number is ours. */
+static void force_if_it_hangs(const struct post *p)
 {
 	const struct timespec nap = { .tv_nsec = 10000000 };
-	struct statx st;
-	char path[64];
-	int fd;
 
-	/* A daemon that can die does, and its mount may be taken away at once and another one made under the same number. With one that
-	 * hangs the mount stays, and the number is ours. */
 	for (int ms = 0; ms < DYING_WAIT_MS && !is_dead(p); ms += 10)
 		nanosleep(&nap, NULL);
-	if (is_dead(p))
-		return;
-	fd = open(p->mountpoint, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 && st.stx_dev_major == 0 && st.stx_dev_minor == p->minor) {
-		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-		(void)umount2(path, MNT_FORCE);
-	}
-	close(fd);
+	if (!is_dead(p))
+		(void)force(p->mountpoint, p->minor);
 }
 
 static _Noreturn void stand_guard(struct post *p, int fd)
@@ -177,7 +202,7 @@ static _Noreturn void stand_guard(struct post *p, int fd)
 		info.si_pid = -1;
 	while (sigwaitinfo(&set, &info) != sig || (info.si_pid != p->daemon && info.si_pid != 0));
 	if (p->abort_fd < 0)
-		end_by_force(p);
+		force_if_it_hangs(p);
 	else
 		(void)!write(p->abort_fd, "1", 1);
 	_exit(0);

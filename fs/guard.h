@@ -21,6 +21,8 @@
  * of its own. It ignores all signals but that one: whoever tells everybody to stop (systemd, a terminal) means the daemon, which ends it when the device is
  * closed. It calls itself fuse-guard, since `pkill -9 msyncfs` must not take it along.
  *
+ * Killed together with the daemon it helps nobody. Then the next `msyncfs mount` there does what it would have done (holder_hangs()).
+ *
  * Looked at and refused: telling the kernel from a child with a descriptor of the device, or a clone of it (any of them keeps the connection);
  * io_uring (its worker threads wait in the same place); the kernel's own time limit for requests (Linux 6.14: it also ends a lock that is waited for);
  * not telling the kernel while a request is under way (the lock is taken before the request is sent).
@@ -40,6 +42,8 @@ int guard_start(const char *mountpoint, struct guard **ret);
 int guard_watch(struct guard *g, const char *device);
 /* The device is closed: the guard goes. NULL is fine. */
 void guard_stop(struct guard *g);
+/* [any process] End the connection of the mount with this device number, as far as we may. 0, -errno: what there was against it. */
+int guard_end(const char *mountpoint, unsigned minor);
 /* [any thread, signal handlers] This process is about to end by a bug. */
 void guard_alarm(void);
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -21,14 +22,14 @@ static bool is_number(const char *name)
 	return *name != '\0' && name[strspn(name, "0123456789")] == '\0';
 }
 
-/* Kernels from 6.16 on tell the mount of an open FUSE device. */
-static unsigned device_minor(unsigned pid, const char *fd)
+/* Kernels from 6.16 on tell the mount of an open FUSE device. proc: the directory of a process or thread. */
+static unsigned device_minor(const char *proc, const char *fd)
 {
-	char path[64 + NAME_MAX], line[256];
+	char path[128 + NAME_MAX], line[256];
 	unsigned minor = 0;
 	FILE *f;
 
-	snprintf(path, sizeof path, "/proc/%u/fdinfo/%s", pid, fd);
+	snprintf(path, sizeof path, "%s/fdinfo/%s", proc, fd);
 	f = fopen(path, "re");
 	while (f != NULL && minor == 0 && fgets(line, sizeof line, f) != NULL)
 		if (sscanf(line, "fuse_connection: %u", &minor) != 1)
@@ -38,24 +39,101 @@ static unsigned device_minor(unsigned pid, const char *fd)
 	return minor;
 }
 
-bool holder_serves(unsigned pid, unsigned *ret_minor)
+/* A file that is open. Its attributes are asked of the kernel only, never of a daemon. */
+static bool is_file(int dir, const char *name, const struct stat *file)
 {
-	char path[64], target[64];
+	struct statx st;
+
+	return statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) == 0 && st.stx_ino == file->st_ino &&
+	       makedev(st.stx_dev_major, st.stx_dev_minor) == file->st_dev;
+}
+
+/* Does it have the device open, and, unless NULL, this file? */
+static bool has_device(const char *proc, const struct stat *file, unsigned *ret_minor)
+{
+	bool device = false, other = file == NULL;
+	char path[128], target[64];
 	struct dirent *e;
-	bool found = false;
 	ssize_t n;
 	DIR *d;
 
 	*ret_minor = 0;
-	snprintf(path, sizeof path, "/proc/%u/fd", pid);
+	snprintf(path, sizeof path, "%s/fd", proc);
 	d = opendir(path);
-	while (d != NULL && !found && (e = readdir(d)) != NULL) {
+	while (d != NULL && !(device && other) && (e = readdir(d)) != NULL) {
 		n = readlinkat(dirfd(d), e->d_name, target, sizeof target - 1);
 		target[n > 0 ? n : 0] = '\0';
-		found = strcmp(target, "/dev/fuse") == 0;
-		if (found)
-			*ret_minor = device_minor(pid, e->d_name);
+		/* The name of a store that was made here is not the one that it got. */
+		other = other || (is_number(e->d_name) && is_file(dirfd(d), e->d_name, file));
+		if (device || strcmp(target, "/dev/fuse") != 0)
+			continue;
+		device = true;
+		*ret_minor = device_minor(proc, e->d_name);
 	}
+	if (d != NULL)
+		closedir(d);
+	return device && other;
+}
+
+bool holder_serves(unsigned pid, unsigned *ret_minor)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%u", pid);
+	return has_device(path, NULL, ret_minor);
+}
+
+/* Its first thread has ended. */
+static bool is_zombie(const char *pid)
+{
+	char path[32 + NAME_MAX], text[512], *state;
+	size_t n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%s/stat", pid);
+	f = fopen(path, "re");
+	if (f != NULL) {
+		n = fread(text, 1, sizeof text - 1, f);
+		fclose(f);
+	}
+	text[n] = '\0';
+	/* Behind the name, which may hold anything. */
+	state = strrchr(text, ')');
+	return state != NULL && strncmp(state, ") Z", 3) == 0;
+}
+
+/* What the first thread had open is told of those that are left only. */
+static bool has_thread_with(const char *pid, const struct stat *store, unsigned minor)
+{
+	char path[32 + NAME_MAX], task[64 + 2 * NAME_MAX];
+	struct dirent *e;
+	bool found = false;
+	unsigned its;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%s/task", pid);
+	d = opendir(path);
+	while (d != NULL && !found && (e = readdir(d)) != NULL) {
+		snprintf(task, sizeof task, "%s/%s", path, e->d_name);
+		found = is_number(e->d_name) && has_device(task, store, &its) && (its == 0 || its == minor);
+	}
+	if (d != NULL)
+		closedir(d);
+	return found;
+}
+
+bool holder_hangs(const char *store, unsigned minor)
+{
+	struct dirent *e;
+	bool found = false;
+	struct stat st;
+	DIR *d;
+
+	if (stat(store, &st) < 0)
+		return false;
+	d = opendir("/proc");
+	while (d != NULL && !found && (e = readdir(d)) != NULL)
+		found = is_number(e->d_name) && is_zombie(e->d_name) && has_thread_with(e->d_name, &st, minor);
 	if (d != NULL)
 		closedir(d);
 	return found;

@@ -4,6 +4,8 @@
  */
 #include "fs/lockd.h"
 
+#include "core/replica/limit.h"
+
 #include "fs/log.h"
 #include "fs/remote_int.h"
 
@@ -11,7 +13,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PROBE_MS 2000           /* at least so long, and at most twice, a lock is not refused because nobody answers a probe */
 
@@ -586,14 +587,11 @@ static void ask_anew(struct lockd *d)
 
 void lockd_lead(struct lockd *d, uint64_t epoch, bool grace)
 {
-	struct timespec t;
-
 	/* Numbers must go up over a restart in the same epoch, and locks leave nothing on disk: so they begin with the time. */
-	clock_gettime(CLOCK_REALTIME, &t);
 	void_answers(d);
 	ask_anew(d);
 	d->streams = d->restate = false;
-	locks_lead(d->table, epoch, (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u, grace);
+	locks_lead(d->table, epoch, clock_real_ns() / 1000u, grace);
 	d->grace_until_ms = grace ? remote_now_ms() + LEASE_MS : 0;
 	locks_name(d->table, d->l->client, d->name);
 	locks_probes(d->table, d->l->client, 0);
@@ -615,11 +613,16 @@ void lockd_fenced(struct lockd *d)
 
 /* ---- Other mounts ---- */
 
-int lockd_take(const struct lockd *d, const uint8_t *bytes, uint32_t len, struct lockd_call *ret)
+int lockd_take(const struct lockd *d, const struct primary_run *run, uint32_t len, struct lockd_call *ret)
 {
-	if (lock_call_decode(bytes, len, &ret->what, &ret->op) < 0)
+	if (lock_call_decode(run->bytes, len, &ret->what, &ret->op) < 0)
 		return -EIO;
-	return d->fenced || !d->l->leads ? -ENOLCK : 0;
+	if (d->fenced || !d->l->leads)
+		return -ENOLCK;
+	/* A lock keeps others out, as a change would. To ask who has it, and to let go of it, is open to all. */
+	if (run->tree != NULL && ret->what == LOCK_CALL_SET && ret->op.type != LOCKS_OFF)
+		return limit_lock(d->l->fs->keys, run->tree, ret->op.ino);
+	return 0;
 }
 
 void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c)
@@ -636,11 +639,26 @@ void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c)
 		locks_cancel(d->table, client, c->op.ticket);
 }
 
-void lockd_client_here(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len)
+/* Where a client that is limited to a directory may have locks. */
+struct lock_limit {
+	struct keys *keys;
+	const char *tree;
+};
+
+static bool may_lock(void *ctx, uint64_t ino)
 {
-	if (!d->l->leads || d->fenced || client == d->l->client)
+	const struct lock_limit *limit = ctx;
+
+	return limit->tree == NULL || limit_lock(limit->keys, limit->tree, ino) == 0;
+}
+
+void lockd_client_here(struct lockd *d, const struct primary_run *who, const uint8_t *bytes, uint32_t len)
+{
+	struct lock_limit limit = { d->l->fs->keys, who->tree };
+
+	if (!d->l->leads || d->fenced || who->client == d->l->client)
 		return;
-	if (locks_restate(d->table, client, bytes, len) < 0)
+	if (locks_restate(d->table, who->client, bytes, len, may_lock, &limit) < 0)
 		log_warn("a remote mount states locks that cannot be: %s, ignoring", err_last());
 }
 

@@ -59,9 +59,9 @@ struct lockd_call {
 	enum lock_call what;
 	struct lock_op op;
 };
-int lockd_take(const struct lockd *d, const uint8_t *bytes, uint32_t len, struct lockd_call *ret);
+int lockd_take(const struct lockd *d, const struct primary_run *run, uint32_t len, struct lockd_call *ret);
 void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c);
-void lockd_client_here(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len);
+void lockd_client_here(struct lockd *d, const struct primary_run *who, const uint8_t *bytes, uint32_t len);
 void lockd_client_left(struct lockd *d, uint64_t client);
 void lockd_client_expired(struct lockd *d, uint64_t client);
 /* replica_ops.locks and .lock; and a call with LOCKD_COOKIE was answered. */

@@ -11,6 +11,7 @@
  */
 #include "fs/repeat_int.h"
 
+#include "core/base.h"
 #include "fs/control.h"
 #include "fs/device.h"
 #include "fs/log.h"
@@ -37,14 +38,6 @@
 #define GONE_LOOKS    3u        /* in a row that must not find the mount there */
 #define TRIES         3u        /* of a name that somebody looks up again and again */
 #define FUSE_HANDLE   0x81      /* FILEID_INO64_GEN */
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- The way to the mount ---- */
 
@@ -354,7 +347,7 @@ static void close_later(struct repeat *r, const struct step *s)
 	if (c->ino != 0 && c->ino != s->ino)
 		run_close(r, c);
 	c->ino = s->ino;
-	c->due_ms = now_ms() + (s->kind == STEP_CREATE ? EMPTY_MS : QUIET_MS);
+	c->due_ms = clock_mono_ms() + (s->kind == STEP_CREATE ? EMPTY_MS : QUIET_MS);
 	c->step = *s;
 	c->step.kind = STEP_CLOSE;
 }
@@ -362,7 +355,7 @@ static void close_later(struct repeat *r, const struct step *s)
 /* Close what is due. Returns when the next one is, in ms from now; -1: none. */
 static int close_due(struct repeat *r)
 {
-	int64_t now = now_ms(), next = -1;
+	int64_t now = clock_mono_ms(), next = -1;
 
 	for (unsigned i = 0; i < CLOSES_MAX; i++) {
 		if (r->closes[i].ino == 0)

@@ -886,7 +886,8 @@ static void ask_anew(struct locks *t)
 				l->probe = 0;
 }
 
-int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len)
+int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len, bool (*may)(void *ctx, uint64_t ino),
+		  void *ctx)
 {
 	struct lock_client *c;
 	struct statement s;
@@ -905,8 +906,10 @@ int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t
 	/* Nobody is woken in between: what it has and states again is never free. */
 	drop_of(t, c, false, false);
 	drop_of(t, c, true, false);
-	for (i = 0; i < s.count; i++)
-		if (get_record(&s.records, &op, &epoch, &counter))
+	for (i = 0; i < s.count && get_record(&s.records, &op, &epoch, &counter); i++)
+		if (may && !may(ctx, op.ino))
+			lost(t, c, &op);
+		else
 			restate_one(t, c, &op, epoch, counter);
 	ask_anew(t);
 	wake_all(t);

@@ -94,8 +94,10 @@ uint64_t locks_probing(const struct locks *t);
 void locks_probe_end(struct locks *t, uint64_t number);
 
 /* The client has exactly these locks; what it waited for, it asks for again. bytes are what locks_state() wrote; none: it has
- * none. -EPROTO with a text: it cannot be; then it has what it had. */
-int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len);
+ * none. -EPROTO with a text: it cannot be; then it has what it had. may (or NULL): may it have a lock of this inode? Else it is
+ * told that it has lost it. */
+int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len, bool (*may)(void *ctx, uint64_t ino),
+		  void *ctx);
 /* It cannot be reached: it waits no more, and keeps what it holds. */
 void locks_leave(struct locks *t, uint64_t client);
 /* Its lease is over. */

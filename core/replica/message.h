@@ -143,6 +143,7 @@ enum msg_refusal {
 	REFUSED_COMMITTED   = 6,        /* it would have to forget what it knows to be committed */
 	REFUSED_BUSY        = 7,        /* later */
 	REFUSED_SELF        = 8,        /* the same store */
+	REFUSED_LIMITED     = 9,        /* not with this key, which is limited */
 };
 
 struct msg_welcome {

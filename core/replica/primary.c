@@ -173,12 +173,18 @@ void primary_fence(struct primary *p, uint64_t promised, const char *who)
 
 /* The switch-over -------------------------------------------------------------------------------------------------- */
 
+/* (P7) Its word on what it has counts. */
+static bool counts(const struct primary_peer *peer)
+{
+	return peer->state == PEER_STREAMS && !peer->limited;
+}
+
 static struct primary_peer *find_store(const struct primary *p, const uint8_t store[16])
 {
 	struct primary_peer *peer;
 
 	for (peer = p->peers; peer; peer = peer->next)
-		if (peer->state == PEER_STREAMS && memcmp(peer->store, store, 16) == 0)
+		if (counts(peer) && memcmp(peer->store, store, 16) == 0)
 			return peer;
 	return NULL;
 }
@@ -191,7 +197,7 @@ int primary_switch(struct primary *p, const uint8_t store[16], uint64_t now)
 	if (p->state != PRIMARY_LEADS)
 		return err_set(EROFS, "this is not the primary");
 	if (!find_store(p, store))
-		return err_set(ENOENT, "that replica is not connected, or not in step");
+		return err_set(ENOENT, "that replica is not connected, or not in step, or its key is limited");
 	memcpy(p->target, store, 16);
 	p->parked_at = now;
 	p->state = PRIMARY_PARKED;
@@ -322,7 +328,7 @@ static uint64_t count_durable(const struct primary *p, seq_t seq)
 	uint64_t n = 0;
 
 	for (peer = p->peers; peer; peer = peer->next)
-		n += peer->state == PEER_STREAMS && peer->acked && peer->durable >= seq;
+		n += counts(peer) && peer->acked && peer->durable >= seq;
 	return n;
 }
 
@@ -334,7 +340,7 @@ static seq_t all_disks(const struct primary *p)
 	seq_t best = p->durable;
 
 	for (peer = p->peers; peer; peer = peer->next)
-		if (peer->state == PEER_STREAMS && peer->in_step)
+		if (counts(peer) && peer->in_step)
 			best = min_u64(best, peer->tree_durable);
 	return best;
 }
@@ -350,7 +356,7 @@ static seq_t enough_disks(const struct primary *p)
 	if (p->o.sync_replicas == PRIMARY_SYNC_ALL)
 		return all_disks(p);
 	for (peer = p->peers; peer; peer = peer->next)
-		if (peer->state == PEER_STREAMS && peer->acked && peer->durable > best &&
+		if (counts(peer) && peer->acked && peer->durable > best &&
 		    count_durable(p, peer->durable) >= p->o.sync_replicas)
 			best = peer->durable;
 	return min_u64(best, p->durable);
@@ -742,6 +748,8 @@ int primary_peer_status(const struct primary *p, unsigned i, uint64_t now, struc
 	ret->holds = peer->holds.count;
 	ret->read_only = peer->read_only || peer->no_calls;
 	ret->blocked = peer->blocked;
+	ret->limited = peer->limited;
+	ret->tree = peer->tree;
 	ret->lag_seq = p->last > peer->applied ? p->last - peer->applied : 0;
 	for (k = 0; k < p->client_count; k++)
 		if (p->clients[k]->peer == peer) {

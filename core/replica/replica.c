@@ -161,7 +161,8 @@ static void fill_hello(struct replica *r, struct msg_hello *h)
 {
 	*h = (struct msg_hello){
 		.version = r->o.version, .version_min = MSG_VERSION_MIN,
-		.flags = r->o.flags | (r->again ? HELLO_AGAIN : 0) | (r->told_more ? HELLO_HOLDS_MORE : 0),
+		.flags = r->o.flags | (r->again ? HELLO_AGAIN : 0) | (r->told_more ? HELLO_HOLDS_MORE : 0) |
+			 (r->unfit ? HELLO_INCOMPLETE : 0),
 		.features = r->o.features, .required = r->o.required,
 		.client = r->o.client, .session = r->session, .low = rcall_low(r),
 		.epoch = r->epoch, .promised = r->promised, .durable = r->durable,
@@ -378,6 +379,7 @@ static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 	if (e < 0)
 		return e;
 	take_path(r, &w);
+	r->refused = w.decision == WELCOME_REFUSED ? w.code : REFUSED_NONE;
 	if (w.decision == WELCOME_REFUSED)
 		return refused(r, &w);
 	if (r->state != REPLICA_HELLO && (r->state != REPLICA_STREAM || w.decision != WELCOME_DIFF))
@@ -429,6 +431,7 @@ void replica_diff_done(struct replica *r, uint64_t epoch, seq_t seq, uint64_t no
 	r->applied = r->durable = seq;
 	r->aside_epoch = r->aside_last = 0;
 	r->o.flags &= ~(HELLO_INCOMPLETE | HELLO_REPLACE);
+	r->unfit = false;
 	if (r->state != REPLICA_DIFF)
 		return;
 	hello_again(r);
@@ -469,6 +472,8 @@ static int on_change(struct replica *r, const uint8_t *bytes, uint32_t len)
 			       (unsigned long long)m.seq, (unsigned long long)m.change_epoch,
 			       (unsigned long long)r->applied, (unsigned long long)r->epoch);
 	e = r->ops->apply(r->ctx, &m);
+	/* The same change would come again and again. */
+	r->unfit = e == -EPROTO;
 	if (e < 0)
 		return e;
 	r->applied = m.seq;
@@ -831,7 +836,7 @@ void replica_status(const struct replica *r, uint64_t now, struct replica_status
 		.state = r->state, .link = r->link, .epoch = r->epoch, .promised = r->promised, .link_epoch = r->link_epoch,
 		.client = r->o.client, .session = r->session, .applied = r->applied, .durable = r->durable,
 		.primary_last = r->primary_last, .primary_durable = r->primary_durable,
-		.stale_ms = replica_stale_ms(r, now), .open_calls = r->calls.count + r->queue.count,
+		.stale_ms = replica_stale_ms(r, now), .refused = r->refused, .open_calls = r->calls.count + r->queue.count,
 		.holds = r->own_holds.count + r->fed_holds.count,
 		.primary_bytes = r->primary_bytes,
 		.features = r->features,

@@ -291,7 +291,7 @@ static void write_number(struct prog *p)
 	c.off = p->next;
 	if (n->fs.pending) {
 		trace("program %u sends %llu", p->id, (unsigned long long)p->next);
-		if (pending_add(n->fs.pending, (struct fuse_req *)p, ++C->last_unique, &c, NULL, 0, (int64_t)C->now_ms) < 0)
+		if (pending_add(n->fs.pending, (struct fuse_req *)p, ++C->last_unique, &c, NULL, 0) < 0)
 			failed("a call is not taken");
 		return;
 	}

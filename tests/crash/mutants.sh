@@ -216,12 +216,12 @@ change core/store/recovery.c '		if (r == 0)
 run
 
 begin numbers-again rec 'inode numbers that a crash lost are given out again'
-change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
-	'	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : 0;'
+change core/store/recovery.c '	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
+	'	uint64_t n = leads ? 1ull << 24 : 0;'
 run
 
 begin numbers-of-epoch rec 'inode numbers that a crash lost together with the beginning of an epoch are given out again'
-change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
+change core/store/recovery.c '	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
 	'	uint64_t n = s->super.role == ROLE_ALONE ? 1ull << 20 : 0;'
 run KIND=names
 

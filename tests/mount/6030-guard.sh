@@ -65,6 +65,7 @@ look_up() {
 	device=$(awk -v m="$two" '$5 == m { print $3 }' /proc/self/mountinfo)
 }
 gone() { ! [ -d "/proc/$1" ]; }
+ended() { gone "$1" || grep -q '^State:[[:space:]]*Z' "/proc/$1/status"; }
 # No guard without the daemon that it names.
 no_orphan() {
 	local pid
@@ -108,36 +109,60 @@ bring_about() {
 
 # Whatever did not work must not stay.
 end_all() {
-	[ -d "/proc/$daemon/task" ] && kill -KILL "$daemon" 2>/dev/null
+	kill -KILL "$daemon" 2>/dev/null
 	gone "$daemon" || umount -i -f "$two" 2>/dev/null
 	wait "$program"
+}
+
+# let_go WHAT: all ends that waited.
+let_go() {
+	# As long as it takes, but not for ever.
+	ok "$1: the program is let go" wait_for "gone $program"
+	like "$1: with an error" "$(cat "$T/program")" 'ECONNABORTED|ENOTCONN'
+	ok "$1: the daemon is gone" wait_for gone "$daemon"
+	end_all
+}
+works() {
+	echo text >"$one/d/after.$program"
+	ok "$1: and works" wait_for has "after.$program"
+	ok "$1: both ways" as_user sysop open rw,creat "$two/d/back.$program"
+}
+
+# Not by ok(), which runs it in a shell of its own.
+begin() {
+	look_up
+	if ! bring_about; then
+		fail "$1: no thread waits for what a program has"
+		end_all
+		return 1
+	fi
+	pass "$1: a thread waits for what a program has"
 }
 
 # dies SIGNAL WHAT: two's daemon ends by it while one of its threads waits.
 dies() {
 	local what=$2
-	look_up
-	# Not by ok(), which runs it in a shell of its own.
-	if ! bring_about; then
-		fail "$what: no thread waits for what a program has"
-		end_all
-		return
-	fi
-	pass "$what: a thread waits for what a program has"
+	begin "$what" || return
 	kill -"$1" "$daemon"
-	# As long as it takes, but not for ever.
-	ok "$what: the program is let go" wait_for "gone $program"
-	like "$what: with an error" "$(cat "$T/program")" 'ECONNABORTED|ENOTCONN'
-	ok "$what: the daemon is gone" wait_for gone "$daemon"
+	let_go "$what"
 	ok "$what: so is its guard" wait_for gone "$guard"
-	end_all 2>/dev/null
 	ok "$what: the dead mount is there" is_mounted "$two"
 	errno "$what: who comes later gets an error" ENOTCONN as_user sysop open rdonly "$two/d"
 	relay go
 	ok "$what: the next mount takes it away" start
-	echo text >"$one/d/after.$1"
-	ok "$what: and works" wait_for has "after.$1"
-	ok "$what: both ways" as_user sysop open rw,creat "$two/d/back.$1"
+	works "$what"
+}
+
+# The daemon, its guard if it has one, and nobody is left to help.
+hangs() {
+	local what=$1
+	begin "$what" || return 1
+	# shellcheck disable=SC2086 # none or one
+	kill -KILL $guard "$daemon"
+	ok "$what: it is dead" wait_for ended "$daemon"
+	ok "$what: but hangs" waits
+	nok "$what: so does the program" gone "$program"
+	relay go
 }
 
 mkdir -m 777 "$one/d"
@@ -153,6 +178,15 @@ for who in root nobody; do
 		is "$who: in one line" "$(wc -l <"$T/out")" 1
 		look_up
 		is "$who: there is none" "$guard" ''
+		if hangs "$who, without a guard"; then
+			start >"$T/out" 2>&1
+			is "$who: the next mount cannot help" "$? $(wc -l <"$T/out")" '1 1'
+			like "$who: and says what can" "$(cat "$T/out")" 'killed, but hangs.*umount -f'
+			umount -i -f "$two" 2>/dev/null
+			let_go "$who: umount -f"
+			ok "$who: then a mount" start
+			works "$who: that is there"
+		fi
 		stop >/dev/null
 		continue
 	fi
@@ -166,6 +200,13 @@ for who in root nobody; do
 	nok "$who: pkill does not take it for the daemon" grep -q msyncfs "/proc/$guard/comm" "/proc/$guard/cmdline"
 	dies KILL "$who, kill -9"
 	dies ABRT "$who, a bug"
+	if hangs "$who, both killed"; then
+		ok "$who, both killed: the next mount ends that" start
+		let_go "$who, both killed"
+		ok "$who, both killed: one mount is there" is_mounted "$two"
+		works "$who, both killed"
+	fi
+	look_up
 	stop >/dev/null
 	ok "$who: the guard goes with the daemon" wait_for "[ -z '$guard' ] || gone '$guard'"
 done
@@ -179,7 +220,7 @@ kill -STOP "$daemon"
 sleep 0.2
 kill -CONT "$daemon"
 ok 'signals to the guard, and a daemon that is stopped, end nothing' sysop open rw,creat "$two/d/alive"
-ok 'the guard is there' test -d "/proc/$guard"
+nok 'the guard is there' ended "$guard"
 stop >/dev/null
 ok 'it goes with the daemon' wait_for gone "$guard"
 
@@ -187,7 +228,7 @@ start >/dev/null
 look_up
 exec 7<"$two/d/alive"
 umount -i -l "$two"
-ok 'a mount that was taken away is guarded' test -d "/proc/$guard"
+nok 'a mount that was taken away is guarded' ended "$guard"
 is 'and served' "$(cat <&7)" ''
 exec 7<&-
 ok 'until it ends' wait_for gone "$guard"

@@ -32,7 +32,7 @@ P=core/replica/primary.c PP=core/replica/primary_peer.c R=core/replica/replica.c
 
 # ------------------------------------------------------------------------------------------------------------- epochs
 begin no-fence-hello P1 'a primary does not mind that a replica has promised a higher epoch'
-change $PP 'if (h->promised > p->epoch && (primary_leads(p) || p->state == PRIMARY_HANDING)) {' 'if (0) {'
+change $PP 'if (h->promised > p->epoch && !peer->limited && (primary_leads(p) || p->state == PRIMARY_HANDING)) {' 'if (0) {'
 run
 
 begin promise-later R1 'a replica obeys a higher epoch before its promise is on disk'

@@ -129,9 +129,9 @@ static void p_diff_stop(void *ctx, link_t link)
 		l->diff = false;
 }
 
-static void p_client_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
+static void p_client_here(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
-	struct todo t = { .kind = TODO_CLIENT, .run = { .client = client, .session = session, .low = low } };
+	struct todo t = { .kind = TODO_CLIENT, .run = *who };
 
 	(void)locks;
 	(void)len;

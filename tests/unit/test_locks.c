@@ -5,6 +5,8 @@
  *
  *   SEED=n   replays the random part        ROUNDS=n   how long it is
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +19,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define CLIENTS 3u
 #define OWNERS  3u              /* of each */
@@ -27,15 +28,7 @@
 #define WAITERS 256u
 #define PROBE   99u             /* a client that only asks */
 
-static uint64_t rng, seed, rounds;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
+static uint64_t seed, rounds;
 
 /* The model -------------------------------------------------------------------------------------------------------- */
 
@@ -367,7 +360,7 @@ static void random_restate(void)
 
 	drop_waiters(client);
 	w.lost = 0;
-	assert_int_equal(locks_restate(w.t, client, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, client, buf, len, NULL, NULL), 0);
 	assert_int_equal(w.lost, 0);
 }
 
@@ -392,7 +385,7 @@ static void new_primary(void)
 	w.waiting_count = 0;
 	w.lost = 0;
 	for (c = 1; c <= CLIENTS; c++)
-		assert_int_equal(locks_restate(w.t, c, buf, locks_state(w.mirror[c - 1], c, 1, "", buf)), 0);
+		assert_int_equal(locks_restate(w.t, c, buf, locks_state(w.mirror[c - 1], c, 1, "", buf), NULL, NULL), 0);
 	assert_int_equal(w.lost, 0);
 	locks_grace_end(w.t);
 }
@@ -579,13 +572,42 @@ static void test_locks__forged_statement(void **state)
 	len = locks_state(w.t, 1, 1, "", buf);
 	/* The last record's fencing number, then its type. */
 	memset(buf + len - 20, 0xff, 16);
-	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 	(void)locks_to_text(w.t, text, sizeof text);
 	assert_non_null(strstr(text, "fence=5.3 "));
 	assert_null(strstr(text, "fence=18446744073709551615"));
 	buf[len - 57] = 3;
-	assert_int_equal(locks_restate(w.t, 1, buf, len), -EPROTO);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), -EPROTO);
 	assert_held(2);
+	world_free();
+}
+
+static bool only_inode_2(void *ctx, uint64_t ino)
+{
+	(*(unsigned *)ctx)++;
+	return ino == 2;
+}
+
+/* Who may not have a lock there has none, whatever it states, and is told. */
+static void test_locks__stated_where_it_may_not(void **state)
+{
+	static uint8_t buf[LOCKS_STATE_MAX];
+	unsigned asked = 0;
+	size_t len;
+
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(1, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	len = locks_state(w.t, 1, 1, "", buf);
+	w.lost = 0;
+	assert_int_equal(locks_restate(w.t, 1, buf, len, only_inode_2, &asked), 0);
+	assert_int_equal(asked, 2);
+	assert_int_equal(w.lost, 1);
+	assert_held(1);
+	assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(2, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, false), -EAGAIN);
 	world_free();
 }
 
@@ -632,7 +654,7 @@ static void test_locks__grace(void **state)
 	assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), 1);
 	assert_int_equal(ask(2, 2, 2, LOCKS_POSIX, LOCKS_SHARED, false), 1);
 	assert_int_equal(ask(3, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 1);
-	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 	assert_true(locks_holds(w.t, 1, 1, 1, LOCKS_POSIX, NULL));
 	w.answers = 0;
 	locks_grace_end(w.t);
@@ -643,7 +665,7 @@ static void test_locks__grace(void **state)
 	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_POSIX, NULL));
 	/* It comes too late. */
 	w.lost = 0;
-	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 	assert_int_equal(w.lost, 1);
 	assert_int_equal(w.last.round, 3);
 	assert_false(locks_holds(w.t, 1, 1, 1, LOCKS_POSIX, NULL));
@@ -744,7 +766,7 @@ static void test_locks__probes_end(void **state)
 			assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), how == 1 ? 1 : -EAGAIN);
 			number = w.probe[1];
 			w.answers = 0;
-			assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+			assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 			assert_int_equal(w.answers, 0);
 			assert_int_equal(w.probe[1] > number, how == 1);
 			assert_int_equal(w.probe_round, how == 1 ? 4 : 0);
@@ -863,7 +885,7 @@ static void test_locks__hostile_statements(void **state)
 	len = locks_state(w.t, 1, 1, "x", buf);
 	for (i = 1; i < len; i++) {
 		p = exact(buf, i);
-		assert_int_equal(locks_restate(w.t, 1, p, i), -EPROTO);
+		assert_int_equal(locks_restate(w.t, 1, p, i, NULL, NULL), -EPROTO);
 		free(p);
 	}
 	assert_true(locks_holds(w.t, 1, 2, 1, LOCKS_POSIX, NULL));
@@ -873,13 +895,13 @@ static void test_locks__hostile_statements(void **state)
 		p = exact(buf, len);
 		while (n-- > 0)
 			p[rnd((uint32_t)len)] = (uint8_t)rnd(256);
-		(void)locks_restate(w.t, 1, p, len);
+		(void)locks_restate(w.t, 1, p, len, NULL, NULL);
 		free(p);
 		if (!locks_check(w.t) || !locks_holds(w.t, 2, 1, 1, LOCKS_POSIX, NULL))
 			fail_msg("SEED=%llu: a statement broke the table", (unsigned long long)seed);
 	}
 	/* None: it has none. */
-	assert_int_equal(locks_restate(w.t, 1, NULL, 0), 0);
+	assert_int_equal(locks_restate(w.t, 1, NULL, 0, NULL, NULL), 0);
 	assert_false(locks_holds(w.t, 1, 2, 1, LOCKS_POSIX, NULL));
 	world_free();
 }
@@ -974,13 +996,6 @@ static void test_locks__hostile_messages(void **state)
 	}
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *text = getenv(name);
-
-	return text ? strtoull(text, NULL, 0) : otherwise;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -992,6 +1007,7 @@ int main(void)
 		cmocka_unit_test(test_locks__grant_that_frees),
 		cmocka_unit_test(test_locks__behind_who_expires),
 		cmocka_unit_test(test_locks__forged_statement),
+		cmocka_unit_test(test_locks__stated_where_it_may_not),
 		cmocka_unit_test(test_locks__asked_twice),
 		cmocka_unit_test(test_locks__grace),
 		cmocka_unit_test(test_locks__closed_is_unlocked),
@@ -1004,9 +1020,8 @@ int main(void)
 		cmocka_unit_test(test_locks__hostile_messages),
 	};
 
-	seed = number_of("SEED", (uint64_t)time(NULL));
-	rounds = number_of("ROUNDS", 20000);
-	rng = seed * 0x9e3779b97f4a7c15u + 1;
-	(void)printf("# SEED=%llu ROUNDS=%llu\n", (unsigned long long)seed, (unsigned long long)rounds);
+	seed = random_seed();
+	rounds = env_number("ROUNDS", 20000);
+	(void)printf("# ROUNDS=%llu\n", (unsigned long long)rounds);
 	return cmocka_run_group_tests_name("locks", tests, NULL, NULL);
 }
