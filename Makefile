@@ -230,9 +230,15 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(OUR_LDFLAGS) \
 		$(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LIBS) $(LDLIBS)
 
-$(CRASH_PROGRAM): $(call obj,$(CRASH_SRC) $(wildcard tests/unit/crash_*_util.c) tests/unit/crash_util.c) $(LIB)
+# A small cache of verified pages: each image is opened twice, and has one of its own each time.
+$(B)/tests/crash/tree.o: core/store/tree.c $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -DVERIFIED_BITS=14u -Wconversion $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(CRASH_PROGRAM): $(B)/tests/crash/tree.o $(call obj,$(CRASH_SRC) $(wildcard tests/unit/crash_*_util.c) tests/unit/crash_util.c) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
+	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) $(foreach f,open64 linkat fsync XXH3_64bits_withSeed,-Wl,--wrap=$(f)) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
 		$(CORE_LIBS) $(LDLIBS)
 
 $(B)/tests/sim/%.o: tests/sim/%.c $(B)/flags
@@ -325,7 +331,7 @@ $(KILL_SO): tests/kill/points.c tests/kill/points.h $(B)/flags
 # Keep objects of unit tests: they are intermediate to make, not to us.
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
+-include $(patsubst %.o,%.d,$(B)/tests/crash/tree.o $(call obj,$(CORE_SRC) $(FS_SRC) $(UNIT_SRC) $(UTIL_SRC) $(FUZZ_SRC) $(FUZZ_UTIL) \
 	$(CRASH_SRC) $(SIM_SRC) $(CLUSTER_SRC) tests/fuzz/main.c tests/mount/loop/loop.c tests/remote/linear/linear.c)) $(B)/tests/fault/memory/linked.d $(HELPER_PROGRAMS:=.d) $(FAULT_SO:.so=.d) $(CRASH_DISK).d
 
 # -------------------------------------------------------------------------------------------------------------- mount
@@ -497,6 +503,7 @@ INSTALL_LIST := \
 	mount-scripts/fstab.example|$(DOCDIR)/examples/fstab.example|644 \
 	LICENSE|$(DOCDIR)/LICENSE|644 \
 	$(foreach f,$(wildcard README.md),$(f)|$(DOCDIR)/$(f)|644) \
+	mount-scripts/COOKBOOK.md|$(DOCDIR)/COOKBOOK.md|644 \
 	$(foreach f,$(MAN1),$(f)|$(MANDIR)/man1/$(notdir $(f))|644) \
 	$(foreach f,$(MAN8),$(f)|$(MANDIR)/man8/$(notdir $(f))|644)
 # umount(8) looks for a helper of the type fuse.msyncfs, unless the mount has noted one; so does `mount -t fuse.msyncfs`.

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * base: checksums and the per-thread text of the last error.
+ * base: arrays, checksums, the per-thread text of the last error, clocks.
  */
 #include "core/base.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <xxhash.h>
 
@@ -20,6 +21,22 @@ uint64_t hash64(const void *p, size_t len, uint64_t seed)
 uint32_t block_csum(const void *block, uint64_t ino, uint64_t fblock)
 {
 	return (uint32_t)XXH3_64bits_withSeed(block, BLOCK_SIZE, ino * 0x9e3779b97f4a7c15ull + fblock);
+}
+
+int array_grow(void **array, size_t *room, size_t count, size_t item)
+{
+	size_t n = *room ? *room + *room / 2 : 64;
+	void *p;
+
+	if (count <= *room)
+		return 0;
+	n = n < count ? count : n;
+	p = realloc(*array, n * item);
+	if (!p)
+		return -ENOMEM;
+	*array = p;
+	*room = n;
+	return 0;
 }
 
 const char *err_last(void)
@@ -52,6 +69,34 @@ void err_corrupt_at(const char *file, int line, const char *format, ...)
 	va_end(ap);
 	if (n > 0 && (size_t)n < sizeof err_text)
 		(void)snprintf(err_text + n, sizeof err_text - (size_t)n, " [%s:%d]", file, line);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec t;
+
+	(void)clock_gettime(id, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t clock_mono_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+int64_t clock_mono_ms(void)
+{
+	return (int64_t)(clock_mono_ns() / 1000000u);
+}
+
+int64_t clock_boot_ms(void)
+{
+	return (int64_t)(clock_ns(CLOCK_BOOTTIME) / 1000000u);
+}
+
+uint64_t clock_real_ns(void)
+{
+	return clock_ns(CLOCK_REALTIME);
 }
 
 void check_failed(const char *expr, const char *file, int line)

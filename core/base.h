@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * base: bytes, bounds and errors, included first everywhere. Integers of the format are read and written with the
+ * base: bytes, bounds, errors and clocks, included first everywhere. Integers of the format are read and written with the
  * get/put functions below (little-endian on every machine, any alignment). Assertions: check() is always on and is
  * for our own mistakes; bytes that come from a file, a peer or the kernel are validated and reported instead, with
  * err_corrupt() or err_set(), whose text the caller at the edge (command line, log) fetches with err_last().
@@ -113,6 +113,19 @@ static inline uint64_t align_up(uint64_t v, uint64_t to)
 	return (v + to - 1) & ~(to - 1);
 }
 
+static inline bool bit_get(const uint64_t *map, uint64_t i)
+{
+	return map[i / 64] >> (i % 64) & 1;
+}
+
+static inline void bit_set(uint64_t *map, uint64_t i)
+{
+	map[i / 64] |= 1ull << (i % 64);
+}
+
+/* Room for `count` items, at least; the array may move. -ENOMEM, and it is as it was. */
+int array_grow(void **array, size_t *room, size_t count, size_t item);
+
 /* XXH3 64-bit with a seed: the checksum of everything but contents. */
 uint64_t hash64(const void *p, size_t len, uint64_t seed);
 /* The checksum of a block of contents, as the block `fblock` of the file `ino`: bytes that are right in another place are
@@ -128,6 +141,13 @@ int err_set(int error, const char *format, ...) __attribute__((format(printf, 2,
 /* The value is spelled out so that compilers and analyzers know it, too. */
 #define err_corrupt(...) (err_corrupt_at(__FILE__, __LINE__, __VA_ARGS__), -EUCLEAN)
 void err_corrupt_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The clocks of the system. mono and boot begin anywhere and never go back; boot counts the time that the machine sleeps,
+ * too, as the other machines do that wait for this one. real: since 1970, as the administrator sets it. */
+uint64_t clock_mono_ns(void);
+int64_t clock_mono_ms(void);
+int64_t clock_boot_ms(void);
+uint64_t clock_real_ns(void);
 
 _Noreturn void check_failed(const char *expr, const char *file, int line);
 #define check(x) ((x) ? (void)0 : check_failed(#x, __FILE__, __LINE__))

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * cmd: the verbs of the command line. Each gets its own name as argv[0], answers --help itself,
- * prints its errors as one line and returns the exit status: 0, EXIT_FAILED, EXIT_USAGE, or what
- * its man page says.
+ * cmd: the verbs of the command line. Each gets its own name as argv[0], answers --help itself, prints its errors as one line
+ * and returns the exit status: 0, EXIT_FAILED, EXIT_USAGE, or what its man page says. And how they read their arguments.
  */
 #ifndef MSYNCFS_CMD_H
 #define MSYNCFS_CMD_H
+
+#include <stdbool.h>
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE  2
@@ -20,5 +21,30 @@ int cmd_keygen(int argc, char **argv);
 int cmd_watch(int argc, char **argv);
 int cmd_sync(int argc, char **argv);
 int cmd_promote(int argc, char **argv);
+
+/* The arguments of a verb, one after the other. Behind -- all are words, and so is a lone - always. */
+struct cmd_args {
+	int argc;
+	char **argv;
+	int at;                 /* the one before the next; 0: none yet */
+	bool words;
+};
+
+enum cmd_arg { CMD_END, CMD_HELP, CMD_OPTION, CMD_WORD };
+
+/* What the next one is. *ret_arg: the argument itself, also for CMD_HELP. */
+enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg);
+/* VALUE, if arg is NAME=VALUE for this NAME (as "--size"); else NULL. */
+const char *cmd_value(const char *arg, const char *name);
+/* Digits only, and no more than max. */
+bool cmd_number(const char *text, unsigned long long max, unsigned long long *ret);
+/* "what: why", with where to read more. */
+void cmd_say_usage(const char *verb, const char *what, const char *why);
+/* The same. The value is spelled out so that compilers and analyzers know it, too. */
+static inline int cmd_usage(const char *verb, const char *what, const char *why)
+{
+	cmd_say_usage(verb, what, why);
+	return EXIT_USAGE;
+}
 
 #endif

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 /* fsck(8) */
@@ -38,7 +37,7 @@ struct check_cmd {
 	bool terminal;
 	bool said;              /* that a checkpoint is looked at */
 	uint64_t findings;
-	int64_t shown_ns;       /* when progress was last shown */
+	int64_t shown_ms;       /* when progress was last shown */
 	int percent;
 	struct progress copying;        /* salvage: the second half; .what is NULL before */
 	struct stream_watch watch;
@@ -222,15 +221,12 @@ static int progress(void *ctx, uint64_t done, uint64_t total)
 {
 	struct check_cmd *cmd = ctx;
 	int percent = total > 0 ? (int)(done * 100 / total) : 100;
-	struct timespec now;
-	int64_t ns;
+	const int64_t now_ms = clock_mono_ms();
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	if (percent == cmd->percent || ns - cmd->shown_ns < (cmd->terminal ? 200000000 : 1000000000))
+	if (percent == cmd->percent || now_ms - cmd->shown_ms < (cmd->terminal ? 200 : 1000))
 		return 0;
 	cmd->percent = percent;
-	cmd->shown_ns = ns;
+	cmd->shown_ms = now_ms;
 	fprintf(stderr, cmd->terminal ? "\rmsyncfs: check: %d%%\033[K" : "msyncfs: check: %d%%\n", percent);
 	return 0;
 }

@@ -39,12 +39,6 @@ struct dump_args {
 	bool help, quiet;
 };
 
-static int usage(const char *what, const char *why)
-{
-	log_error("%s: %s: see msyncfs dump --help", what, why);
-	return EXIT_USAGE;
-}
-
 static void help(void)
 {
 	printf("usage: msyncfs dump [options] STORE [FILE]\n\n"
@@ -56,37 +50,33 @@ static void help(void)
 
 static int parse(struct dump_args *a, int argc, char **argv)
 {
-	bool words = false;
+	struct cmd_args args = { argc, argv, 0, false };
+	enum cmd_arg kind;
+	const char *arg;
 
 	*a = (struct dump_args){ 0 };
-	for (int i = 1; i < argc; i++) {
-		const char *arg = argv[i];
-
-		if (words || arg[0] != '-' || arg[1] == '\0') {
-			if (a->store == NULL)
-				a->store = arg;
-			else if (a->file == NULL)
-				a->file = arg;
-			else
-				return usage(arg, "too many arguments");
-		} else if (strcmp(arg, "--") == 0) {
-			words = true;
-		} else if (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0) {
-			a->quiet = true;
-		} else if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
+	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
+		if (kind == CMD_HELP)
 			a->help = true;
-		} else {
-			return usage(arg, "unknown option");
-		}
+		else if (kind == CMD_OPTION && (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0))
+			a->quiet = true;
+		else if (kind == CMD_OPTION)
+			return cmd_usage("dump", arg, "unknown option");
+		else if (a->store == NULL)
+			a->store = arg;
+		else if (a->file == NULL)
+			a->file = arg;
+		else
+			return cmd_usage("dump", arg, "too many arguments");
 	}
 	if (a->help)
 		return 0;
 	if (a->store == NULL || *a->store == '\0')
-		return usage("dump", "STORE is missing");
+		return cmd_usage("dump", "dump", "STORE is missing");
 	if (a->file != NULL && strcmp(a->file, "-") == 0)
 		a->file = NULL;
 	if (a->file != NULL && *a->file == '\0')
-		return usage("dump", "FILE is empty");
+		return cmd_usage("dump", "dump", "FILE is empty");
 	return 0;
 }
 
@@ -162,7 +152,7 @@ static int open_store(const char *store, struct keys **ret_keys)
 	int r;
 
 	if (strcmp(store, ":memory:") == 0)
-		return usage(store, "a store in memory can be dumped by nobody but its mount");
+		return cmd_usage("dump", store, "a store in memory can be dumped by nobody but its mount");
 	r = keys_open(&so, ret_keys);
 	if (r != -EBUSY)
 		return r < 0 ? open_failed(store, r) : 0;
@@ -311,7 +301,7 @@ int cmd_dump(int argc, char **argv)
 		return 0;
 	}
 	if (a.file == NULL && isatty(STDOUT_FILENO))
-		return usage("standard output", "is a terminal: give FILE, or redirect it");
+		return cmd_usage("dump", "standard output", "is a terminal: give FILE, or redirect it");
 	r = a.file != NULL ? look_at_file(a.file, &fd) : 0;
 	signal(SIGPIPE, SIG_IGN);
 	lost_catch();

@@ -19,12 +19,6 @@ struct keygen_args {
 	bool read_only, help;
 };
 
-static int usage(const char *what, const char *why)
-{
-	log_error("%s: %s: see msyncfs keygen --help", what, why);
-	return EXIT_USAGE;
-}
-
 static void help(void)
 {
 	printf("usage: msyncfs keygen [options] FILE\n\n"
@@ -33,48 +27,50 @@ static void help(void)
 	       "and give it to --key-file there and here.\n\n"
 	       "      --id=NAME                 what the key is called (default: a random name)\n"
 	       "      --read-only               who mounts with this key changes nothing\n"
-	       "      --tree=PATH               for a later version: sees only this directory\n"
+	       "      --tree=PATH               who mounts with this key may change only what is below\n"
+	       "                                this directory; it sees everything\n"
 	       "  -h, --help                    show this\n");
 }
 
-/* The value of --name=VALUE, or NULL if arg is another option. */
-static const char *value_of(const char *arg, const char *name)
+static int parse_option(struct keygen_args *a, const char *arg)
 {
-	size_t len = strlen(name);
+	const char *value;
 
-	return strncmp(arg, name, len) == 0 && arg[len] == '=' ? arg + len + 1 : NULL;
+	if (strcmp(arg, "--read-only") == 0)
+		a->read_only = true;
+	else if ((value = cmd_value(arg, "--id")) != NULL)
+		a->id = value;
+	else if ((value = cmd_value(arg, "--tree")) != NULL)
+		a->tree = value;
+	else if (strcmp(arg, "--id") == 0 || strcmp(arg, "--tree") == 0)
+		return cmd_usage("keygen", arg, "its value is missing, as in --id=NAME");
+	else
+		return cmd_usage("keygen", arg, "unknown option");
+	return 0;
 }
 
 static int parse(struct keygen_args *a, int argc, char **argv)
 {
-	bool words = false;
+	struct cmd_args args = { argc, argv, 0, false };
+	enum cmd_arg kind;
+	const char *arg;
 
-	for (int i = 1; i < argc; i++) {
-		const char *arg = argv[i];
+	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
+		int r = kind == CMD_OPTION ? parse_option(a, arg) : 0;
 
-		if (words || arg[0] != '-' || arg[1] == '\0') {
-			if (a->file != NULL)
-				return usage(arg, "too many arguments");
-			a->file = arg;
-		} else if (strcmp(arg, "--") == 0) {
-			words = true;
-		} else if (strcmp(arg, "--read-only") == 0) {
-			a->read_only = true;
-		} else if (value_of(arg, "--id") != NULL) {
-			a->id = value_of(arg, "--id");
-		} else if (value_of(arg, "--tree") != NULL) {
-			a->tree = value_of(arg, "--tree");
-		} else if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0) {
+		if (r != 0)
+			return r;
+		if (kind == CMD_HELP) {
 			a->help = true;
 			return 0;
-		} else if (strcmp(arg, "--id") == 0 || strcmp(arg, "--tree") == 0) {
-			return usage(arg, "its value is missing, as in --id=NAME");
-		} else {
-			return usage(arg, "unknown option");
 		}
+		if (kind == CMD_WORD && a->file != NULL)
+			return cmd_usage("keygen", arg, "too many arguments");
+		if (kind == CMD_WORD)
+			a->file = arg;
 	}
 	if (a->file == NULL || a->file[0] == '\0')
-		return usage("keygen", "FILE is missing");
+		return cmd_usage("keygen", "keygen", "FILE is missing");
 	return 0;
 }
 
@@ -92,7 +88,7 @@ static int fill(const struct keygen_args *a, struct net_key *k)
 	int r;
 
 	if (a->id != NULL && (a->id[0] == '\0' || strlen(a->id) > KEY_ID_MAX))
-		return usage("--id", "a name of 1 to 64 letters, digits and . _ @ - is wanted");
+		return cmd_usage("keygen", "--id", "a name of 1 to 64 letters, digits and . _ @ - is wanted");
 	if (a->id != NULL)
 		memcpy(k->id, a->id, strlen(a->id) + 1);
 	k->read_only = a->read_only;
@@ -103,7 +99,7 @@ static int fill(const struct keygen_args *a, struct net_key *k)
 	r = key_generate(k);
 	if (r < 0)
 		return failed(a, r);
-	return key_validate(k) < 0 ? usage("keygen", err_last()) : 0;
+	return key_validate(k) < 0 ? cmd_usage("keygen", "keygen", err_last()) : 0;
 }
 
 int cmd_keygen(int argc, char **argv)

@@ -27,12 +27,6 @@ struct load_args {
 	bool help, quiet;
 };
 
-static int usage(const char *what, const char *why)
-{
-	log_error("%s: %s: see msyncfs load --help", what, why);
-	return EXIT_USAGE;
-}
-
 static void help(void)
 {
 	printf("usage: msyncfs load [options] STORE [FILE]\n\n"
@@ -43,63 +37,56 @@ static void help(void)
 	       "  -h, --help                    show this\n");
 }
 
-/* --size=N or --size N. *i is moved to the last argument that was used. */
-static int parse_size(struct load_args *a, int argc, char **argv, int *i)
+/* --size=N or --size N: then the argument behind it is used too. */
+static int parse_size(struct load_args *a, struct cmd_args *args, const char *arg)
 {
-	const char *value = argv[*i] + strlen("--size");
+	const char *value = cmd_value(arg, "--size");
 
-	if (*value == '=')
-		value++;
-	else if (*i + 1 < argc)
-		value = argv[++*i];
+	if (value == NULL)
+		value = args->at + 1 < args->argc ? args->argv[++args->at] : "";
 	if (*value == '\0')
-		return usage("size", "needs a value");
+		return cmd_usage("load", "size", "needs a value");
 	if (!options_parse_bytes(value, &a->size_bytes))
-		return usage(value, "size is not a number of bytes, as 512M or 10G");
+		return cmd_usage("load", value, "size is not a number of bytes, as 512M or 10G");
 	return 0;
 }
 
-static int parse_option(struct load_args *a, int argc, char **argv, int *i)
+static int parse_option(struct load_args *a, struct cmd_args *args, const char *arg)
 {
-	const char *arg = argv[*i];
-
-	if (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0)
-		a->quiet = true;
-	else if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0)
-		a->help = true;
-	else if (strcmp(arg, "--size") == 0 || strncmp(arg, "--size=", 7) == 0)
-		return parse_size(a, argc, argv, i);
-	else
-		return usage(arg, "unknown option");
+	if (strcmp(arg, "--size") == 0 || cmd_value(arg, "--size") != NULL)
+		return parse_size(a, args, arg);
+	if (strcmp(arg, "-q") != 0 && strcmp(arg, "--quiet") != 0)
+		return cmd_usage("load", arg, "unknown option");
+	a->quiet = true;
 	return 0;
 }
 
 static int parse(struct load_args *a, int argc, char **argv)
 {
-	bool words = false;
+	struct cmd_args args = { argc, argv, 0, false };
+	enum cmd_arg kind;
+	const char *arg;
 	int r = 0;
 
 	*a = (struct load_args){ 0 };
-	for (int i = 1; i < argc && r == 0; i++) {
-		const char *arg = argv[i];
-
-		if (!words && strcmp(arg, "--") == 0)
-			words = true;
-		else if (!words && arg[0] == '-' && arg[1] != '\0')
-			r = parse_option(a, argc, argv, &i);
+	while (r == 0 && (kind = cmd_next(&args, &arg)) != CMD_END) {
+		if (kind == CMD_HELP)
+			a->help = true;
+		else if (kind == CMD_OPTION)
+			r = parse_option(a, &args, arg);
 		else if (a->store == NULL)
 			a->store = arg;
 		else if (a->file == NULL)
 			a->file = arg;
 		else
-			r = usage(arg, "too many arguments");
+			r = cmd_usage("load", arg, "too many arguments");
 	}
 	if (r != 0 || a->help)
 		return r;
 	if (a->store == NULL || *a->store == '\0')
-		return usage("load", "STORE is missing");
+		return cmd_usage("load", "load", "STORE is missing");
 	if (strcmp(a->store, ":memory:") == 0)
-		return usage(a->store, "a store in memory would be gone at once: give a file");
+		return cmd_usage("load", a->store, "a store in memory would be gone at once: give a file");
 	if (a->file != NULL && strcmp(a->file, "-") == 0)
 		a->file = NULL;
 	return 0;
@@ -156,7 +143,7 @@ int cmd_load(int argc, char **argv)
 		return 0;
 	}
 	if (a.file == NULL && isatty(STDIN_FILENO))
-		return usage("standard input", "is a terminal: give FILE, or redirect it");
+		return cmd_usage("load", "standard input", "is a terminal: give FILE, or redirect it");
 	if (a.file != NULL)
 		r = open_stream(a.file, &fd);
 	return r != 0 ? r : load(&a, fd);

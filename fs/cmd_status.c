@@ -2,15 +2,14 @@
  *
  * cmd_status: `msyncfs status MOUNTPOINT`: the lines of MOUNTPOINT/.msyncfs/status.
  */
+#include "fs/ask.h"
 #include "fs/cmd.h"
 #include "fs/control.h"
-#include "fs/log.h"
 #include "fs/say.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 static int copy_out(int fd, const char *mountpoint)
@@ -31,40 +30,40 @@ static int copy_out(int fd, const char *mountpoint)
 	return 0;
 }
 
+static int help(void)
+{
+	printf("usage: msyncfs status MOUNTPOINT\n\n"
+	       "Print what the mount says of itself, as name=value lines for a shell.\n"
+	       "They are those of MOUNTPOINT/" CONTROL_NAME "/status.\n\n"
+	       "  -h, --help                    show this\n");
+	return 0;
+}
+
 int cmd_status(int argc, char **argv)
 {
-	int dir, fd, error, r;
+	struct cmd_args args = { argc, argv, 0, false };
+	const char *mountpoint = NULL, *arg;
+	enum cmd_arg kind;
+	bool found;
+	int fd, r;
 
-	if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-		printf("usage: msyncfs status MOUNTPOINT\n\n"
-		       "Print what the mount says of itself, as name=value lines for a shell.\n"
-		       "They are those of MOUNTPOINT/" CONTROL_NAME "/status.\n\n"
-		       "  -h, --help                    show this\n");
-		return 0;
+	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
+		if (kind == CMD_HELP)
+			return help();
+		if (kind == CMD_OPTION)
+			return cmd_usage("status", arg, "unknown option");
+		if (mountpoint != NULL)
+			return cmd_usage("status", "status", "too many arguments");
+		mountpoint = arg;
 	}
-	if (argc == 3 && strcmp(argv[1], "--") == 0) {
-		argv++;
-		argc--;
-	} else if (argc > 1 && argv[1][0] == '-') {
-		log_error("%s: unknown option: see msyncfs status --help", argv[1]);
-		return EXIT_USAGE;
-	}
-	if (argc != 2) {
-		log_error("status: %s: see msyncfs status --help",
-			  argc < 2 ? "MOUNTPOINT is missing" : "too many arguments");
-		return EXIT_USAGE;
-	}
-	dir = open(argv[1], O_PATH | O_DIRECTORY | O_CLOEXEC);
-	fd = dir < 0 ? -1 : openat(dir, CONTROL_NAME "/status", O_RDONLY | O_CLOEXEC);
-	error = errno;
+	if (mountpoint == NULL)
+		return cmd_usage("status", "status", "MOUNTPOINT is missing");
+	fd = ask_open(mountpoint, "status", O_RDONLY, &found);
 	if (fd < 0) {
-		say_mount(argv[1], dir >= 0, error);
-		r = EXIT_FAILED;
-	} else {
-		r = copy_out(fd, argv[1]);
-		close(fd);
+		say_mount(mountpoint, found, -fd);
+		return EXIT_FAILED;
 	}
-	if (dir >= 0)
-		close(dir);
+	r = copy_out(fd, mountpoint);
+	close(fd);
 	return r;
 }

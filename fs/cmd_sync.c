@@ -3,30 +3,32 @@
  * cmd_sync: `msyncfs sync [--wait-replicas=N] MOUNTPOINT`: returns when all that was changed before is on disk here, and on N
  * other machines. The daemon does the waiting: a write to its control file `sync`.
  */
+#include "fs/ask.h"
 #include "fs/cmd.h"
-#include "fs/control.h"
 #include "fs/log.h"
-#include "fs/say.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #define EXIT_TIMEOUT   3
 #define TIMEOUT_S      30
-#define REPLICAS_MAX   1000000ul
-#define SECONDS_MAX    86400ul
+#define REPLICAS_MAX   1000000ull
+#define SECONDS_MAX    86400ull
 
-static int usage(const char *what, const char *why)
-{
-	log_error("%s: %s: see msyncfs sync --help", what, why);
-	return EXIT_USAGE;
-}
+struct sync_args {
+	const char *mountpoint;
+	unsigned long long replicas, seconds;
+	bool help;
+};
 
-static int help(void)
+static const struct ask_reason reasons[] = {
+	{ EINVAL, "no other machine follows it: mount it with --listen or --from" },
+	{ EROFS, "the primary cannot be reached: try again when its status says link_state=stream" },
+	{ ECANCELED, "it is the primary no more: see its status" },
+	{ 0, NULL },
+};
+
+static void help(void)
 {
 	printf("usage: msyncfs sync [options] MOUNTPOINT\n\n"
 	       "Return when all that was changed at MOUNTPOINT before is on disk.\n\n"
@@ -34,96 +36,70 @@ static int help(void)
 	       "  --timeout=SECONDS             the longest to wait for those (default 30)\n"
 	       "  -h, --help                    show this\n\n"
 	       "Exit status 3: the time was over before enough others had it.\n");
+}
+
+static int parse_option(struct sync_args *a, const char *arg)
+{
+	const char *value;
+
+	if ((value = cmd_value(arg, "--wait-replicas")) != NULL) {
+		if (!cmd_number(value, REPLICAS_MAX, &a->replicas))
+			return cmd_usage("sync", arg, "not a number of machines");
+	} else if ((value = cmd_value(arg, "--timeout")) != NULL) {
+		if (!cmd_number(value, SECONDS_MAX, &a->seconds))
+			return cmd_usage("sync", arg, "not a number of seconds from 0 to 86400");
+	} else {
+		return cmd_usage("sync", arg, "unknown option");
+	}
 	return 0;
 }
 
-static void explain(const char *mountpoint, bool found, int error)
+static int parse(struct sync_args *a, int argc, char **argv)
 {
-	switch (error) {
-	case EINVAL:
-		log_error("%s: no other machine follows it: mount it with --listen or --from", mountpoint);
-		break;
-	case EACCES:
-		log_error("%s: only who mounted it may: ask them, or root", mountpoint);
-		break;
-	case EROFS:
-		log_error("%s: the primary cannot be reached: try again when its status says link_state=stream", mountpoint);
-		break;
-	case ECANCELED:
-		log_error("%s: it is the primary no more: see its status", mountpoint);
-		break;
-	default:
-		say_mount(mountpoint, found, error);
+	struct cmd_args args = { argc, argv, 0, false };
+	enum cmd_arg kind;
+	const char *arg;
+	int r;
+
+	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
+		if (kind == CMD_HELP) {
+			a->help = true;
+			return 0;
+		}
+		r = kind == CMD_OPTION ? parse_option(a, arg) : 0;
+		if (r != 0)
+			return r;
+		if (kind != CMD_WORD)
+			continue;
+		if (a->mountpoint != NULL)
+			return cmd_usage("sync", "sync", "too many arguments");
+		a->mountpoint = arg;
 	}
-}
-
-/* 0 or an errno. */
-static int ask(const char *mountpoint, const char *text, bool *ret_found)
-{
-	int dir = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error;
-
-	*ret_found = dir >= 0;
-	if (dir < 0)
-		return errno;
-	fd = openat(dir, CONTROL_NAME "/sync", O_WRONLY | O_CLOEXEC);
-	error = fd < 0 ? errno : 0;
-	close(dir);
-	if (fd < 0)
-		return error;
-	error = write(fd, text, strlen(text)) < 0 ? errno : 0;
-	close(fd);
-	return error;
-}
-
-static bool parse(const char *text, unsigned long max, unsigned long *ret)
-{
-	char *end;
-
-	errno = 0;
-	*ret = strtoul(text, &end, 10);
-	return *text >= '0' && *text <= '9' && *end == '\0' && errno == 0 && *ret <= max;
+	return a->mountpoint != NULL ? 0 : cmd_usage("sync", "sync", "MOUNTPOINT is missing");
 }
 
 int cmd_sync(int argc, char **argv)
 {
-	unsigned long replicas = 0, seconds = TIMEOUT_S;
-	const char *mountpoint = NULL;
-	bool words = false, found;
+	struct sync_args a = { .seconds = TIMEOUT_S };
 	char text[48];
-	int error;
+	bool found;
+	int r = parse(&a, argc, argv);
 
-	for (int i = 1; i < argc; i++) {
-		const char *arg = argv[i];
-
-		if (!words && (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0))
-			return help();
-		if (!words && strcmp(arg, "--") == 0) {
-			words = true;
-		} else if (!words && strncmp(arg, "--wait-replicas=", 16) == 0) {
-			if (!parse(arg + 16, REPLICAS_MAX, &replicas))
-				return usage(arg, "not a number of machines");
-		} else if (!words && strncmp(arg, "--timeout=", 10) == 0) {
-			if (!parse(arg + 10, SECONDS_MAX, &seconds))
-				return usage(arg, "not a number of seconds from 0 to 86400");
-		} else if (!words && arg[0] == '-') {
-			return usage(arg, "unknown option");
-		} else if (mountpoint == NULL) {
-			mountpoint = arg;
-		} else {
-			return usage("sync", "too many arguments");
-		}
+	if (r != 0)
+		return r;
+	if (a.help) {
+		help();
+		return 0;
 	}
-	if (mountpoint == NULL)
-		return usage("sync", "MOUNTPOINT is missing");
-	snprintf(text, sizeof text, "%lu %lu\n", replicas, seconds * 1000);
-	error = ask(mountpoint, text, &found);
-	if (error == ETIMEDOUT) {
-		log_error("%s: not on the disks of %lu other machine%s after %lu s: see its status for who is behind", mountpoint, replicas,
-			  replicas == 1 ? "" : "s", seconds);
+	snprintf(text, sizeof text, "%llu %llu\n", a.replicas, a.seconds * 1000);
+	r = ask_write(a.mountpoint, "sync", text, &found);
+	if (r == -ETIMEDOUT) {
+		log_error("%s: not on the disks of %llu other machine%s after %llu s: see its status for who is behind", a.mountpoint,
+			  a.replicas, a.replicas == 1 ? "" : "s", a.seconds);
 		return EXIT_TIMEOUT;
 	}
-	if (error != 0) {
-		explain(mountpoint, found, error);
+	if (r < 0) {
+		ask_explain(a.mountpoint, found, r, reasons);
 		return EXIT_FAILED;
 	}
 	return 0;

@@ -3,8 +3,8 @@
  * cmd_watch: `msyncfs watch MOUNTPOINT [PATH]`: the changes of a mount, one a line. It reads texts of fs/watch.h, one after the
  * other, and waits longer and longer while there is nothing new. That changes are missing is never passed over.
  */
+#include "fs/ask.h"
 #include "fs/cmd.h"
-#include "fs/control.h"
 #include "fs/log.h"
 #include "fs/say.h"
 #include "fs/watch.h"
@@ -25,72 +25,56 @@
 #define IDLE_MAX_NS  500000000l
 #define STALE_TRIES  10u
 #define FIELDS       6u
+#define FROM_NOW_ON  (UINT64_MAX / 2)        /* in place of a number: the next change that comes */
 
 struct watch {
 	const char *mountpoint;
 	char *below;                    /* path from the mount point, escaped as in the texts; "": all */
 	dev_t dev;                      /* the mount, which is not held: it can be unmounted */
 	uint64_t next, restarts;
-	bool begun, json, once;
+	bool begun, json, once, help;
 	bool found;                     /* the mount point is there */
 	unsigned stale;
 	char text[WATCH_TEXT + 1];
 };
 
-static int usage(const char *what, const char *why)
-{
-	log_error("%s: %s: see msyncfs watch --help", what, why);
-	return EXIT_USAGE;
-}
+static const struct ask_reason reasons[] = {
+	{ ESHUTDOWN, "it was unmounted: mount it, then go on with --since" },
+	{ EOPNOTSUPP, "it keeps no changes: mount it with --listen or --from" },
+	{ 0, NULL },
+};
 
-static void explain(const char *mountpoint, bool found, int error)
+/* The mount is not the one that it was. fd: of its control file, if that could be opened. */
+static bool was_replaced(struct watch *w, int fd)
 {
-	switch (error) {
-	case ESHUTDOWN:
-		log_error("%s: it was unmounted: mount it, then go on with --since", mountpoint);
-		break;
-	case EOPNOTSUPP:
-		log_error("%s: it keeps no changes: mount it with --listen or --from", mountpoint);
-		break;
-	case EACCES:
-		log_error("%s: only who mounted it may: ask them, or root", mountpoint);
-		break;
-	default:
-		say_mount(mountpoint, found, error);
-	}
-}
-
-/* Into w->text. 0 or an errno. */
-static int fetch(struct watch *w)
-{
-	char name[sizeof CONTROL_NAME + 40];
-	size_t len = 0;
-	ssize_t n = 0;
-	int dir = open(w->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error = 0;
 	struct stat st;
 
-	w->found = dir >= 0;
-	if (dir < 0 || fstat(dir, &st) < 0) {
-		error = errno;
-		if (dir >= 0)
-			close(dir);
-		return error;
+	if ((fd >= 0 ? fstat(fd, &st) : stat(w->mountpoint, &st)) < 0)
+		return false;
+	if (w->dev != 0 && st.st_dev != w->dev)
+		return true;
+	if (fd >= 0)
+		w->dev = st.st_dev;
+	return false;
+}
+
+/* Into w->text. 0 or a negative errno. */
+static int fetch(struct watch *w)
+{
+	char name[32];
+	int fd, r;
+
+	(void)snprintf(name, sizeof name, "watch/%" PRIu64, w->next);
+	fd = ask_open(w->mountpoint, name, O_RDONLY, &w->found);
+	if (was_replaced(w, fd)) {
+		if (fd >= 0)
+			close(fd);
+		return -ESHUTDOWN;
 	}
-	snprintf(name, sizeof name, CONTROL_NAME "/watch/%" PRIu64, w->next);
-	fd = w->dev != 0 && st.st_dev != w->dev ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC);
-	error = w->dev != 0 && st.st_dev != w->dev ? ESHUTDOWN : fd < 0 ? errno : 0;
-	w->dev = st.st_dev;
-	close(dir);
 	if (fd < 0)
-		return error;
-	while (error == 0 && (n = read(fd, w->text + len, WATCH_TEXT - len)) != 0) {
-		if (n < 0 && errno != EINTR)
-			error = errno;
-		len += n > 0 ? (size_t)n : 0;
-	}
-	close(fd);
-	w->text[len] = '\0';
-	return error;
+		return fd;
+	r = ask_read(fd, w->text, sizeof w->text);
+	return r < 0 ? r : 0;
 }
 
 /* ---- Printing ---- */
@@ -214,8 +198,7 @@ static int take_text(struct watch *w, bool *ret_news)
 		log_error("%s: its daemon is of another version: mount it again", w->mountpoint);
 		return EXIT_FAILED;
 	}
-	/* From the next one on. */
-	if (w->next == UINT64_MAX / 2) {
+	if (w->next == FROM_NOW_ON) {
 		w->next = last + 1;
 		w->restarts = restarts;
 		w->begun = true;
@@ -259,9 +242,9 @@ static int run(struct watch *w)
 			status = take_text(w, &news);
 			if (status >= 0)
 				return status;
-		} else if ((r != 0 && r != ESTALE) || ++w->stale > STALE_TRIES) {
+		} else if ((r != 0 && r != -ESTALE) || ++w->stale > STALE_TRIES) {
 			/* ESTALE: many watch, and the text was dropped before it was read. */
-			explain(w->mountpoint, w->found, r);
+			ask_explain(w->mountpoint, w->found, r, reasons);
 			return EXIT_FAILED;
 		}
 		if (news) {
@@ -275,6 +258,12 @@ static int run(struct watch *w)
 }
 
 /* ---- The command line ---- */
+
+static int no_memory(void)
+{
+	log_error("out of memory: free some");
+	return EXIT_FAILED;
+}
 
 /* PATH as it is seen from the mount point. */
 static int set_below(struct watch *w, const char *path)
@@ -307,7 +296,7 @@ static int set_below(struct watch *w, const char *path)
 	}
 	free(top);
 	free(full);
-	return w->below != NULL ? 0 : EXIT_FAILED;
+	return w->below != NULL ? 0 : no_memory();
 }
 
 static int help(void)
@@ -324,55 +313,68 @@ static int help(void)
 	return 0;
 }
 
-static bool parse_since(struct watch *w, const char *text)
+static int parse_option(struct watch *w, const char *arg)
 {
-	char *end;
+	const char *since = cmd_value(arg, "--since");
+	unsigned long long seq;
 
-	errno = 0;
-	w->next = strtoull(text, &end, 10);
-	return *text >= '0' && *text <= '9' && *end == '\0' && errno == 0 && w->next < UINT64_MAX / 2;
+	if (strcmp(arg, "--json") == 0) {
+		w->json = true;
+	} else if (strcmp(arg, "--once") == 0) {
+		w->once = true;
+	} else if (since != NULL) {
+		if (!cmd_number(since, FROM_NOW_ON - 1, &seq))
+			return cmd_usage("watch", arg, "not the number of a change");
+		w->next = seq;
+	} else {
+		return cmd_usage("watch", arg, "unknown option");
+	}
+	return 0;
+}
+
+static int parse(struct watch *w, const char **ret_path, int argc, char **argv)
+{
+	struct cmd_args args = { argc, argv, 0, false };
+	enum cmd_arg kind;
+	const char *arg;
+
+	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
+		if (kind == CMD_HELP) {
+			w->help = true;
+			return 0;
+		}
+		if (kind == CMD_OPTION) {
+			int r = parse_option(w, arg);
+
+			if (r != 0)
+				return r;
+		} else if (w->mountpoint == NULL) {
+			w->mountpoint = arg;
+		} else if (*ret_path == NULL) {
+			*ret_path = arg;
+		} else {
+			return cmd_usage("watch", "watch", "too many arguments");
+		}
+	}
+	return w->mountpoint != NULL ? 0 : cmd_usage("watch", "watch", "MOUNTPOINT is missing");
 }
 
 int cmd_watch(int argc, char **argv)
 {
 	struct watch *w = calloc(1, sizeof *w);
 	const char *path = NULL;
-	bool words = false;
-	int status = 0;
+	int status;
 
-	if (w == NULL) {
-		log_error("out of memory: free some");
-		return EXIT_FAILED;
+	if (w == NULL)
+		return no_memory();
+	w->next = FROM_NOW_ON;
+	status = parse(w, &path, argc, argv);
+	if (status == 0 && w->help) {
+		free(w);
+		return help();
 	}
-	w->next = UINT64_MAX / 2;
-	for (int i = 1; i < argc && status == 0; i++) {
-		const char *arg = argv[i];
-
-		if (!words && (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)) {
-			free(w);
-			return help();
-		}
-		if (!words && strcmp(arg, "--") == 0)
-			words = true;
-		else if (!words && strcmp(arg, "--json") == 0)
-			w->json = true;
-		else if (!words && strcmp(arg, "--once") == 0)
-			w->once = true;
-		else if (!words && strncmp(arg, "--since=", 8) == 0)
-			status = parse_since(w, arg + 8) ? 0 : usage(arg, "not the number of a change");
-		else if (!words && arg[0] == '-')
-			status = usage(arg, "unknown option");
-		else if (w->mountpoint == NULL)
-			w->mountpoint = arg;
-		else if (path == NULL)
-			path = arg;
-		else
-			status = usage("watch", "too many arguments");
-	}
-	if (status == 0 && w->mountpoint == NULL)
-		status = usage("watch", "MOUNTPOINT is missing");
 	if (status == 0)
-		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : EXIT_FAILED;
+		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : no_memory();
 	if (status == 0)
 		status = run(w);
 	free(w->below);

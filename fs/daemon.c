@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +33,12 @@ static _Noreturn void wait_for(pid_t child, int fd)
 		log_error("the daemon was killed: signal %d (%s): mount again, nothing is lost", WTERMSIG(status),
 			  strsignal(WTERMSIG(status)));
 	_exit(WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : EXIT_FAILED);
+}
+
+void daemon_let_go(void)
+{
+	/* Linux has it from 5.9; before, they stay open, as they did for every daemon that forgot. */
+	(void)close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 }
 
 int daemon_start(int *ret_ready_fd)

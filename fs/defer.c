@@ -4,6 +4,7 @@
  */
 #include "fs/defer.h"
 
+#include "core/base.h"
 #include "core/store/store.h"
 #include "fs/device.h"
 
@@ -11,17 +12,8 @@
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define DEFER_MIN_SIZE 64u
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 int defer_init(struct defer *d, const struct store *store, uint64_t (*reached)(const void *ctx), const void *ctx,
 	       unsigned patience_ms, int fd)
@@ -91,7 +83,7 @@ static bool ring_grow(struct defer *d)
 
 void defer_add(struct defer *d, uint64_t seq, const struct iovec *iov, int count)
 {
-	struct defer_entry e = { .seq = seq, .until_ms = d->patience_ms != 0 ? now_ms() + d->patience_ms : 0 };
+	struct defer_entry e = { .seq = seq, .until_ms = d->patience_ms != 0 ? (uint64_t)clock_mono_ms() + d->patience_ms : 0 };
 	bool kept;
 
 	for (int i = 0; i < count; i++) {
@@ -133,7 +125,7 @@ static enum due first_due(const struct defer *d)
 		return DUE_REACHED;
 	if (failed)
 		return DUE_FAILED;
-	return e->until_ms != 0 && now_ms() >= e->until_ms ? DUE_LATE : DUE_NOT;
+	return e->until_ms != 0 && (uint64_t)clock_mono_ms() >= e->until_ms ? DUE_LATE : DUE_NOT;
 }
 
 static bool is_due(struct defer *d)

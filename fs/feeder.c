@@ -370,9 +370,9 @@ static void op_cancel(void *ctx, uint64_t token, uint64_t client, uint64_t reque
 		client_news(l, NEWS_CANCEL, &(struct primary_run){ .token = token, .client = client, .request = request }, NULL, 0);
 }
 
-static void op_client_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
+static void op_client_here(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
-	client_news(ctx, NEWS_CLIENT_HERE, &(struct primary_run){ .client = client, .session = session, .low = low }, locks, len);
+	client_news(ctx, NEWS_CLIENT_HERE, who, locks, len);
 }
 
 static void op_client_left(void *ctx, uint64_t client, uint64_t session)
@@ -582,6 +582,14 @@ static void mark_orphans(struct remote *l)
 	l->orphan_count = kept;
 }
 
+/* Names come from peers: what a shell would not take as it is becomes '?'. */
+static void clean_name(char *name)
+{
+	for (; *name != '\0'; name++)
+		if (*name == '\'' || *name < ' ' || *name > '~')
+			*name = '?';
+}
+
 static void peer_line(char *text, size_t size, size_t *len, unsigned i, const struct primary_peer_status *st)
 {
 	static const char *const states[] = { "new", "streams", "diffs", "refused", "closed", "gone" };
@@ -593,17 +601,16 @@ static void peer_line(char *text, size_t size, size_t *len, unsigned i, const st
 			 (unsigned long long)st->lag_bytes, i, (unsigned long long)st->lag_ms / 1000,
 			 (unsigned long long)st->lag_ms % 1000);
 
+	if (n > 0 && (size_t)n < size - *len && st->limited) {
+		char limit[KEY_LIMIT_TEXT];
+
+		remote_limit_text(st->tree, limit);
+		n += snprintf(text + *len + n, size - *len - (size_t)n, "peer%u_limit='%s'\n", i, limit);
+	}
 	if (n > 0 && (size_t)n < size - *len)
 		*len += (size_t)n;
 }
 
-/* Names come from peers: what a shell would not take as it is becomes '?'. */
-static void clean_name(char *name)
-{
-	for (; *name != '\0'; name++)
-		if (*name == '\'' || *name < ' ' || *name > '~')
-			*name = '?';
-}
 
 static void write_status(struct remote *l)
 {
@@ -658,10 +665,6 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 		remote_push(l, item);
 		return;
 	}
-	if (peer->key != NULL && peer->key->tree != NULL) {
-		(void)net_close(l->net, id, WIRE_E_DENIED, "this key is limited to a directory, which this version cannot keep to");
-		return;
-	}
 	if (peer->key != NULL && peer->key->read_only)
 		flags |= PRIMARY_PEER_READ_ONLY;
 	f = calloc(1, sizeof *f);
@@ -670,6 +673,8 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 		(void)net_close(l->net, id, WIRE_E_BUSY, "too many remote mounts");
 		return;
 	}
+	if (peer->key != NULL && key_is_limited(peer->key))
+		primary_limit(l->primary, id, peer->key->tree, key_tag(peer->key));
 	f->id = id;
 	f->next = l->feeders;
 	l->feeders = f;
@@ -824,6 +829,7 @@ static void lead_posted(void *ctx)
 	struct remote *l = lead->l;
 
 	primary_set_cluster(l->primary, lead->cluster, lead->seed);
+	primary_set_features(l->primary, MSG_FEATURES);
 	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
 	free(lead);
 	feeder_pump(l);
@@ -902,7 +908,7 @@ static bool choose(struct remote *l, const char *name, struct primary_peer_statu
 	bool found = false;
 
 	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++)
-		if (st.state == PEER_STREAMS && (name[0] == '\0' || strcmp(st.name, name) == 0) &&
+		if (st.state == PEER_STREAMS && !st.limited && (name[0] == '\0' || strcmp(st.name, name) == 0) &&
 		    (!found || st.applied > ret->applied)) {
 			*ret = st;
 			found = true;
@@ -918,7 +924,7 @@ static void switch_posted(void *ctx)
 
 	if (r < 0)
 		log_error("%s: not handed over%s%s: %s", p->l->fs->store_path, p->name[0] != '\0' ? " to " : "", p->name,
-			  r == -ENOENT ? "no such remote mount follows" : strerror(-r));
+			  r == -ENOENT ? "no such remote mount follows with a key that is not limited" : strerror(-r));
 	else
 		feeder_pump(p->l);
 	free(p);
@@ -1076,6 +1082,7 @@ int feeder_init(struct remote *l)
 	struct primary_options o = {
 		.hash_seed = store_hash_seed(l->fs->store),
 		.version = MSG_VERSION,
+		.features = MSG_FEATURES,
 		.lease_ms = LEASE_MS,
 		.keep_ms = 1000,
 		.sync_replicas = l->fs->options->sync_replicas,

@@ -450,9 +450,11 @@ static void begin_to_lead(struct remote *l)
 	}
 	l->leads = true;
 	clients_init(&l->clients, l->fs->keys, now_ms());
+	remote_walk(l);
 	/* What programs here asked the old primary for may still be settled. */
 	clients_here(&l->clients, l->client);
 	l->handed_over = false;
+	l->relay_path_count = 0;
 	l->fs->pending = NULL;
 	if (l->dialer != 0)
 		(void)net_undial(l->net, l->dialer);
@@ -692,6 +694,7 @@ int follower_init(struct remote *l)
 	struct replica_options ro = {
 		.client = l->client,
 		.version = MSG_VERSION,
+		.features = MSG_FEATURES,
 		.policy = o->on_disconnect,
 		.wait_ms = o->wait_s * 1000,
 		.max_stale_ms = o->max_stale_s * 1000,

@@ -4,6 +4,8 @@
  */
 #include "fs/lockd.h"
 
+#include "core/replica/limit.h"
+
 #include "fs/log.h"
 #include "fs/remote_int.h"
 
@@ -11,7 +13,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#define PROBE_MS 2000           /* at least so long, and at most twice, a lock is not refused because nobody answers a probe */
 
 _Static_assert(LOCKS_STATE_MAX <= MSG_LOCKS_MAX, "a statement fits a hello");
 
@@ -25,7 +28,8 @@ struct entry {
 	struct entry *next;
 	struct lock_op op;
 	enum entry_state state;
-	bool get;               /* a question only */
+	enum lock_call call;    /* SET; GET: a question only; PROBES, PROBED: a word to the primary, which nobody waits for */
+	uint64_t number;        /* of such a word */
 	bool in_flight;         /* the call has no result yet */
 	bool own;               /* DONE: granted by our own table, which has it */
 	bool cancelling;        /* its program does not want it any more */
@@ -47,10 +51,26 @@ struct lockd {
 	bool restate;           /* the primary has more of ours than we have: to be told */
 	bool fenced;
 	int64_t grace_until_ms; /* 0: none */
+	uint64_t announced;     /* the round of which the primary knows that we answer probes */
+	uint64_t probe_wanted;  /* the newest probe to be answered; 0: none */
+	uint64_t barrier;       /* which of them the barrier under way is for; 0: none is */
+	/* The primary: probes up to this number are given up then; 0: there are none. */
+	uint64_t probe_limit;
+	int64_t probe_until_ms;
 	char name[LOCKS_NAME_MAX + 1];
 };
 
 /* ---- Entries ---- */
+
+static bool is_word(const struct entry *e)
+{
+	return e->call == LOCK_CALL_PROBES || e->call == LOCK_CALL_PROBED;
+}
+
+static bool is_unlock(const struct entry *e)
+{
+	return e->call == LOCK_CALL_SET && e->op.type == LOCKS_OFF;
+}
 
 static struct entry *find(struct lockd *d, uint64_t ticket)
 {
@@ -104,7 +124,7 @@ static void finish(struct lockd *d, struct entry *e, int error)
 	unlink_entry(d, e);
 	if (e->req != NULL) {
 		fs->req = e->req;
-		if (error == 0 && e->get)
+		if (error == 0 && e->call == LOCK_CALL_GET)
 			reply_get(e);
 		else
 			fuse_reply_err(e->req, -error);
@@ -115,7 +135,7 @@ static void finish(struct lockd *d, struct entry *e, int error)
 /* (K3) */
 static int refused(const struct entry *e, int error)
 {
-	if (e->op.type == LOCKS_OFF && !e->get)
+	if (is_unlock(e))
 		return 0;
 	return error == -EINTR || error == -EAGAIN || error == -EDEADLK || error == -EINVAL ? error : -ENOLCK;
 }
@@ -158,6 +178,20 @@ static void on_answer(void *ctx, const struct lock_answer *answer)
 	e->mark = notify_mark();
 }
 
+/* (L5) The table wants to know of locks that are being given up just now: of ours, or of those of another mount. */
+static void on_probe(void *ctx, uint64_t client, uint64_t round, uint64_t number)
+{
+	struct lockd *d = ctx;
+	/* It is of no lock; the fields have to be of one. */
+	const struct msg_lock m = { .client = client, .round = round, .ticket = number, .flags = LOCK_PROBE, .kind = LOCKS_FLOCK,
+				    .ino = KEYS_ROOT_INO, .end = LOCKS_END, .seq = store_seq(d->l->fs->store) };
+
+	if (client == d->l->client)
+		d->probe_wanted = max_u64(d->probe_wanted, number);
+	else
+		feeder_lock(d->l, &m);
+}
+
 /* ---- Asking ---- */
 
 static int send_call(struct lockd *d, enum lock_call what, const struct lock_op *op, uint64_t cookie)
@@ -172,7 +206,7 @@ static int send_call(struct lockd *d, enum lock_call what, const struct lock_op 
 static void ask_table(struct lockd *d, struct entry *e)
 {
 	e->state = ENTRY_ASKED;
-	if (e->get)
+	if (e->call == LOCK_CALL_GET)
 		locks_query(d->table, d->l->client, &e->op);
 	else
 		locks_request(d->table, d->l->client, &e->op);
@@ -181,13 +215,17 @@ static void ask_table(struct lockd *d, struct entry *e)
 /* 0; -EAGAIN: no room now. Else the entry is over. */
 static int ask_primary(struct lockd *d, struct entry *e)
 {
-	int r = send_call(d, e->get ? LOCK_CALL_GET : LOCK_CALL_SET, &e->op, e->op.ticket);
+	struct lock_op op = e->op;
+	int r;
 
+	if (is_word(e))
+		op.ticket = e->number;
+	r = send_call(d, e->call, &op, e->op.ticket);
 	if (r == -EAGAIN)
 		return r;
 	if (r < 0) {
 		/* An unlock that cannot be sent. */
-		d->restate |= e->op.type == LOCKS_OFF && !e->get;
+		d->restate |= is_unlock(e);
 		finish(d, e, refused(e, r));
 		return 0;
 	}
@@ -211,7 +249,7 @@ static void ask(struct lockd *d)
 		/* While its call is on its way it is not sent once more: that its order is kept is enough. */
 		if (e->state != ENTRY_NEW || e->in_flight)
 			continue;
-		if (d->fenced)
+		if (d->fenced || (is_word(e) && d->l->leads))
 			finish(d, e, refused(e, -ENOLCK));
 		else if (d->l->leads)
 			ask_table(d, e);
@@ -225,7 +263,7 @@ static void ask(struct lockd *d)
 /* (K2) */
 static bool may_have(struct lockd *d, struct entry *e)
 {
-	if (e->answer.error < 0 || e->get || e->op.type == LOCKS_OFF)
+	if (e->answer.error < 0 || e->call != LOCK_CALL_SET || is_unlock(e))
 		return true;
 	if (e->mark == 0) {
 		if (!d->streams || store_seq(d->l->fs->store) < e->seq)
@@ -245,7 +283,7 @@ static void settle(struct lockd *d)
 		next = e->next;
 		if (e->state != ENTRY_DONE || !may_have(d, e))
 			continue;
-		if (error == 0 && !e->get && e->op.type != LOCKS_OFF && !d->l->leads &&
+		if (error == 0 && e->call == LOCK_CALL_SET && !is_unlock(e) && !d->l->leads &&
 		    locks_note(d->table, d->l->client, &e->op, e->answer.epoch, e->answer.counter) < 0) {
 			d->restate = true;
 			error = -ENOLCK;
@@ -254,23 +292,34 @@ static void settle(struct lockd *d)
 	}
 }
 
-static bool add(struct lockd *d, fuse_req_t req, const struct lock_op *op, bool get)
+static struct entry *append(struct lockd *d, enum lock_call call)
+{
+	struct entry *e = calloc(1, sizeof *e);
+
+	if (e == NULL)
+		return NULL;
+	e->op.ticket = ++d->ticket;
+	e->call = call;
+	*d->end = e;
+	d->end = &e->next;
+	return e;
+}
+
+static bool add(struct lockd *d, fuse_req_t req, const struct lock_op *op, enum lock_call call)
 {
 	struct fs *fs = d->l->fs;
-	struct entry *e = calloc(1, sizeof *e);
+	struct entry *e = append(d, call);
+	uint64_t ticket = d->ticket;
 
 	if (e == NULL)
 		return false;
 	e->op = *op;
-	e->op.ticket = ++d->ticket;
-	e->get = get;
+	e->op.ticket = ticket;
 	e->req = req;
 	if (req != NULL) {
 		e->unique = fs->request->unique;
 		fs->req = NULL;         /* it is answered later, also if this very request is left half-way */
 	}
-	*d->end = e;
-	d->end = &e->next;
 	ask(d);
 	settle(d);
 	return true;
@@ -314,13 +363,13 @@ void lockd_set(struct lockd *d, fuse_req_t req, struct lock_op *op)
 			fuse_reply_err(req, 0);
 		return;
 	}
-	if (!add(d, req, op, false) && req != NULL)
+	if (!add(d, req, op, LOCK_CALL_SET) && req != NULL)
 		fuse_reply_err(req, ENOLCK);
 }
 
 void lockd_get(struct lockd *d, fuse_req_t req, struct lock_op *op)
 {
-	if (!add(d, req, op, true))
+	if (!add(d, req, op, LOCK_CALL_GET))
 		fuse_reply_err(req, ENOLCK);
 }
 
@@ -366,6 +415,62 @@ bool lockd_interrupt(struct lockd *d, uint64_t unique)
 	return true;
 }
 
+/* ---- Probes ---- */
+
+/* A word to the primary, behind all that it is still to be told. Without memory: it does without. */
+static bool say(struct lockd *d, enum lock_call what, uint64_t number)
+{
+	struct entry *e = append(d, what);
+
+	if (e == NULL)
+		return false;
+	e->number = number;
+	ask(d);
+	return true;
+}
+
+static void begin_barrier(struct lockd *d)
+{
+	if (d->probe_wanted != 0 && d->barrier == 0 && session_barrier(d->l->fs, d->probe_wanted) == 0)
+		d->barrier = d->probe_wanted;
+}
+
+/* (K4) What programs had given up before the probe came is in the table, or on its way. */
+void lockd_barrier(struct lockd *d, uint64_t number)
+{
+	if (number != d->barrier)
+		return;
+	d->barrier = 0;
+	/* Another role, or another statement: nobody waits for it. */
+	if (d->probe_wanted >= number) {
+		if (d->l->leads)
+			locks_probed(d->table, d->l->client, number);
+		else
+			(void)say(d, LOCK_CALL_PROBED, number);
+		if (d->probe_wanted == number)
+			d->probe_wanted = 0;
+	}
+	begin_barrier(d);
+	settle(d);
+}
+
+static void tend_probes(struct lockd *d)
+{
+	int64_t now = remote_now_ms();
+	uint64_t newest = d->l->leads ? locks_probing(d->table) : 0;
+
+	begin_barrier(d);
+	if (newest == 0) {
+		d->probe_limit = 0;
+	} else if (d->probe_limit == 0) {
+		d->probe_limit = newest;
+		d->probe_until_ms = now + PROBE_MS;
+	} else if (now >= d->probe_until_ms) {
+		locks_probe_end(d->table, d->probe_limit);
+		d->probe_limit = 0;
+	}
+}
+
 size_t lockd_to_text(const struct lockd *d, char *buf, size_t size)
 {
 	return locks_to_text(d->table, buf, size);
@@ -379,13 +484,14 @@ static void void_answers(struct lockd *d)
 {
 	struct entry *e, *next;
 
+	d->probe_wanted = 0;
 	for (e = d->first; e != NULL; e = next) {
 		next = e->next;
 		if (e->state == ENTRY_DONE && e->own)
 			continue;
 		if (e->cancelling)
 			finish(d, e, -EINTR);
-		else if (e->op.type == LOCKS_OFF && !e->get)
+		else if (is_unlock(e) || is_word(e))
 			finish(d, e, 0);
 		else
 			e->state = ENTRY_NEW;
@@ -426,6 +532,11 @@ void lockd_message(struct lockd *d, const struct msg_lock *m)
 
 	if (m->round != d->round || d->l->leads)
 		return;
+	if ((m->flags & LOCK_PROBE) != 0) {
+		d->probe_wanted = max_u64(d->probe_wanted, m->ticket);
+		begin_barrier(d);
+		return;
+	}
 	if ((m->flags & LOCK_LOST) != 0) {
 		lose(d, m);
 		return;
@@ -456,7 +567,7 @@ void lockd_result(struct lockd *d, uint64_t cookie, int error)
 	e->in_flight = false;
 	if (e->state == ENTRY_DONE)
 		return;
-	if (error < 0)
+	if (error < 0 || is_word(e))
 		finish(d, e, refused(e, error));
 	else if (e->call_round != d->round)
 		e->state = ENTRY_NEW;
@@ -476,16 +587,14 @@ static void ask_anew(struct lockd *d)
 
 void lockd_lead(struct lockd *d, uint64_t epoch, bool grace)
 {
-	struct timespec t;
-
 	/* Numbers must go up over a restart in the same epoch, and locks leave nothing on disk: so they begin with the time. */
-	clock_gettime(CLOCK_REALTIME, &t);
 	void_answers(d);
 	ask_anew(d);
 	d->streams = d->restate = false;
-	locks_lead(d->table, epoch, (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u, grace);
+	locks_lead(d->table, epoch, clock_real_ns() / 1000u, grace);
 	d->grace_until_ms = grace ? remote_now_ms() + LEASE_MS : 0;
 	locks_name(d->table, d->l->client, d->name);
+	locks_probes(d->table, d->l->client, 0);
 }
 
 void lockd_follow(struct lockd *d)
@@ -504,11 +613,16 @@ void lockd_fenced(struct lockd *d)
 
 /* ---- Other mounts ---- */
 
-int lockd_take(const struct lockd *d, const uint8_t *bytes, uint32_t len, struct lockd_call *ret)
+int lockd_take(const struct lockd *d, const struct primary_run *run, uint32_t len, struct lockd_call *ret)
 {
-	if (lock_call_decode(bytes, len, &ret->what, &ret->op) < 0)
+	if (lock_call_decode(run->bytes, len, &ret->what, &ret->op) < 0)
 		return -EIO;
-	return d->fenced || !d->l->leads ? -ENOLCK : 0;
+	if (d->fenced || !d->l->leads)
+		return -ENOLCK;
+	/* A lock keeps others out, as a change would. To ask who has it, and to let go of it, is open to all. */
+	if (run->tree != NULL && ret->what == LOCK_CALL_SET && ret->op.type != LOCKS_OFF)
+		return limit_lock(d->l->fs->keys, run->tree, ret->op.ino);
+	return 0;
 }
 
 void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c)
@@ -517,15 +631,34 @@ void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c)
 		locks_request(d->table, client, &c->op);
 	else if (c->what == LOCK_CALL_GET)
 		locks_query(d->table, client, &c->op);
+	else if (c->what == LOCK_CALL_PROBES)
+		locks_probes(d->table, client, c->op.ticket);
+	else if (c->what == LOCK_CALL_PROBED)
+		locks_probed(d->table, client, c->op.ticket);
 	else
 		locks_cancel(d->table, client, c->op.ticket);
 }
 
-void lockd_client_here(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len)
+/* Where a client that is limited to a directory may have locks. */
+struct lock_limit {
+	struct keys *keys;
+	const char *tree;
+};
+
+static bool may_lock(void *ctx, uint64_t ino)
 {
-	if (!d->l->leads || d->fenced || client == d->l->client)
+	const struct lock_limit *limit = ctx;
+
+	return limit->tree == NULL || limit_lock(limit->keys, limit->tree, ino) == 0;
+}
+
+void lockd_client_here(struct lockd *d, const struct primary_run *who, const uint8_t *bytes, uint32_t len)
+{
+	struct lock_limit limit = { d->l->fs->keys, who->tree };
+
+	if (!d->l->leads || d->fenced || who->client == d->l->client)
 		return;
-	if (locks_restate(d->table, client, bytes, len) < 0)
+	if (locks_restate(d->table, who->client, bytes, len, may_lock, &limit) < 0)
 		log_warn("a remote mount states locks that cannot be: %s, ignoring", err_last());
 }
 
@@ -553,6 +686,9 @@ static void look_at_line(struct lockd *d)
 	if (d->streams && !streams)
 		void_answers(d);
 	d->streams = streams;
+	/* All on the way to the primary, and the primary itself, know what a probe is. */
+	if (streams && d->announced != d->round && (st.features & MSG_FEATURE_PROBE) != 0 && say(d, LOCK_CALL_PROBES, d->round))
+		d->announced = d->round;
 }
 
 void lockd_step(struct lockd *d)
@@ -568,6 +704,7 @@ void lockd_step(struct lockd *d)
 		replica_restate(d->l->replica, (uint64_t)remote_now_ms());
 		look_at_line(d);
 	}
+	tend_probes(d);
 	if (d->first == NULL)
 		return;
 	ask(d);
@@ -582,7 +719,7 @@ int lockd_new(struct remote *l, struct lockd **ret)
 		return -ENOMEM;
 	d->l = l;
 	d->end = &d->first;
-	d->table = locks_new(on_answer, d);
+	d->table = locks_new(on_answer, on_probe, d);
 	if (d->table == NULL) {
 		free(d);
 		return -ENOMEM;

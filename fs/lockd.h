@@ -15,6 +15,8 @@
  * (K2) A program has its lock when this store has all that was changed before the grant, and the kernel was told of it: who
  *      locks sees what the last holder wrote.
  * (K3) An unlock takes effect here at once, and never fails: what is not stated is free.
+ * (K4) A probe (locks.h, L5) is answered behind all that programs here had given up before it came: the kernel does not wait for
+ *      RELEASE, so what it had said by then is read first (session_barrier()), and the answer stands behind the unlocks.
  */
 #ifndef MSYNCFS_LOCKD_H
 #define MSYNCFS_LOCKD_H
@@ -40,6 +42,8 @@ void lockd_get(struct lockd *d, fuse_req_t req, struct lock_op *op);
 void lockd_close(struct lockd *d, uint64_t ino, uint64_t handle, bool flock, uint64_t owner);
 /* False: no such request waits here. */
 bool lockd_interrupt(struct lockd *d, uint64_t unique);
+/* For session.c: what the kernel had sent when this barrier was asked for has been dealt with. */
+void lockd_barrier(struct lockd *d, uint64_t number);
 /* Returns the length of all, of which at most size - 1 bytes are written. */
 size_t lockd_to_text(const struct lockd *d, char *buf, size_t size);
 
@@ -55,9 +59,9 @@ struct lockd_call {
 	enum lock_call what;
 	struct lock_op op;
 };
-int lockd_take(const struct lockd *d, const uint8_t *bytes, uint32_t len, struct lockd_call *ret);
+int lockd_take(const struct lockd *d, const struct primary_run *run, uint32_t len, struct lockd_call *ret);
 void lockd_run(struct lockd *d, uint64_t client, const struct lockd_call *c);
-void lockd_client_here(struct lockd *d, uint64_t client, const uint8_t *bytes, uint32_t len);
+void lockd_client_here(struct lockd *d, const struct primary_run *who, const uint8_t *bytes, uint32_t len);
 void lockd_client_left(struct lockd *d, uint64_t client);
 void lockd_client_expired(struct lockd *d, uint64_t client);
 /* replica_ops.locks and .lock; and a call with LOCKD_COOKIE was answered. */

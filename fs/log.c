@@ -5,11 +5,12 @@
  */
 #include "fs/log.h"
 
+#include "core/base.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 static enum log_level log_level = LOG_LEVEL_WARN;
@@ -64,12 +65,11 @@ void log_write(enum log_level level, const char *format, ...)
 
 bool log_allowed(int64_t *last_s)
 {
-	struct timespec now;
+	const int64_t now_s = clock_mono_ms() / 1000;
 	int64_t last = __atomic_load_n(last_s, __ATOMIC_RELAXED);
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (last != 0 && (int64_t)now.tv_sec <= last)
+	if (last != 0 && now_s <= last)
 		return false;
-	__atomic_store_n(last_s, (int64_t)now.tv_sec, __ATOMIC_RELAXED);
+	__atomic_store_n(last_s, now_s, __ATOMIC_RELAXED);
 	return true;
 }

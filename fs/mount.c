@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -340,6 +341,8 @@ static char *kernel_words(const struct fs *fs)
 	     add_word(&words, o->nodev ? "nodev" : "dev") &&
 	     add_word(&words, o->noexec ? "noexec" : "exec") &&
 	     add_word(&words, o->read_only ? "ro" : "rw") &&
+	     /* Else the kernel would hold back what is to be on disk. */
+	     (!o->sync || !o->writeback || add_word(&words, "sync")) &&
 	     (!o->allow_other || add_word(&words, "allow_other")) &&
 	     (o->atime != KEYS_NOATIME || add_word(&words, "noatime"));
 	if (ok && asprintf(&all, "%s%s", words, o->kernel != NULL ? o->kernel : "") < 0)
@@ -391,6 +394,19 @@ static int mount_session(struct fs *fs)
 	return r;
 }
 
+/* A flag that neither libfuse nor fusermount3 knows, so the kernel is told when it is mounted; others it keeps only if they are
+ * named once more. */
+static int set_nosymfollow(const struct fs *fs)
+{
+	const struct options *o = fs->options;
+	unsigned long flags = MS_REMOUNT | MS_BIND | MS_NOSYMFOLLOW | (o->read_only ? MS_RDONLY : 0) |
+			      (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0);
+
+	if (mount(NULL, fs->mountpoint, NULL, flags, NULL) == 0)
+		return 0;
+	return fail(fs->mountpoint, strerror(errno), "mount it without nosymfollow, which Linux has from 5.10");
+}
+
 static int mount_fuse(struct fs *fs)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
@@ -422,6 +438,8 @@ static int mount_fuse(struct fs *fs)
 	r = session_attach(fs);
 	if (r < 0)
 		r = fail(fs->mountpoint, strerror(-r), "cannot be mounted");
+	else if (fs->options->nosymfollow)
+		r = set_nosymfollow(fs);
 out:
 	fuse_opt_free_args(&args);
 	free(words);
@@ -652,6 +670,8 @@ int cmd_mount(int argc, char **argv)
 		r = change_mount(&options, argc, argv);
 		goto out;
 	}
+	if (!options.foreground)
+		daemon_let_go();
 	r = EXIT_FAILED;
 	fs = calloc(1, sizeof *fs);
 	if (fs == NULL) {

@@ -6,6 +6,7 @@
  */
 #include "fs/notify.h"
 
+#include "core/base.h"
 #include "fs/device.h"
 #include "fs/session.h"
 
@@ -14,7 +15,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define NAME_MAX_BYTES 255u
 
@@ -48,14 +48,6 @@ struct notify {
 	void *told_ctx;
 	struct worker workers[NOTIFY_THREADS];
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static void tell_name(int fd, const struct entry *e)
 {
@@ -237,7 +229,7 @@ static void add(struct notify *n, uint64_t ino, bool data, uint64_t off, uint64_
 		pthread_mutex_unlock(&n->lock);
 		return;
 	}
-	*e = (struct entry){ .ino = ino, .off = off, .len = len, .data = data, .name_len = name_len, .since_ns = now_ns() };
+	*e = (struct entry){ .ino = ino, .off = off, .len = len, .data = data, .name_len = name_len, .since_ns = clock_mono_ns() };
 	if (name_len > 0)
 		memcpy(e->name, name, name_len);
 	*w->end = e;
@@ -291,12 +283,12 @@ bool notify_told(struct notify *n, uint64_t mark_ns)
 
 uint64_t notify_mark(void)
 {
-	return now_ns();
+	return clock_mono_ns();
 }
 
 void notify_lag(struct notify *n, size_t *ret_count, uint64_t *ret_ns)
 {
-	uint64_t oldest = 0, now = now_ns();
+	uint64_t oldest = 0, now = clock_mono_ns();
 
 	*ret_count = 0;
 	*ret_ns = 0;

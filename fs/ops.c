@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <time.h>
 
 #define CAP_LOCKS (FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS)
 #define GROUPS_MAX 256          /* of a process, that are looked at */
@@ -240,14 +239,6 @@ static void forget_attr(struct fs *fs, uint64_t ino)
 	(void)fuse_lowlevel_notify_inval_inode(fs->fuse, ino, -1, 0);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* To the primary. The request has no reply until ops_answer(). */
 static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply)
 {
@@ -268,7 +259,7 @@ static void send_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn
 		return;
 	}
 	fs->req = NULL;
-	r = pending_add(fs->pending, req, fs->request->unique, c, reply, unsure, now_ms());
+	r = pending_add(fs->pending, req, fs->request->unique, c, reply, unsure);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 }
@@ -368,7 +359,7 @@ static int wait_for_disks(struct fs *fs, const struct pending_call *p, const str
 	    p->what.op == CALL_SYNC)
 		return 0;
 	ops_ask_disks(fs, &c);
-	return fs->pending != NULL && pending_add_sync(fs->pending, p, res, &c, now_ms()) == 0 ? 1 : -EIO;
+	return fs->pending != NULL && pending_add_sync(fs->pending, p, res, &c) == 0 ? 1 : -EIO;
 }
 
 /* An fsync for which too few disks were there: of no error that is known to programs. What asks by the control file hears it. */
@@ -668,6 +659,16 @@ static void reply_attr(struct fs *fs, fuse_req_t req, const struct call *c, cons
 	fuse_reply_attr(req, &st, ops_valid_s(fs));
 }
 
+/* Nothing is to be set. So the kernel passes on a chown that changes no owner, which takes setuid and setgid away all the same
+ * (chown_common()) if who asks may change the mode; nobody has looked at that. It also comes before a change of the contents
+ * by somebody who may not keep the bits, which takes them away by itself. */
+static bool loses_privileges(struct fs *fs, uint64_t ino, const struct call *c)
+{
+	struct keys_attr attr;
+
+	return c->cred.uid == 0 || (keys_getattr(fs->keys, ino, &attr) == 0 && attr.uid == c->cred.uid);
+}
+
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		       struct fuse_file_info *fi)
 {
@@ -684,6 +685,8 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int vali
 	}
 	ops_fill_caller(req, &c);
 	fill_setattr(st, valid, &c.set);
+	if (c.set.mask == 0 && loses_privileges(fs, ino, &c))
+		c.set.mask = KEYS_KILL_PRIV;
 	/* With a size, the kernel has found that the caller lacks CAP_FSETID; with an owner it does
 	 * not say. */
 	if ((c.set.mask & KEYS_KILL_PRIV) != 0 && ((c.set.mask & KEYS_SET_SIZE) != 0 || c.cred.uid != 0))

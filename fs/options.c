@@ -18,7 +18,7 @@ enum option_id {
 	OPT_LISTEN, OPT_FROM, OPT_KEY_FILE, OPT_JOURNAL_KEEP, OPT_ON_DISCONNECT, OPT_FSYNC, OPT_MAX_STALE, OPT_REPLACE, OPT_LOCKS, OPT_INOTIFY,
 	OPT_RO, OPT_RW, OPT_SYNC, OPT_ASYNC, OPT_DIRSYNC,
 	OPT_NOATIME, OPT_RELATIME, OPT_STRICTATIME, OPT_NODIRATIME, OPT_DIRATIME, OPT_NOXATTR,
-	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_USER,
+	OPT_SUID, OPT_NOSUID, OPT_DEV, OPT_NODEV, OPT_EXEC, OPT_NOEXEC, OPT_SYMFOLLOW, OPT_NOSYMFOLLOW, OPT_USER,
 	OPT_ALLOW_OTHER, OPT_NOALLOW_OTHER, OPT_KERNEL, OPT_REMOUNT, OPT_IGNORE,
 };
 
@@ -84,6 +84,8 @@ static const struct option_def {
 	{ "nodev", 0, AT_WORD, OPT_NODEV, NULL, "they do not" },
 	{ "exec", 0, AT_WORD, OPT_EXEC, NULL, "programs can be run (default)" },
 	{ "noexec", 0, AT_WORD, OPT_NOEXEC, NULL, "they cannot" },
+	{ "symfollow", 0, AT_WORD, OPT_SYMFOLLOW, NULL, "symbolic links are followed (default)" },
+	{ "nosymfollow", 0, AT_WORD, OPT_NOSYMFOLLOW, NULL, "they are not; only root can mount so" },
 	{ "allow_other", 0, AT_WORD, OPT_ALLOW_OTHER, NULL,
 	  "other users may use it (default when root mounts)" },
 	{ "noallow_other", 0, AT_WORD, OPT_NOALLOW_OTHER, NULL, "only who mounts may use it" },
@@ -122,7 +124,6 @@ static const struct option_def {
 	{ "nolazytime", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	{ "silent", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	{ "loud", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
-	{ "symfollow", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	{ "nonempty", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	{ "default_permissions", 0, AT_WORD, OPT_IGNORE, NULL, NULL },
 	/* What fuse shows in the mount table, and mount(8) takes from there for a remount. */
@@ -142,7 +143,7 @@ static int usage(const char *what, const char *why)
 
 bool options_parse_bytes(const char *text, uint64_t *ret_bytes)
 {
-	static const char units[] = "KMGT";
+	static const char units[] = "KkMmGgTt";
 	unsigned long long n;
 	unsigned shift = 0;
 	const char *unit;
@@ -155,10 +156,10 @@ bool options_parse_bytes(const char *text, uint64_t *ret_bytes)
 	if (errno != 0)
 		return false;
 	if (*end != '\0') {
-		unit = strchr(units, *end & ~0x20);
+		unit = strchr(units, *end);
 		if (unit == NULL || end[1] != '\0')
 			return false;
-		shift = 10 * (unsigned)(unit - units + 1);
+		shift = 10 * ((unsigned)(unit - units) / 2 + 1);
 	}
 	if (n > ((unsigned long long)INT64_MAX >> shift))
 		return false;
@@ -231,6 +232,8 @@ static bool set_switch(struct options *o, enum option_id id)
 	case OPT_NODEV:         o->nodev = true; return true;
 	case OPT_EXEC:          o->noexec = false; return true;
 	case OPT_NOEXEC:        o->noexec = true; return true;
+	case OPT_SYMFOLLOW:     o->nosymfollow = false; return true;
+	case OPT_NOSYMFOLLOW:   o->nosymfollow = true; return true;
 	/* mount(8): a mount that users may do is none of these unless said so behind it. */
 	case OPT_USER:          o->nosuid = o->nodev = o->noexec = true; return true;
 	case OPT_ALLOW_OTHER:   o->allow_other = true; return true;
@@ -556,6 +559,8 @@ int options_parse(struct options *o, int argc, char **argv)
 		return usage("mount", "STORE is missing");
 	if (o->mountpoint == NULL || *o->mountpoint == '\0')
 		return usage("mount", "MOUNTPOINT is missing");
+	if (o->nosymfollow && geteuid() != 0)
+		return usage("nosymfollow", "only root can mount so");
 	/* The words of a remount are a part only: the rest is with the daemon. */
 	return o->remount ? 0 : check_remote(o);
 }

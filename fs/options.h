@@ -24,7 +24,7 @@ struct options {
 	bool sync, dirsync; /* every change / every change of names is durable before its reply */
 	bool writeback;
 	bool allow_other;
-	bool nosuid, nodev, noexec;
+	bool nosuid, nodev, noexec, nosymfollow;
 	bool nodiratime;
 	bool noxattr;           /* the kernel never asks for extended attributes */
 	enum keys_atime atime;

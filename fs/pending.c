@@ -152,18 +152,17 @@ static int add(struct pending *t, const struct pending_call *like, const struct 
 }
 
 int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
-		unsigned unsure, int64_t now_ms)
+		unsigned unsure)
 {
-	struct pending_call p = { .unique = unique, .since_ms = now_ms, .req = req, .reply = reply, .unsure = unsure };
+	struct pending_call p = { .unique = unique, .req = req, .reply = reply, .unsure = unsure };
 
 	keep_what(&p, c);
 	return add(t, &p, c);
 }
 
-int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync,
-		     int64_t now_ms)
+int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync)
 {
-	struct pending_call p = { .unique = made->unique, .since_ms = now_ms, .req = made->req, .reply = made->reply,
+	struct pending_call p = { .unique = made->unique, .req = made->req, .reply = made->reply,
 				  .what = made->what, .unsure = made->unsure, .interrupted = made->interrupted, .made = true,
 				  .first = *first };
 
@@ -224,22 +223,6 @@ bool pending_interrupt(struct pending *t, uint64_t unique)
 	(*at)->interrupted = true;
 	if (!t->linked)
 		finish_error(t, at, EINTR);
-	return true;
-}
-
-void pending_fail(struct pending *t, int64_t since_ms, int error)
-{
-	/* Those that are added meanwhile came later than now. */
-	for (size_t n = t->count; n > 0 && t->first != NULL && t->first->since_ms <= since_ms; n--)
-		finish_error(t, &t->first, error);
-	pending_push(t);
-}
-
-bool pending_oldest(const struct pending *t, int64_t *ret_since_ms)
-{
-	if (t->first == NULL)
-		return false;
-	*ret_since_ms = t->first->since_ms;
 	return true;
 }
 

@@ -12,7 +12,7 @@
  * them could be executed twice.
  *
  * Life of an entry: waits (no number) -> sent -> answered. It leaves the table before `answer` is called, which therefore
- * may add new ones. One that ends otherwise (its time is over, an interrupt, umount) may have been executed or may still
+ * may add new ones. One that ends otherwise (an interrupt, umount) may have been executed or may still
  * be: its number is not sent again, and an answer that comes late finds nothing.
  */
 #ifndef MSYNCFS_PENDING_H
@@ -54,7 +54,6 @@ struct pending_call {
 	struct pending_call *next;
 	uint64_t request;               /* number, 0: never sent */
 	uint64_t unique;                /* the kernel's, by which it interrupts */
-	int64_t since_ms;
 	struct fuse_req *req;
 	fs_reply_fn *reply;
 	struct call what;
@@ -68,7 +67,7 @@ struct pending_call {
 
 struct pending {
 	const struct fs_upstream *upstream;
-	/* The entry has left the table; it is freed when this returns. res->error may be what pending_fail() was told. */
+	/* The entry has left the table; it is freed when this returns. */
 	void (*answer)(void *ctx, const struct pending_call *p, const struct call_result *res);
 	void *ctx;
 	struct pending_call *first, **end;
@@ -86,10 +85,9 @@ void pending_release(struct pending *t);
 /* A new call: kept, and sent if it is its turn. call_settle() it first, and call_check(). 0, and the entry will be answered later
  * (or was, if upstream refused it); -ENOMEM, -ENOBUFS (PENDING_MAX_BYTES): it was not taken. unsure: PENDING_UNSURE_*. */
 int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
-		unsigned unsure, int64_t now_ms);
+		unsigned unsure);
 /* From `answer`: the call was made, with `first`; before the kernel hears of it, `sync` is called, too. As pending_add(). */
-int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync,
-		     int64_t now_ms);
+int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync);
 /* Send what can be sent: after there was -EAGAIN. */
 void pending_push(struct pending *t);
 /* A line is up: what is unanswered is sent, again or for the first time, in order. */
@@ -106,11 +104,6 @@ void pending_crossed(struct pending *t, uint64_t ino);
 /* The kernel's program wants out (FUSE_INTERRUPT). Without a line the entry is answered with EINTR at once; with one the answer
  * is on its way, and an EINTR would be a surprise for programs that have a timer: it is marked. False: no such entry. */
 bool pending_interrupt(struct pending *t, uint64_t unique);
-/* Answer those that came at `since_ms` or before with -error (INT64_MAX: all). */
-void pending_fail(struct pending *t, int64_t since_ms, int error);
-
-/* When the oldest came; false: there is none. */
-bool pending_oldest(const struct pending *t, int64_t *ret_since_ms);
 /* The lowest number that may still be sent again; false: none has a number, so it is the next that upstream gives. */
 bool pending_lowest(const struct pending *t, uint64_t *ret_request);
 

@@ -4,10 +4,11 @@
  */
 #include "fs/progress.h"
 
+#include "core/base.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #define DRAW_MS 200
@@ -17,14 +18,6 @@ static volatile sig_atomic_t progress_stop;
 static void on_signal(int sig)
 {
 	progress_stop = sig;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static void draw(struct progress *p, const struct stream_counts *c, const char *end)
@@ -51,7 +44,7 @@ static int step(void *ctx, const struct stream_counts *counts)
 		return -EINTR;
 	if (!p->shown)
 		return 0;
-	now = now_ms();
+	now = clock_mono_ms();
 	if (now - p->last_ms < DRAW_MS)
 		return 0;
 	p->last_ms = now;
@@ -67,7 +60,7 @@ void progress_start(struct progress *p, struct stream_watch *ret_watch, const ch
 	struct sigaction act = { .sa_handler = on_signal }, was;
 
 	*p = (struct progress){ .what = what, .shown = !quiet && isatty(STDERR_FILENO),
-				.inodes = inodes, .last_ms = now_ms() };
+				.inodes = inodes, .last_ms = clock_mono_ms() };
 	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
 		if (sigaction(signals[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
 			sigaction(signals[i], &act, NULL);

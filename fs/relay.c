@@ -22,13 +22,15 @@
 
 /* ---- Orders: request thread, then net thread ---- */
 
-enum order { ORDER_RELAY, ORDER_PAUSE, ORDER_UPSTREAM };
+enum order { ORDER_RELAY, ORDER_PAUSE, ORDER_PATH };
 
 struct relay_post {
 	struct remote *l;
 	enum order order;
 	uint64_t epoch, promised, seed;
-	uint8_t cluster[16], upstream[16];
+	uint64_t features;
+	uint8_t cluster[16], path[MSG_PATH_MAX * 16];
+	uint32_t path_count;
 	seq_t last;
 };
 
@@ -41,13 +43,14 @@ static void carry_out(void *ctx)
 	switch (p->order) {
 	case ORDER_RELAY:
 		primary_set_cluster(l->primary, p->cluster, p->seed);
+		primary_set_features(l->primary, p->features | MSG_FEATURES_OWN);
 		primary_relay(l->primary, p->epoch, p->promised, p->last, now);
 		break;
 	case ORDER_PAUSE:
 		primary_pause(l->primary, "this replica's own link is over: connect again");
 		break;
-	case ORDER_UPSTREAM:
-		primary_set_upstream(l->primary, p->upstream);
+	case ORDER_PATH:
+		primary_set_path(l->primary, p->path, p->path_count);
 		break;
 	}
 	free(p);
@@ -94,7 +97,7 @@ bool relay_welcome(struct remote *l, const struct msg_welcome *w)
 static void begin(struct remote *l, const struct replica_status *st)
 {
 	struct relay_post p = { .order = ORDER_RELAY, .epoch = st->link_epoch, .promised = st->promised, .last = st->applied,
-				.seed = store_hash_seed(l->fs->store) };
+				.seed = store_hash_seed(l->fs->store), .features = st->features };
 	struct store_identity id;
 
 	store_identity(l->fs->store, &id);
@@ -109,15 +112,18 @@ static void begin(struct remote *l, const struct replica_status *st)
 		l->relay_since_ms = remote_now_ms();
 }
 
-/* Whom this mount follows it does not let in. */
-static void tell_upstream(struct remote *l)
+/* Whom this mount follows, and whom those follow, it does not let in. */
+static void tell_path(struct remote *l)
 {
-	struct relay_post p = { .order = ORDER_UPSTREAM };
+	struct relay_post p = { .order = ORDER_PATH };
 
-	if (!replica_upstream(l->replica, p.upstream) || memcmp(p.upstream, l->relay_upstream, sizeof p.upstream) == 0)
+	p.path_count = replica_path(l->replica, p.path);
+	if (p.path_count == l->relay_path_count && memcmp(p.path, l->relay_path, sizeof p.path) == 0)
 		return;
-	if (give(l, &p))
-		memcpy(l->relay_upstream, p.upstream, sizeof p.upstream);
+	if (!give(l, &p))
+		return;
+	l->relay_path_count = p.path_count;
+	memcpy(l->relay_path, p.path, sizeof p.path);
 }
 
 void relay_step(struct remote *l, const struct replica_status *st)
@@ -127,7 +133,7 @@ void relay_step(struct remote *l, const struct replica_status *st)
 	/* Who was the primary sends others to the one that is it now. */
 	if (l->fs->options->listen == NULL || l->leads || l->handed_over)
 		return;
-	tell_upstream(l);
+	tell_path(l);
 	if (l->relays && !same)
 		(void)relay_stop(l);
 	if (!l->relays && st->state == REPLICA_STREAM && st->link != l->relay_held_back && relay_stop(l))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * link: see link.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
+ * remote: see remote.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
  */
 #include "fs/remote_int.h"
 
@@ -12,6 +12,7 @@
 #include "fs/say.h"
 
 #include "core/keys/item.h"
+#include "core/replica/limit.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -225,6 +226,8 @@ static void run_call(struct remote *l, const struct primary_run *run, struct pri
 	}
 	if (call_changes_names(&c))
 		res->error = -ops_refuses(&c);
+	if (res->error == 0 && run->tree != NULL)
+		res->error = limit_call(l->fs->keys, run->tree, &c);
 	if (res->error < 0)
 		return;
 	keys_set_caller(l->fs->keys, run->client, run->request);
@@ -243,7 +246,7 @@ static void client_here(struct remote *l, const struct item *item)
 	clients_here(&l->clients, item->run.client);
 	/* Who does not say which locks it has, has those that it had. */
 	if (item->type)
-		lockd_client_here(l->lockd, item->run.client, item->bytes, item->len);
+		lockd_client_here(l->lockd, &item->run, item->bytes, item->len);
 }
 
 static void client_news(struct remote *l, const struct item *item)
@@ -264,7 +267,7 @@ static void client_news(struct remote *l, const struct item *item)
 static void run_lock(struct remote *l, const struct item *item)
 {
 	struct lockd_call c;
-	struct primary_result res = { .error = lockd_take(l->lockd, item->bytes, item->len, &c), .seq = store_seq(l->fs->store) };
+	struct primary_result res = { .error = lockd_take(l->lockd, &item->run, item->len, &c), .seq = store_seq(l->fs->store) };
 
 	feeder_result(l, &item->run, &res);
 	if (res.error == 0)
@@ -547,6 +550,31 @@ static int handle(struct remote *l, struct item *item)
 	}
 }
 
+/* A key that is limited to a directory needs to know where files are. Those of older versions, and of a store that was loaded, are
+ * looked for once. True: there are more. */
+static bool walk_names(struct remote *l)
+{
+	int r = keys_where_settle(l->fs->keys, &l->walk);
+
+	/* No space: with the next request or tick. Damage is told by who meets it; from there on files keep what they have. */
+	l->walks = r > 0 || r == -EAGAIN || r == -ENOSPC;
+	return r > 0;
+}
+
+static bool limits_trees(const struct keyring *ring)
+{
+	for (size_t i = 0; ring != NULL && i < ring->count; i++)
+		if (ring->keys[i].tree != NULL)
+			return true;
+	return false;
+}
+
+void remote_walk(struct remote *l)
+{
+	l->walk = (struct keys_where_walk){ 0 };
+	l->walks = limits_trees(l->ring);
+}
+
 bool remote_step(struct remote *l)
 {
 	struct item *item;
@@ -580,6 +608,8 @@ bool remote_step(struct remote *l)
 		more = follower_step(l) || more;
 	if (l->leads && !remote_parks(l))
 		clients_step(&l->clients, (uint64_t)remote_now_ms());
+	if (l->leads && !remote_parks(l) && l->walks)
+		more = walk_names(l) || more;
 	lockd_step(l->lockd);
 	if (l->notify != NULL && l->fs->options->max_stale_s != 0)
 		look_at_age(l);
@@ -591,9 +621,20 @@ bool remote_parks(const struct remote *l)
 	return l != NULL && (l->handing || atomic_load_explicit(&((struct remote *)(uintptr_t)l)->parked, memory_order_relaxed));
 }
 
+/* The key with which this mount connects, if that is limited. It is so at the other end, whatever stands here; but who means well
+ * begins nothing with it that would be refused there. */
+static const struct net_key *own_limit(const struct remote *l)
+{
+	const struct net_key *k = l->ring != NULL ? &l->ring->keys[0] : NULL;
+
+	return k != NULL && l->fs->options->from != NULL && key_is_limited(k) ? k : NULL;
+}
+
 int remote_promote(struct remote *l)
 {
-	int r = l->leads || l->replica == NULL ? err_set(EINVAL, "this is the primary") : follower_promote(l);
+	int r = l->leads || l->replica == NULL ? err_set(EINVAL, "this is the primary") :
+		own_limit(l) != NULL ? err_set(EPERM, "its key is limited: only a machine with a key without limits becomes the primary") :
+		follower_promote(l);
 
 	if (r < 0)
 		log_error("%s: not promoted: %s", l->fs->store_path, err_last());
@@ -667,6 +708,15 @@ void remote_orphan(struct remote *l, uint64_t ino)
 
 /* ---- Status ---- */
 
+void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT])
+{
+	(void)snprintf(text, KEY_LIMIT_TEXT, "%s%s", tree != NULL ? "tree:" : "read-only", tree != NULL ? tree : "");
+	/* What a shell would not take as it is. */
+	for (char *c = text; *c != '\0'; c++)
+		if (*c == '\'' || (unsigned char)*c < ' ')
+			*c = '?';
+}
+
 static size_t follower_status(struct remote *l, char *buf, size_t size)
 {
 	static const char *const states[] = { "down", "hello", "aside", "diff", "stream", "leading", "leads" };
@@ -707,6 +757,17 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 		return 0;
 	if (!l->leads)
 		len = follower_status(l, buf, size);
+	if (l->leads && limits_trees(l->ring)) {
+		n = snprintf(buf + len, size - len, "limits=%s\n", l->walks ? "looking" : "ready");
+		len += n > 0 && (size_t)n < size - len ? (size_t)n : 0;
+	}
+	if (own_limit(l) != NULL && !l->leads) {
+		char limit[KEY_LIMIT_TEXT];
+
+		remote_limit_text(own_limit(l)->tree, limit);
+		n = snprintf(buf + len, size - len, "key_limit='%s'\n", limit);
+		len += n > 0 && (size_t)n < size - len ? (size_t)n : 0;
+	}
 	pthread_mutex_lock(&l->lock);
 	n = snprintf(buf + len, size - len, "%s", l->peers);
 	pthread_mutex_unlock(&l->lock);
@@ -756,6 +817,12 @@ int remote_new(struct fs *fs, struct remote **ret)
 			remote_free(l);
 			return r;
 		}
+	}
+	if (o->listen != NULL && own_limit(l) != NULL && own_limit(l)->tree != NULL) {
+		log_error("%s: its first key is limited to %s: with that this mount may follow, but feed nobody: leave out --listen",
+			  o->key_file, own_limit(l)->tree);
+		remote_free(l);
+		return -EPERM;
 	}
 	*ret = l;
 	return 0;
@@ -912,7 +979,8 @@ static int wait_first_sync(struct remote *l)
 			break;
 		if (store_failed(l->fs->store) != 0)
 			return store_failed(l->fs->store);
-		if (st.state != REPLICA_DOWN)
+		/* Of another reason it may be let in later. */
+		if (st.state != REPLICA_DOWN && st.refused != REFUSED_LIMITED)
 			heard = remote_now_ms();
 		if (remote_now_ms() - heard > (int64_t)max_u64(l->fs->options->wait_s, 5) * 1000) {
 			pthread_mutex_lock(&l->lock);
@@ -1001,6 +1069,8 @@ int remote_start(struct remote *l)
 	r = store_random(s, &l->client, sizeof l->client);
 	if (r < 0)
 		return r;
+	if (own_limit(l) != NULL)
+		l->client = key_client(own_limit(l), l->client);
 	r = feed_init(&l->feed, o->keep_bytes != 0 ? o->keep_bytes : FEED_SIZE, (uint64_t)o->keep_s * 1000000000u, store_seq(s) + 1);
 	if (r == 0) {
 		l->feeds = true;
@@ -1010,8 +1080,10 @@ int remote_start(struct remote *l)
 	if (r == 0)
 		r = lockd_new(l, &l->lockd);
 	/* Others may hold locks that they were given before it was opened. */
-	if (r == 0 && l->leads)
+	if (r == 0 && l->leads) {
 		clients_init(&l->clients, l->fs->keys, (uint64_t)remote_now_ms());
+		remote_walk(l);
+	}
 	if (r == 0 && l->leads)
 		lockd_lead(l->lockd, store_epoch(s), l->was_primary);
 	if (r == 0 && !l->leads)

@@ -71,6 +71,8 @@ struct remote {
 	struct notify *notify;          /* [C] once attached */
 	struct lockd *lockd;            /* [R] */
 	struct clients clients;         /* [R] while `leads` */
+	struct keys_where_walk walk;    /* [R] through all names, for limited keys (limit.h) */
+	bool walks;                     /* [R] it is not at its end */
 	bool was_primary;               /* [R] when the store was opened */
 	struct fs_shared shared;        /* [C] */
 	struct feed feed;               /* [C] its fields look after themselves */
@@ -106,7 +108,8 @@ struct remote {
 	uint64_t relay_posts;           /* [R] orders given to the net thread, */
 	_Atomic uint64_t relay_done;    /* [A] and carried out there */
 	_Atomic uint64_t relay_fresh_ms, relay_durable; /* [A] when this was the primary's state; what is on its disk */
-	uint8_t relay_upstream[16];     /* [R] as the net thread was told */
+	uint8_t relay_path[MSG_PATH_MAX * 16];  /* [R] whom it follows, whom that one follows..., as the net thread was told */
+	uint32_t relay_path_count;      /* [R] */
 	seq_t tree_applied, tree_durable;       /* [N] as the request thread was told */
 	uint32_t tree_count;
 	bool tree_lost;                 /* [N] a hold could not be told of */
@@ -155,13 +158,12 @@ struct remote {
 
 static inline int64_t remote_now_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_BOOTTIME, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	return clock_boot_ms();
 }
 
 /* remote.c */
+/* Request thread: begin to look where all files are, if a key of ours is limited to a directory. To be called when we lead. */
+void remote_walk(struct remote *l);
 /* [any] */
 void remote_push(struct remote *l, struct item *item);
 struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len);
@@ -173,6 +175,10 @@ void queue_clear(struct queue *q);
 void remote_read_history(struct remote *l);
 /* [any] */
 void remote_history(struct remote *l, struct history *ret);
+
+/* [any] What status says of a limited key: tree:/PATH, or read-only. Long paths are cut. */
+#define KEY_LIMIT_TEXT 256u
+void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT]);
 
 /* feeder.c */
 int feeder_init(struct remote *l);

@@ -5,8 +5,8 @@
  */
 #include "fs/remount.h"
 
+#include "fs/ask.h"
 #include "fs/cmd.h"
-#include "fs/control.h"
 #include "fs/log.h"
 #include "fs/mnt.h"
 #include "fs/options.h"
@@ -32,30 +32,17 @@ static const struct { unsigned long st, ms; } kept_flags[] = {
 /* The text of the status. To be freed; NULL after an error was printed. */
 static char *read_status(const char *path)
 {
-	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), fd, error;
 	char *text = malloc(STATUS_SIZE);
-	size_t len = 0;
-	ssize_t n = 1;
+	bool found;
+	int r = ask_open(path, "status", O_RDONLY, &found);
 
-	fd = dir < 0 ? -1 : openat(dir, CONTROL_NAME "/status", O_RDONLY | O_CLOEXEC);
-	error = fd < 0 ? errno : text == NULL ? ENOMEM : 0;
-	while (error == 0 && len + 1 < STATUS_SIZE && (n = read(fd, text + len, STATUS_SIZE - 1 - len)) != 0) {
-		if (n < 0 && errno != EINTR)
-			error = errno;
-		len += n > 0 ? (size_t)n : 0;
-	}
-	if (error != 0)
-		say_mount(path, dir >= 0, error);
-	if (fd >= 0)
-		close(fd);
-	if (dir >= 0)
-		close(dir);
-	if (error != 0) {
-		free(text);
-		return NULL;
-	}
-	text[len] = '\0';
-	return text;
+	if (r >= 0)
+		r = text != NULL ? ask_read(r, text, STATUS_SIZE) : (close(r), -ENOMEM);
+	if (r >= 0)
+		return text;
+	say_mount(path, found, -r);
+	free(text);
+	return NULL;
 }
 
 /* The value of a name of the status, out of its quotes; in place of what stood there. NULL: it has none. */
@@ -88,7 +75,7 @@ static char *value_of(char *status, const char *name)
 static unsigned long flags_for_kernel(const struct statvfs *st, const struct options *o)
 {
 	unsigned long flags = MS_REMOUNT | (o->read_only ? MS_RDONLY : 0) | (o->nosuid ? MS_NOSUID : 0) |
-			      (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0);
+			      (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0) | (o->nosymfollow ? MS_NOSYMFOLLOW : 0);
 
 	for (size_t i = 0; i < sizeof kept_flags / sizeof kept_flags[0]; i++)
 		flags |= (st->f_flag & kept_flags[i].st) != 0 ? kept_flags[i].ms : 0;
@@ -172,7 +159,7 @@ int remount(int argc, char **argv, const char *store, const char *path)
 		r = options_add_words(&then, text);
 	/* As mount(2) has it: what is not named is off. Of what is on mount(8) names all that is to stay, and of what is to be
 	 * off nothing. */
-	then.read_only = then.nosuid = then.nodev = then.noexec = false;
+	then.read_only = then.nosuid = then.nodev = then.noexec = then.nosymfollow = false;
 	if (r == 0)
 		r = options_add(&then, argc, argv);
 	if (r == 0)

@@ -11,6 +11,7 @@
  */
 #include "fs/repeat_int.h"
 
+#include "core/base.h"
 #include "fs/control.h"
 #include "fs/device.h"
 #include "fs/log.h"
@@ -34,16 +35,9 @@
 #define EMPTY_MS      500
 #define IDLE_MS       250       /* look after the mount table at least so often */
 #define TABLE_STEPS   64u       /* and after so many calls */
+#define GONE_LOOKS    3u        /* in a row that must not find the mount there */
 #define TRIES         3u        /* of a name that somebody looks up again and again */
 #define FUSE_HANDLE   0x81      /* FILEID_INO64_GEN */
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- The way to the mount ---- */
 
@@ -71,22 +65,27 @@ static void leave(struct repeat *r)
 	r->root = r->tree = r->table = -1;
 }
 
-/* Is the mount in the table of this name space? */
-static bool is_mounted(const struct repeat *r)
+/* Is the mount in the table of this name space? A table that cannot be read to its end (no memory, no descriptor) does not say
+ * that it is gone: -errno. Before Linux 5.8 a line can be missing while others come and go. */
+static int is_mounted(const struct repeat *r)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	unsigned major, minor;
 	char *line = NULL;
 	bool found = false;
 	size_t size = 0;
+	int error = 0;
 
 	if (f == NULL)
-		return false;
+		return -errno;
+	errno = 0;
 	while (!found && getline(&line, &size, f) > 0)
 		found = sscanf(line, "%*u %*u %u:%u ", &major, &minor) == 2 && makedev(major, minor) == r->dev;
+	if (!found && !feof(f))
+		error = errno != 0 ? -errno : -EIO;
 	free(line);
 	fclose(f);
-	return found;
+	return found ? 1 : error;
 }
 
 /* The kernel says once, by POLLPRI, that the table has changed. */
@@ -98,8 +97,16 @@ static bool still_mounted(struct repeat *r)
 		r->table_moved = true;
 	if (!r->table_moved)
 		return true;
-	r->table_moved = false;
-	return is_mounted(r);
+	for (unsigned i = 0; i < GONE_LOOKS; i++) {
+		int found = is_mounted(r);
+
+		/* It is looked at again, as long as that cannot be known. */
+		r->table_moved = found < 0;
+		if (found != 0)
+			return true;
+	}
+	log_debug("%s: no longer in the mount table: inotify tells nothing more of changes made elsewhere", r->fs->mountpoint);
+	return false;
 }
 
 static int dir_by_handle(const struct repeat *r, uint64_t ino)
@@ -143,7 +150,7 @@ static int arrive(struct repeat *r)
 	if (fd < 0)
 		return errno;
 	close(fd);
-	return is_mounted(r) ? 0 : ENOENT;
+	return is_mounted(r) != 0 ? 0 : ENOENT;
 }
 
 /* A descriptor of a directory that the kernel holds, ours until close_dirs() or two others were asked for. */
@@ -340,7 +347,7 @@ static void close_later(struct repeat *r, const struct step *s)
 	if (c->ino != 0 && c->ino != s->ino)
 		run_close(r, c);
 	c->ino = s->ino;
-	c->due_ms = now_ms() + (s->kind == STEP_CREATE ? EMPTY_MS : QUIET_MS);
+	c->due_ms = clock_mono_ms() + (s->kind == STEP_CREATE ? EMPTY_MS : QUIET_MS);
 	c->step = *s;
 	c->step.kind = STEP_CLOSE;
 }
@@ -348,7 +355,7 @@ static void close_later(struct repeat *r, const struct step *s)
 /* Close what is due. Returns when the next one is, in ms from now; -1: none. */
 static int close_due(struct repeat *r)
 {
-	int64_t now = now_ms(), next = -1;
+	int64_t now = clock_mono_ms(), next = -1;
 
 	for (unsigned i = 0; i < CLOSES_MAX; i++) {
 		if (r->closes[i].ino == 0)

@@ -13,6 +13,7 @@
  */
 #include "fs/session.h"
 
+#include "core/base.h"
 #include "core/store/map.h"
 #include "fs/device.h"
 #include "fs/fs.h"
@@ -77,14 +78,6 @@ struct session {
 static volatile sig_atomic_t stop_signal;
 static timer_t signal_tick;
 static volatile sig_atomic_t signal_tick_made;
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- Signals and the tick ---- */
 
@@ -198,6 +191,19 @@ void session_wake(struct fs *fs)
 	if (atomic_load_explicit(&fs->session->attention, memory_order_acquire) &&
 	    write(fs->session->event_fd, &one, sizeof one) < 0)
 		return;
+}
+
+/* The kernel answers FUSE_NOTIFY_RETRIEVE with a request, which stands behind all that are waiting for us; asked for nothing of
+ * the root, it looks at no page, and waits for no lock. RELEASE is among those: a close() or an exit that a program has seen the
+ * end of has put it there. (It is held back while max_background such requests wait for us, or a read ahead of that file; those we
+ * answer at once.) */
+int session_barrier(struct fs *fs, uint64_t number)
+{
+	struct fuse_notify_retrieve_out out = { .notify_unique = number, .nodeid = FUSE_ROOT_ID };
+	struct fuse_out_header head = { .len = sizeof head + sizeof out, .error = FUSE_NOTIFY_RETRIEVE };
+	struct iovec iov[2] = { { &head, sizeof head }, { &out, sizeof out } };
+
+	return device_notify(fs->fd, iov, 2);
 }
 
 uint64_t session_parked(const struct fs *fs)
@@ -343,6 +349,10 @@ static bool process(struct fs *fs, char *bytes, size_t size)
 	case FUSE_FORGET: case FUSE_BATCH_FORGET:
 		forget(fs, in);
 		break;
+	case FUSE_NOTIFY_REPLY:
+		if (fs->cluster_locks)
+			lockd_barrier(remote_lockd(fs->remote), in->unique);
+		break;
 	case FUSE_SYNCFS:
 		reply_raw(fs, ops_hold_durable(fs));
 		break;
@@ -388,7 +398,7 @@ static void park(struct fs *fs, char *bytes, size_t size)
 	}
 	p->next = NULL;
 	p->size = size;
-	p->give_up_ms = now_ms() + PARK_LIMIT_S * 1000;
+	p->give_up_ms = clock_mono_ms() + PARK_LIMIT_S * 1000;
 	memcpy(p->bytes, bytes, size);
 	memset(p->bytes + size, 0, BUFFER_SLACK);
 	*s->parked_end = p;
@@ -404,7 +414,7 @@ static void retry_parked(struct fs *fs)
 	struct parked *p;
 	bool done = true;
 
-	s->retry_ms = now_ms();
+	s->retry_ms = clock_mono_ms();
 	while (done && (p = s->parked) != NULL) {
 		/* A slow disk is no full one. */
 		fs->last_try = s->retry_ms >= p->give_up_ms && !store_is_writing(fs->store);
@@ -587,7 +597,7 @@ static void housekeeping(struct fs *fs, bool idle)
 		s->since_reap = 0;
 		s->reap_waits = reaper_step(fs) == -EAGAIN;
 	}
-	if (s->parked != NULL && (s->was_woken || now_ms() - s->retry_ms >= ATTENTION_MS))
+	if (s->parked != NULL && (s->was_woken || clock_mono_ms() - s->retry_ms >= ATTENTION_MS))
 		retry_parked(fs);
 	tend_tick(fs);
 }
@@ -626,8 +636,8 @@ static bool stop(struct fs *fs)
 	if (!atomic_load(&s->detached))
 		return false;
 	if (s->detached_ms == 0)
-		s->detached_ms = now_ms();
-	if (now_ms() - s->detached_ms < STOP_GRACE_MS)
+		s->detached_ms = clock_mono_ms();
+	if (clock_mono_ms() - s->detached_ms < STOP_GRACE_MS)
 		return false;
 	log_warn("%s: files are still open, closing the store", fs->mountpoint);
 	return true;

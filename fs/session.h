@@ -14,6 +14,7 @@
  *   write            to the eventfd of the net thread, if that sleeps
  *   brk, mmap...     when the tables that grow with the kernel's inodes, or with parked requests, do
  *   open, read...    of /proc/PID/status: is the caller in the group? Asked only when setgid or a group is at stake
+ *   writev           of a barrier to the device, when another machine asks whether a lock is just being given up
  *   write, sendto    a line for the log; getpid for `status`
  * It waits for none of them but the mutexes and the log. What can make it wait is memory: a page of the store that is not in the page cache is read from the disk
  * when it is touched, and all requests wait for that. See README.md, Limits.
@@ -46,6 +47,9 @@ int session_run(struct fs *fs, void (*ready)(struct fs *fs));
 void session_refuse(struct fs *fs);
 /* [any] The store has moved: look at what waits. */
 void session_wake(struct fs *fs);
+/* Request thread: lockd_barrier(number) is called when all requests that the kernel had for us by now have been read and dealt
+ * with. */
+int session_barrier(struct fs *fs, uint64_t number);
 uint64_t session_parked(const struct fs *fs);
 /* The mount was taken out of the name space by us. */
 bool session_detached(const struct fs *fs);

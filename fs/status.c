@@ -5,6 +5,7 @@
  */
 #include "fs/status.h"
 
+#include "core/base.h"
 #include "fs/fs.h"
 #include "fs/remote.h"
 #include "fs/session.h"
@@ -12,7 +13,6 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 struct text {
@@ -65,11 +65,8 @@ static void put_seconds(struct text *t, const char *name, uint64_t ns)
 
 static void put_store(struct text *t, const struct store_status *st)
 {
-	struct timespec now;
-	uint64_t now_ns;
+	const uint64_t now_ns = clock_real_ns();
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	put_u64(t, "seq", st->seq);
 	put_u64(t, "durable_seq", st->durable_seq);
 	put_u64(t, "checkpoint_seq", st->checkpoint_seq);

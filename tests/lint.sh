@@ -47,6 +47,11 @@ for f in "${all_c[@]}" "${scripts[@]}" Makefile; do
 	head -n 5 "$f" | grep -q 'SPDX-License-Identifier: MIT' || fail "$f: no SPDX line"
 done
 
+# What a mutant changes is still there: else it is none, and the machine that should find it proves nothing by it.
+for f in tests/{crash,kill,sim}/mutants.sh; do
+	LOOK=1 "$f" 2>&1 >/dev/null | findings "$f: the code has changed, and the mutant must follow it"
+done
+
 # Every path that a document names in backticks exists, beside the document or from the root.
 for doc in "${documents[@]}"; do
 	# shellcheck disable=SC2016 # backticks are what is looked for

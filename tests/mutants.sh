@@ -5,7 +5,8 @@
 # copied (sources, and of what make has built: built) and how their machine is run, and list their mutants as
 #   begin NAME RULE WHAT; change FILE OLD NEW...; run
 # A mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
-#   arguments: only these mutants; MODE, CC: as for make; KEEP=1: leave the copies; V=1: what was found
+#   arguments: only these mutants; MODE, CC: as for make; KEEP=1: leave the copies; V=1: what was found; LOOK=1: nothing is built
+#   and run, only the old texts are looked for (`make lint` does it)
 MODE=${MODE:-release}
 CC=${CC:-gcc}
 T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
@@ -30,6 +31,7 @@ begin() {
 	name=$1 rule=$2 what=$3 ok=1 active=1
 	((${#wanted[@]} == 0)) || [[ " ${wanted[*]} " == *" $name "* ]] || { active=0; return 0; }
 	rm -rf --one-file-system "${T:?}/src" && mkdir "$T/src" || exit 2
+	[ -z "${LOOK:-}" ] || return 0
 	cp -a --parents Makefile "${sources[@]}" "${built[@]}" "$T/src/" || exit 2
 	[ ! -f "build/$MODE/libmsyncfs_core.a" ] || cp -a --parents "build/$MODE/libmsyncfs_core.a" "$T/src/" || exit 2
 }
@@ -37,6 +39,7 @@ begin() {
 # change FILE OLD NEW: OLD is there exactly once.
 change() {
 	((active && ok)) || return 0
+	[ -z "${LOOK:-}" ] || [ -e "$T/src/$1" ] || cp --parents "$1" "$T/src/" || exit 2
 	OLD=$2 NEW=$3 perl -0777 -pi -e '
 		my $n = () = /\Q$ENV{OLD}\E/g;
 		if ($n != 1) { print STDERR "$ARGV: the text to change is there $n times\n"; $bad = 1 } else { s/\Q$ENV{OLD}\E/$ENV{NEW}/ }
@@ -46,6 +49,7 @@ change() {
 # build TARGET: of the copy, unless this mutant is not wanted.
 build() {
 	((active)) || return 1
+	((ok)) && [ -n "${LOOK:-}" ] && return 1
 	if ((ok)) && ! make -C "$T/src" MODE="$MODE" CC="$CC" "build/$MODE/$1" >"$T/make.out" 2>&1; then
 		tail -n 5 "$T/make.out" >&2
 		ok=0

@@ -75,21 +75,6 @@ int check_progress(struct check *c, uint64_t blocks)
 	return c->o->progress(c->o->ctx, min_u64(c->done, c->total), c->total) ? -ECANCELED : 0;
 }
 
-int check_grow(void **array, size_t *room, size_t count, size_t item)
-{
-	size_t n = *room ? *room + *room / 2 : 256;
-	void *p;
-
-	if (count <= *room)
-		return 0;
-	p = realloc(*array, n * item);
-	if (!p)
-		return -ENOMEM;
-	*array = p;
-	*room = n;
-	return 0;
-}
-
 const char *check_place(struct check *c, uint64_t ino)
 {
 	char *place = c->place[c->place_at++ % 2];

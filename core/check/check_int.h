@@ -82,19 +82,8 @@ void check_problem(struct check *c, const char *format, ...) __attribute__((form
 void check_follows(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Count blocks as read. -ECANCELED. */
 int check_progress(struct check *c, uint64_t blocks);
-int check_grow(void **array, size_t *room, size_t count, size_t item);
 /* As place_text(), and whether it is unlinked or has other names. Valid until the second next call. */
 const char *check_place(struct check *c, uint64_t ino);
-
-static inline bool bit_get(const uint64_t *map, uint64_t i)
-{
-	return map[i / 64] >> (i % 64) & 1;
-}
-
-static inline void bit_set(uint64_t *map, uint64_t i)
-{
-	map[i / 64] |= 1ull << (i % 64);
-}
 
 static inline uint64_t rec_ino(const struct check_inode *r)
 {

@@ -63,7 +63,7 @@ static int check_missing(struct check *c, uint64_t dir, const struct dirent *d)
 			      check_place(c, dir), (int)d->len, d->name, (unsigned long long)d->ino);
 		return 0;
 	}
-	r = check_grow((void **)&c->ghosts, &c->ghost_room, c->ghost_count + 1, sizeof *c->ghosts);
+	r = array_grow((void **)&c->ghosts, &c->ghost_room, c->ghost_count + 1, sizeof *c->ghosts);
 	if (r == 0)
 		c->ghosts[c->ghost_count++] = (struct check_ghost){ d->ino, dir, d->key.lo };
 	return r;

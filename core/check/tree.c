@@ -16,7 +16,7 @@ struct walk_to {
 /* Walks go upwards, and so do these. */
 static int lose(struct check *c, block_t block, unsigned level, const struct salvage_span *span)
 {
-	int r = check_grow((void **)&c->lost, &c->lost_room, c->lost_count + 1, sizeof *c->lost);
+	int r = array_grow((void **)&c->lost, &c->lost_room, c->lost_count + 1, sizeof *c->lost);
 
 	c->rep->incomplete = true;
 	if (r == 0)
@@ -274,7 +274,7 @@ static int scan_own(struct check *c, struct key k, const uint8_t *v, uint32_t le
 			check_problem(c, "orphan item of inode %llu is damaged", (unsigned long long)k.lo);
 			return 0;
 		}
-		r = check_grow((void **)&c->orphans, &c->orphan_room, c->orphan_count + 1, sizeof *c->orphans);
+		r = array_grow((void **)&c->orphans, &c->orphan_room, c->orphan_count + 1, sizeof *c->orphans);
 		if (r == 0)
 			c->orphans[c->orphan_count++] = k.lo;
 		return r;
@@ -311,7 +311,7 @@ static int scan_inode(struct check *c, uint64_t ino, const uint8_t *v, uint32_t 
 {
 	struct check_inode *rec;
 	struct keys_attr a;
-	int r = check_grow((void **)&c->inodes, &c->inode_room, c->inode_count + 1, sizeof *c->inodes);
+	int r = array_grow((void **)&c->inodes, &c->inode_room, c->inode_count + 1, sizeof *c->inodes);
 
 	if (r < 0)
 		return r;
@@ -333,7 +333,7 @@ static int scan_part(struct check *c, uint64_t ino)
 	if ((c->inode_count > 0 && rec_ino(&c->inodes[c->inode_count - 1]) == ino) ||
 	    (c->headless_count > 0 && c->headless[c->headless_count - 1] == ino))
 		return 0;
-	r = check_grow((void **)&c->headless, &c->headless_room, c->headless_count + 1, sizeof *c->headless);
+	r = array_grow((void **)&c->headless, &c->headless_room, c->headless_count + 1, sizeof *c->headless);
 	if (r == 0)
 		c->headless[c->headless_count++] = ino;
 	return r;

@@ -113,10 +113,22 @@ int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees)
 	return change_reserve_own(k, items + (k->client ? 1 : 0), blocks, frees);
 }
 
-int change_reserve_own(struct keys *k, unsigned items, uint64_t blocks, bool frees)
+/* Worst case: each item copies its path and splits its leaf; a split of all levels happens once. */
+static uint64_t tree_blocks(const struct keys *k, unsigned items)
 {
-	/* Worst case: each item copies its path and splits its leaf; a split of all levels happens once. */
 	uint64_t levels = k->tree->root.level + 2;
 
-	return store_reserve(k->store, blocks + items * (levels + 1) + 2 * levels, frees);
+	return items * (levels + 1) + 2 * levels;
+}
+
+int change_reserve_own(struct keys *k, unsigned items, uint64_t blocks, bool frees)
+{
+	return store_reserve(k->store, blocks + tree_blocks(k, items), frees);
+}
+
+int change_reserve_paid(struct keys *k, unsigned items)
+{
+	if (store_is_replica(k->store))
+		return -EROFS;
+	return store_reserve_paid(k->store, tree_blocks(k, items + (k->client ? 1 : 0)));
 }

@@ -12,6 +12,7 @@
 
 #define DATA_MAX   4096u                /* longest write that rides in its record */
 #define ZEROS_SIZE 65536u
+#define PAID_PIECES_MAX 16u             /* allocated extents that one write to a full store may fill */
 
 static const uint8_t zeros[ZEROS_SIZE] __attribute__((aligned(4096)));
 
@@ -456,6 +457,35 @@ static int write_long(struct keys *k, struct keys_attr *a, uint64_t off, const u
 	return r;
 }
 
+/* A full store: the write needs no block if the file has one for all of it, from fallocate. A few pieces only, since each
+ * is an item that may split. */
+static int reserve_paid(struct keys *k, const struct keys_attr *a, uint64_t off, size_t len)
+{
+	uint64_t at = off >> BLOCK_SHIFT, end = ((off + len - 1) >> BLOCK_SHIFT) + 1;
+	unsigned pieces = 0;
+
+	while (at < end) {
+		uint64_t next;
+		bool is;
+		int r = contents_unwritten(k, a, at, &is, &next);
+
+		if (r < 0 || !is || ++pieces > PAID_PIECES_MAX)
+			return r < 0 ? r : -ENOSPC;
+		at = next;
+	}
+	return change_reserve_paid(k, 3 * (pieces + (unsigned)(len / (EXT_COUNT_MAX * BLOCK_SIZE)) + 2));
+}
+
+static int reserve_write(struct keys *k, const struct keys_attr *a, uint64_t off, size_t len)
+{
+	int r = change_reserve(k, 8, len / BLOCK_SIZE + 4, false), paid;
+
+	if (r != -ENOSPC && r != -EAGAIN)
+		return r;
+	paid = reserve_paid(k, a, off, len);
+	return paid == -ENOSPC ? r : paid;
+}
+
 int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
@@ -471,7 +501,7 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	*ret_written = len;
 	if (len == 0)
 		return 0;
-	r = change_reserve(k, 8, len / BLOCK_SIZE + 4, false);
+	r = reserve_write(k, &a, off, len);
 	if (r < 0)
 		return r;
 	attr_touch(k, &a, true);
@@ -641,8 +671,8 @@ static int preallocate(struct keys *k, uint64_t ino, uint64_t off, uint64_t len,
 				return r;
 			continue;
 		}
-		if (a.flags & KEYS_ATTR_INLINE && end <= 1) {
-			at = end;       /* all inside the inode: it cannot run out of room but by growing */
+		if (a.inline_len > 0 && end <= 1) {
+			at = end;       /* contents stay in the inode: see README, "Limits" */
 		} else {
 			r = allocate_some(k, &a, at, end, &at);
 			if (r < 0)

@@ -12,6 +12,12 @@ enum {
 };
 enum { X_BLOCK = 0, X_GEN = 8, X_COUNT = 16, X_FLAGS = 18 };
 
+/* A directory's parent, a device's number; of all others the same place has a hint at where they are. */
+static bool has_aux(uint32_t mode)
+{
+	return S_ISDIR(mode) || S_ISCHR(mode) || S_ISBLK(mode);
+}
+
 void inode_encode(uint8_t *p, const struct keys_attr *a)
 {
 	const struct keys_time *t[4] = { &a->atime, &a->mtime, &a->ctime, &a->btime };
@@ -23,7 +29,7 @@ void inode_encode(uint8_t *p, const struct keys_attr *a)
 	put_le32(p + I_UID, a->uid);
 	put_le32(p + I_GID, a->gid);
 	put_le64(p + I_SIZE, a->size);
-	put_le64(p + I_AUX, a->aux);
+	put_le64(p + I_AUX, has_aux(a->mode) ? a->aux : a->where);
 	put_le64(p + I_BLOCKS, a->blocks);
 	put_le32(p + I_FLAGS, a->flags);
 	for (i = 0; i < 4; i++) {
@@ -45,7 +51,8 @@ int inode_decode(const uint8_t *p, uint32_t len, uint64_t ino, struct keys_attr 
 	a->uid = get_le32(p + I_UID);
 	a->gid = get_le32(p + I_GID);
 	a->size = get_le64(p + I_SIZE);
-	a->aux = get_le64(p + I_AUX);
+	a->aux = has_aux(a->mode) ? get_le64(p + I_AUX) : 0;
+	a->where = has_aux(a->mode) ? 0 : get_le64(p + I_AUX);
 	a->blocks = get_le64(p + I_BLOCKS);
 	a->flags = get_le32(p + I_FLAGS);
 	a->inline_len = len - INODE_SIZE;

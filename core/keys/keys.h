@@ -44,6 +44,7 @@ struct keys_attr {
 	uint32_t gid;
 	uint64_t size;          /* bytes; of a directory: entries */
 	uint64_t aux;
+	uint64_t where;         /* of others: a hint at where the newest name is; where.c */
 	uint64_t blocks;        /* allocated, 4096 bytes each */
 	uint32_t flags;         /* KEYS_ATTR_* */
 	uint32_t inline_len;    /* bytes of contents in the inode itself (read only) */
@@ -99,6 +100,10 @@ struct store *keys_store(struct keys *k);
 int keys_getattr(struct keys *k, uint64_t ino, struct keys_attr *ret_attr);
 /* "." and ".." are answered too. -ENOENT, -ENOTDIR, -ENAMETOOLONG. */
 int keys_lookup(struct keys *k, uint64_t dir, const char *name, size_t len, struct keys_attr *ret_attr);
+/* The directory in which it is: of a directory its parent, of others that of the newest of their names, or of the last one that
+ * they lost. That name was looked at, so *ret_dir is right whoever wrote the hint. -ENODATA: not known (device nodes; the newest
+ * name was removed and older ones are left; made by a version that gave no hints, and see keys_where_settle()). */
+int keys_where(struct keys *k, const struct keys_attr *a, uint64_t *ret_dir);
 /* The target, not NUL-terminated; *ret_len <= KEYS_SYMLINK_MAX. */
 int keys_readlink(struct keys *k, uint64_t ino, char *buf, size_t size, size_t *ret_len);
 
@@ -152,6 +157,13 @@ int keys_copy_range(struct keys *k, uint64_t src, uint64_t src_off, uint64_t dst
  * kill_sgid: clear setgid with an access ACL (caller not in the group). */
 int keys_setxattr(struct keys *k, uint64_t ino, const char *name, const void *value, size_t size, int flags, bool kill_sgid);
 int keys_removexattr(struct keys *k, uint64_t ino, const char *name);
+/* Where a walk over all names is, to begin with zeros. */
+struct keys_where_walk {
+	uint64_t hi, lo;
+};
+/* Look at some names, and give what has no hint (made by an older version, by load, or one of several names is gone) one that
+ * keys_where() can go by. 1: there are more; 0: that was all; -EAGAIN: now or later, again. For idle moments. */
+int keys_where_settle(struct keys *k, struct keys_where_walk *at);
 /* The file was read: update atime as the policy says. Cheap if there is nothing to do. */
 int keys_touch_atime(struct keys *k, uint64_t ino, enum keys_atime policy);
 

@@ -36,6 +36,12 @@ struct keys_time keys_now(const struct keys *k);
 /* Set ctime, and mtime if asked, to now. */
 void attr_touch(const struct keys *k, struct keys_attr *a, bool mtime);
 
+/* where.c */
+/* The inode has got a name: the entry with this key. */
+void where_named(struct keys_attr *a, struct key entry);
+/* It has lost its last one, in this directory. */
+void where_orphaned(struct keys_attr *a, uint64_t dir);
+
 /* change.c: building and committing a record */
 void change_begin(struct keys *k, enum change_type type);
 void change_put(struct keys *k, struct key key, const void *value, uint32_t len);
@@ -51,6 +57,8 @@ int change_commit(struct keys *k);
 int change_commit_part(struct keys *k);
 /* Room for a change of `items` items and `blocks` blocks of contents. -EROFS: a replica makes none of its own. */
 int change_reserve(struct keys *k, unsigned items, uint64_t blocks, bool frees);
+/* Room for a change of `items` items whose contents go into blocks that the file has. */
+int change_reserve_paid(struct keys *k, unsigned items);
 /* The same for what each store does for itself: reaping, moving, applying what the primary sent. */
 int change_reserve_own(struct keys *k, unsigned items, uint64_t blocks, bool frees);
 
@@ -97,7 +105,7 @@ int contents_reap(struct keys *k, uint64_t ino, unsigned *budget);
 /* The whole of a short file (a symlink). */
 int contents_read_small(struct keys *k, uint64_t ino, void *buf, size_t size, size_t *ret_len);
 
-/* dirent.c */
+/* names.c */
 int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret);
 /* The key for a new entry; -EEXIST if the name is there. */
 int dirent_new_key(struct keys *k, uint64_t dir, const char *name, size_t len, struct key *ret);

@@ -319,6 +319,7 @@ int keys_make(struct keys *k, uint64_t dir, const char *name, size_t len, uint32
 	r = inherit_acl(k, &d, cred, &a);
 	if (r != 0)
 		return r;
+	where_named(&a, key);
 	change_new_inode(k, &a);
 	return commit_new(k, &d, key, name, len, &a, ret_attr);
 }
@@ -340,6 +341,7 @@ int keys_symlink(struct keys *k, uint64_t dir, const char *name, size_t len, con
 	change_begin(k, CHANGE_SYMLINK);
 	new_attr(k, &d, S_IFLNK | 0777, cred, &a);
 	a.size = target_len;
+	where_named(&a, key);
 	change_new_inode(k, &a);
 	change_data(k, a.ino, 0, target, (uint32_t)target_len);
 	return commit_new(k, &d, key, name, len, &a, ret_attr);
@@ -364,6 +366,7 @@ int keys_link(struct keys *k, uint64_t ino, uint64_t dir, const char *name, size
 		return r;
 	change_begin(k, CHANGE_LINK);
 	a.nlink++;
+	where_named(&a, key);
 	attr_touch(k, &a, false);
 	change_attr(k, &a);
 	return commit_new(k, &d, key, name, len, &a, ret_attr);
@@ -371,16 +374,18 @@ int keys_link(struct keys *k, uint64_t ino, uint64_t dir, const char *name, size
 
 /* Removing --------------------------------------------------------------------------------------------------------- */
 
-/* One name less; the last one makes it an orphan. */
-static void lose_name(struct keys *k, struct keys_attr *a)
+/* One name less, in `dir`; the last one makes it an orphan. */
+static void lose_name(struct keys *k, struct keys_attr *a, uint64_t dir)
 {
 	if (a->nlink > 0)
 		a->nlink--;
 	if (S_ISDIR(a->mode))
 		a->nlink = 0;
 	attr_touch(k, a, false);
-	if (a->nlink == 0)
+	if (a->nlink == 0) {
+		where_orphaned(a, dir);
 		change_put_orphan(k, a->ino);
+	}
 	change_attr(k, a);
 }
 
@@ -408,7 +413,7 @@ static int remove_name(struct keys *k, enum change_type type, struct keys_attr *
 {
 	change_begin(k, type);
 	change_del_name(k, e);
-	lose_name(k, a);
+	lose_name(k, a, d->ino);
 	if (d->size > 0)
 		d->size--;
 	if (S_ISDIR(a->mode) && d->nlink > 2)
@@ -576,6 +581,8 @@ static int rename_exchange(struct keys *k, struct rename *rn, const char *oname,
 	change_put_dirent(k, rn->ne.key, rn->from.ino, rn->from.mode, nname, nlen);
 	move_dir(&rn->from, rn->od, rn->nd);
 	move_dir(&rn->to, rn->nd, rn->od);
+	where_named(&rn->from, rn->ne.key);
+	where_named(&rn->to, rn->oe.key);
 	attr_touch(k, &rn->from, false);
 	change_attr(k, &rn->from);
 	attr_touch(k, &rn->to, false);
@@ -616,11 +623,12 @@ static int rename_over(struct keys *k, struct rename *rn, const char *oname, siz
 	if (rn->exists) {
 		if (S_ISDIR(rn->to.mode) && rn->nd->nlink > 2)
 			rn->nd->nlink--;
-		lose_name(k, &rn->to);
+		lose_name(k, &rn->to, rn->nd->ino);
 	} else {
 		rn->nd->size++;
 	}
 	move_dir(&rn->from, rn->od, rn->nd);
+	where_named(&rn->from, key);
 	attr_touch(k, &rn->from, false);
 	change_attr(k, &rn->from);
 	rename_dirs(k, rn);

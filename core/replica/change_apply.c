@@ -193,7 +193,8 @@ static int admit_put(struct apply *a, const struct mutation *m)
 	case ITEM_INODE:
 		return 0;               /* admit_made() has it */
 	case ITEM_XATTR:
-		return len > 0 && len <= XATTR_HEADER + XATTR_CHUNK ? admit_owner(a, key.hi >> 8) :
+		/* The last part is empty where name and value fill those before it; the first one has a name. */
+		return (len > 0 || (key.lo & 0xff) > 0) && len <= XATTR_HEADER + XATTR_CHUNK ? admit_owner(a, key.hi >> 8) :
 		       unfit(a, "an extended attribute that cannot be");
 	case ITEM_DIRENT:
 		if (dirent_decode(v, len, key, &d) < 0)

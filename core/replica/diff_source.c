@@ -178,7 +178,7 @@ static void make_begin(struct diff_source *s)
 
 /* Answers ---------------------------------------------------------------------------------------------------------- */
 
-static int answer_keys(struct diff_source *s, struct diff_reader *q, uint8_t **p)
+static int answer_keys(struct diff_source *s, struct wire_reader *q, uint8_t **p)
 {
 	struct key from = diff_get_key(q, (struct key){ 0, 0 }), end = diff_get_key(q, from), before = from;
 	struct logical_item item;
@@ -203,7 +203,7 @@ static int answer_keys(struct diff_source *s, struct diff_reader *q, uint8_t **p
 	return r;
 }
 
-static int answer_item(struct diff_source *s, struct diff_reader *q, uint8_t **p)
+static int answer_item(struct diff_source *s, struct wire_reader *q, uint8_t **p)
 {
 	struct key key = diff_get_key(q, (struct key){ 0, 0 });
 	struct logical_item item;
@@ -224,7 +224,7 @@ static int answer_item(struct diff_source *s, struct diff_reader *q, uint8_t **p
 	return 0;
 }
 
-static int answer_deep(struct diff_source *s, struct diff_reader *q, uint8_t **p)
+static int answer_deep(struct diff_source *s, struct wire_reader *q, uint8_t **p)
 {
 	struct key key = diff_get_window(q);
 	uint64_t ino = key.hi >> 8, at = key.lo, before = key.lo, deep = 0;
@@ -261,7 +261,7 @@ static int answer_deep(struct diff_source *s, struct diff_reader *q, uint8_t **p
 	return 0;
 }
 
-static int answer_desc(struct diff_source *s, struct diff_reader *q, uint8_t **p)
+static int answer_desc(struct diff_source *s, struct wire_reader *q, uint8_t **p)
 {
 	struct key key = diff_get_window(q);
 	uint64_t next;
@@ -289,11 +289,11 @@ static int answer_desc(struct diff_source *s, struct diff_reader *q, uint8_t **p
 	return 0;
 }
 
-static int answer_data(struct diff_source *s, struct diff_reader *q, uint8_t **p)
+static int answer_data(struct diff_source *s, struct wire_reader *q, uint8_t **p)
 {
 	struct key key = diff_get_window(q);
-	bool all = diff_get_u8(q) != 0;
-	const uint8_t *bits = all ? NULL : diff_get(q, sizeof s->bits);
+	bool all = wire_get_u8(q) != 0;
+	const uint8_t *bits = all ? NULL : wire_get_fixed(q, sizeof s->bits);
 	uint64_t next;
 	int r;
 
@@ -364,10 +364,10 @@ static int answer_blocks(struct diff_source *s, uint8_t **p)
 static int answer(struct diff_source *s, uint8_t **p)
 {
 	struct diff_message *m = s->asked.first;
-	struct diff_reader q = { m->bytes + s->at, m->bytes + m->len, false };
+	struct wire_reader q = { m->bytes + s->at, m->bytes + m->len, false };
 	int r;
 
-	switch (diff_get_u8(&q)) {
+	switch (wire_get_u8(&q)) {
 	case DIFF_KEYS:
 		r = answer_keys(s, &q, p);
 		break;
@@ -406,7 +406,7 @@ static int make_answers(struct diff_source *s)
 	bool heavy = false;
 	int r = 0;
 
-	while (r == 0 && !heavy && p - s->out < OUT_ENOUGH && (s->in_data || s->asked.first)) {
+	while (r == 0 && !heavy && (size_t)(p - s->out) < OUT_ENOUGH && (s->in_data || s->asked.first)) {
 		if (s->in_data) {
 			r = answer_blocks(s, &p);
 		} else {

@@ -392,12 +392,12 @@ static int open_ranges(struct diff_target *t)
 static int next_range(struct diff_target *t)
 {
 	const struct diff_message *m = t->ranges.first;
-	struct diff_reader q = { m->bytes + t->ranges_at, m->bytes + m->len, false };
+	struct wire_reader q = { m->bytes + t->ranges_at, m->bytes + m->len, false };
 	bool last = t->ranges_last && t->ranges_left == 1;
 
 	t->range_end = last ? LOGICAL_END : diff_get_key(&q, t->range_from);
-	t->range_digest = diff_get_u64(&q);
-	t->range_items = diff_get_u8(&q);
+	t->range_digest = wire_get_u64(&q);
+	t->range_items = wire_get_u8(&q);
 	if (q.bad || t->range_items > DIFF_RANGE_ITEMS || !logical_is_bound(t->range_end) ||
 	    key_cmp(t->range_end, t->range_from) <= 0 || (!last && key_cmp(t->range_end, LOGICAL_END) == 0))
 		return hostile("ranges");
@@ -467,12 +467,12 @@ static int work_ranges(struct diff_target *t)
 
 /* KEYS ------------------------------------------------------------------------------------------------------------- */
 
-static int open_keys(struct diff_target *t, struct diff_reader *q)
+static int open_keys(struct diff_target *t, struct wire_reader *q)
 {
 	struct key before = t->now.key;
 	unsigned i;
 
-	t->n = diff_get_u8(q);
+	t->n = wire_get_u8(q);
 	if (t->n > DIFF_RANGE_ITEMS)
 		return hostile("keys");
 	for (i = 0; i < t->n; i++) {
@@ -482,7 +482,7 @@ static int open_keys(struct diff_target *t, struct diff_reader *q)
 		    (key_cmp(t->now.end, LOGICAL_END) != 0 && key_cmp(k, t->now.end) >= 0))
 			return hostile("keys");
 		t->key[i].key = before = k;
-		t->key[i].digest = diff_get_u64(q);
+		t->key[i].digest = wire_get_u64(q);
 	}
 	t->i = 0;
 	t->has_own = t->own_end = false;
@@ -555,17 +555,17 @@ static int needs_deep(struct diff_target *t, uint64_t ino, const uint8_t *value,
 	return r == -ENOENT ? 0 : r;
 }
 
-static int take_item(struct diff_target *t, struct diff_reader *q)
+static int take_item(struct diff_target *t, struct wire_reader *q)
 {
 	struct stage_edit e = { .kind = STAGE_PUT, .key = t->now.key };
 	uint64_t ino = e.key.hi >> 8;
 	bool deep = false;
 	int r;
 
-	e.len = diff_get_u16(q);
+	e.len = wire_get_u16(q);
 	if (e.len == DIFF_NO_ITEM || e.len > LOGICAL_MAX)
 		return hostile("an item");
-	e.value = diff_get(q, e.len);
+	e.value = wire_get_fixed(q, e.len);
 	if (!e.value || edit_check(e.key, e.value, e.len) < 0)
 		return hostile("an item");
 	if (ino != 0 && (e.key.hi & 0xff) == ITEM_INODE) {
@@ -588,13 +588,13 @@ static int take_item(struct diff_target *t, struct diff_reader *q)
 static int work_deep(struct diff_target *t)
 {
 	const struct diff_message *m = t->answers.first;
-	struct diff_reader q = { m->bytes + t->answers_at, m->bytes + m->len, false };
+	struct wire_reader q = { m->bytes + t->answers_at, m->bytes + m->len, false };
 	struct key key = { t->now.key.hi, 0 };
 	uint64_t digest, deep, own, next, step;
 	int r;
 
 	if (t->i == t->n) {
-		bool more = diff_get_u8(&q) == 1;
+		bool more = wire_get_u8(&q) == 1;
 
 		if (q.bad || (more && t->n == 0))
 			return hostile("digests");
@@ -603,9 +603,9 @@ static int work_deep(struct diff_target *t)
 		key.lo = t->deep_at + WINDOW_BLOCKS;
 		return more && key.lo <= WINDOW_LAST ? want(t, DIFF_DEEP, key) : 0;
 	}
-	step = diff_get_var(&q);
-	digest = diff_get_u64(&q);
-	deep = diff_get_u64(&q);
+	step = wire_get_var(&q);
+	digest = wire_get_u64(&q);
+	deep = wire_get_u64(&q);
 	if (q.bad || (step == 0 && t->i > 0) || step > (WINDOW_LAST - t->deep_at) / WINDOW_BLOCKS)
 		return hostile("digests");
 	key.lo = t->deep_at + step * WINDOW_BLOCKS;
@@ -633,7 +633,7 @@ static int window_edit(struct diff_target *t, struct key key, const struct windo
 }
 
 /* What the source has, block by block: what is equal stays, other bytes are asked for. */
-static int take_desc(struct diff_target *t, struct diff_reader *q)
+static int take_desc(struct diff_target *t, struct wire_reader *q)
 {
 	struct want w = { .what = DIFF_DATA, .key = t->now.key };
 	uint64_t next, same = 0;
@@ -650,8 +650,8 @@ static int take_desc(struct diff_target *t, struct diff_reader *q)
 
 		if (t->plan.kind[i] != WINDOW_DATA)
 			continue;
-		csum = diff_get_u32(q);
-		digest = diff_get_u64(q);
+		csum = wire_get_u32(q);
+		digest = wire_get_u64(q);
 		t->plan.kind[i] = WINDOW_KEEP;
 		if (t->window.kind[i] == WINDOW_DATA && t->window.csum[i] == csum) {
 			bytes = window_bytes(t->k, &t->window, i, &r);
@@ -674,7 +674,7 @@ static int take_desc(struct diff_target *t, struct diff_reader *q)
 
 /* DATA ------------------------------------------------------------------------------------------------------------- */
 
-static int open_data(struct diff_target *t, struct diff_reader *q)
+static int open_data(struct diff_target *t, struct wire_reader *q)
 {
 	unsigned i;
 
@@ -701,14 +701,14 @@ struct blocks {
 	const uint8_t *csums, *bytes;
 };
 
-static int get_blocks(struct diff_target *t, struct diff_reader *q, struct blocks *ret)
+static int get_blocks(struct diff_target *t, struct wire_reader *q, struct blocks *ret)
 {
-	if (diff_get_u8(q) != DIFF_BLOCKS)
+	if (wire_get_u8(q) != DIFF_BLOCKS)
 		return hostile("something else than blocks");
-	ret->n = diff_get_u8(q);
-	ret->damaged = diff_get_u64(q);
-	ret->csums = diff_get(q, (size_t)4 * ret->n);
-	ret->bytes = diff_get(q, (size_t)ret->n * BLOCK_SIZE);
+	ret->n = wire_get_u8(q);
+	ret->damaged = wire_get_u64(q);
+	ret->csums = wire_get_fixed(q, (size_t)4 * ret->n);
+	ret->bytes = wire_get_fixed(q, (size_t)ret->n * BLOCK_SIZE);
 	if (q->bad || ret->n == 0 || ret->n > DIFF_BLOCKS_MAX || ret->n > t->blocks_left)
 		return hostile("blocks");
 	return 0;
@@ -759,7 +759,7 @@ static int stage_blocks(struct diff_target *t, const struct blocks *b)
 static int work_data(struct diff_target *t)
 {
 	const struct diff_message *m = t->answers.first;
-	struct diff_reader q;
+	struct wire_reader q;
 	struct blocks b;
 	int r;
 
@@ -771,7 +771,7 @@ static int work_data(struct diff_target *t)
 	}
 	if (!m)
 		return -ENODATA;
-	q = (struct diff_reader){ m->bytes + t->answers_at, m->bytes + m->len, false };
+	q = (struct wire_reader){ m->bytes + t->answers_at, m->bytes + m->len, false };
 	r = get_blocks(t, &q, &b);
 	/* More than one range of blocks may be needed; each is asked for only after there is room for all. */
 	if (r == 0)
@@ -793,10 +793,10 @@ static int work_data(struct diff_target *t)
 static int open_answer(struct diff_target *t)
 {
 	const struct diff_message *m = t->answers.first;
-	struct diff_reader q = { m->bytes + t->answers_at, m->bytes + m->len, false };
+	struct wire_reader q = { m->bytes + t->answers_at, m->bytes + m->len, false };
 	int r;
 
-	if (t->asked.count == 0 || diff_get_u8(&q) != t->asked.v[t->asked.first].what)
+	if (t->asked.count == 0 || wire_get_u8(&q) != t->asked.v[t->asked.first].what)
 		return hostile("an answer that was not asked for");
 	t->now = t->asked.v[t->asked.first];
 	switch (t->now.what) {
@@ -807,7 +807,7 @@ static int open_answer(struct diff_target *t)
 		r = take_item(t, &q);
 		break;
 	case DIFF_DEEP:
-		t->n = diff_get_u8(&q);
+		t->n = wire_get_u8(&q);
 		t->i = 0;
 		t->deep_at = t->now.key.lo;
 		r = q.bad || t->n > DIFF_DEEP_MAX ? hostile("digests") : 0;
@@ -921,21 +921,21 @@ void diff_target_progress(const struct diff_target *t, struct diff_progress *ret
 
 static int take_begin(struct diff_target *t, const void *bytes, size_t len)
 {
-	struct diff_reader q = { bytes, (const uint8_t *)bytes + len, false };
-	uint32_t version = diff_get_u32(&q);
+	struct wire_reader q = { bytes, (const uint8_t *)bytes + len, false };
+	uint32_t version = wire_get_u32(&q);
 
 	if (t->begun || len != DIFF_BEGIN_LEN)
 		return hostile("a beginning");
 	if (version != DIFF_VERSION)
 		return err_set(EPROTO, "diff: the primary speaks version %u, this program %u", version, DIFF_VERSION);
-	(void)diff_get_u32(&q);
-	t->progress.seq = diff_get_u64(&q);
-	t->progress.epoch = diff_get_u64(&q);
-	t->hash_seed = diff_get_u64(&q);
-	t->seed = diff_get_u64(&q);
-	t->next_ino = diff_get_u64(&q);
-	(void)diff_get_u64(&q);
-	t->progress.total_bytes = diff_get_u64(&q);
+	(void)wire_get_u32(&q);
+	t->progress.seq = wire_get_u64(&q);
+	t->progress.epoch = wire_get_u64(&q);
+	t->hash_seed = wire_get_u64(&q);
+	t->seed = wire_get_u64(&q);
+	t->next_ino = wire_get_u64(&q);
+	(void)wire_get_u64(&q);
+	t->progress.total_bytes = wire_get_u64(&q);
 	if (q.bad || t->progress.seq >= SEQ_MAX || edit_check_next_ino(t->next_ino) < 0)
 		return hostile("a beginning");
 	t->begun = true;

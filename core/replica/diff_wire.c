@@ -46,68 +46,9 @@ void diff_queue_clear(struct diff_queue *q)
 
 /* Reading ---------------------------------------------------------------------------------------------------------- */
 
-const uint8_t *diff_get(struct diff_reader *r, size_t len)
+struct key diff_get_key(struct wire_reader *r, struct key before)
 {
-	const uint8_t *p = r->p;
-
-	if (r->bad || (size_t)(r->end - r->p) < len) {
-		r->bad = true;
-		return NULL;
-	}
-	r->p += len;
-	return p;
-}
-
-uint8_t diff_get_u8(struct diff_reader *r)
-{
-	const uint8_t *p = diff_get(r, 1);
-
-	return p ? *p : 0;
-}
-
-uint16_t diff_get_u16(struct diff_reader *r)
-{
-	const uint8_t *p = diff_get(r, 2);
-
-	return p ? get_le16(p) : 0;
-}
-
-uint32_t diff_get_u32(struct diff_reader *r)
-{
-	const uint8_t *p = diff_get(r, 4);
-
-	return p ? get_le32(p) : 0;
-}
-
-uint64_t diff_get_u64(struct diff_reader *r)
-{
-	const uint8_t *p = diff_get(r, 8);
-
-	return p ? get_le64(p) : 0;
-}
-
-uint64_t diff_get_var(struct diff_reader *r)
-{
-	uint64_t v = 0;
-	unsigned shift;
-
-	for (shift = 0; shift < 64; shift += 7) {
-		uint8_t b = diff_get_u8(r);
-
-		/* The tenth byte has one bit only. */
-		if (shift == 63 && b > 1)
-			break;
-		v |= (uint64_t)(b & 0x7f) << shift;
-		if (!(b & 0x80))
-			return v;
-	}
-	r->bad = true;
-	return 0;
-}
-
-struct key diff_get_key(struct diff_reader *r, struct key before)
-{
-	uint64_t hi = diff_get_var(r), lo = diff_get_var(r);
+	uint64_t hi = wire_get_var(r), lo = wire_get_var(r);
 	struct key k = { before.hi + hi, hi == 0 ? before.lo + lo : lo };
 
 	if (k.hi < before.hi || (hi == 0 && k.lo < before.lo))
@@ -115,22 +56,22 @@ struct key diff_get_key(struct diff_reader *r, struct key before)
 	return r->bad ? (struct key){ 0, 0 } : k;
 }
 
-struct key diff_get_window(struct diff_reader *r)
+struct key diff_get_window(struct wire_reader *r)
 {
-	uint64_t ino = diff_get_var(r), window = diff_get_var(r);
+	uint64_t ino = wire_get_var(r), window = wire_get_var(r);
 
 	if (ino == 0 || ino >= INO_MAX - 1 || window > WINDOW_LAST / WINDOW_BLOCKS)
 		r->bad = true;
 	return r->bad ? item_key(1, ITEM_EXTENT, 0) : item_key(ino, ITEM_EXTENT, window * WINDOW_BLOCKS);
 }
 
-void diff_get_layout(struct diff_reader *r, uint8_t kind[WINDOW_BLOCKS])
+void diff_get_layout(struct wire_reader *r, uint8_t kind[WINDOW_BLOCKS])
 {
 	unsigned i = 0;
 
 	memset(kind, WINDOW_HOLE, WINDOW_BLOCKS);
 	while (i < WINDOW_BLOCKS && !r->bad) {
-		unsigned v = diff_get_u16(r), n = (v & 0xfff) + 1;
+		unsigned v = wire_get_u16(r), n = (v & 0xfff) + 1;
 
 		if (v >> 12 > WINDOW_DATA || n > WINDOW_BLOCKS - i)
 			r->bad = true;

@@ -29,6 +29,7 @@
 
 #include "core/keys/logical.h"
 #include "core/replica/diff.h"
+#include "core/replica/wire.h"
 
 #define DIFF_VERSION     1u
 #define DIFF_BEGIN_LEN   64u
@@ -56,21 +57,11 @@ int diff_queue_add(struct diff_queue *q, const void *bytes, size_t len);
 void diff_queue_drop(struct diff_queue *q);     /* the first */
 void diff_queue_clear(struct diff_queue *q);
 
-/* Reads stay inside; what is behind the end is 0, and `bad`. */
-struct diff_reader {
-	const uint8_t *p, *end;
-	bool bad;
-};
-const uint8_t *diff_get(struct diff_reader *r, size_t len);     /* NULL: bad */
-uint8_t diff_get_u8(struct diff_reader *r);
-uint16_t diff_get_u16(struct diff_reader *r);
-uint32_t diff_get_u32(struct diff_reader *r);
-uint64_t diff_get_u64(struct diff_reader *r);
-uint64_t diff_get_var(struct diff_reader *r);
-struct key diff_get_key(struct diff_reader *r, struct key before);
+/* What the cursors of wire.h do not know: bad if it cannot be. */
+struct key diff_get_key(struct wire_reader *r, struct key before);
 /* Inode and window as a key that may be; else bad. */
-struct key diff_get_window(struct diff_reader *r);
-void diff_get_layout(struct diff_reader *r, uint8_t kind[WINDOW_BLOCKS]);
+struct key diff_get_window(struct wire_reader *r);
+void diff_get_layout(struct wire_reader *r, uint8_t kind[WINDOW_BLOCKS]);
 
 /* The caller knows that there is room: each of these writes at most 20 bytes, a layout 512. */
 uint8_t *diff_put_u8(uint8_t *p, uint8_t v);

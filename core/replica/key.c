@@ -312,6 +312,25 @@ int keyring_load(const char *path, struct keyring **ret)
 	return r;
 }
 
+bool key_is_limited(const struct net_key *k)
+{
+	return k->read_only || k->tree;
+}
+
+uint32_t key_tag(const struct net_key *k)
+{
+	uint64_t h = hash64(k->id, strlen(k->id), k->read_only);
+
+	if (k->tree)
+		h = hash64(k->tree, strlen(k->tree), h);
+	return (uint32_t)(h >> 32) | 1;
+}
+
+uint64_t key_client(const struct net_key *k, uint64_t random)
+{
+	return k->tree ? (uint64_t)key_tag(k) << 32 | (random & UINT32_MAX) : random;
+}
+
 /* Making ------------------------------------------------------------------------------------------------------------- */
 
 int key_generate(struct net_key *k)

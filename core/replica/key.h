@@ -6,7 +6,7 @@
  *     id=NAME                  letters, digits and ._@-, at most 64; travels in clear, names the key to the peer
  *     secret=HEX               32 bytes
  *     limit=read-only          optional: who comes with this key changes nothing
- *     limit=tree:/PATH         optional: and sees only this directory; no mount can keep to that yet: refused
+ *     limit=tree:/PATH         optional: changes only what is below this directory (limit.h); it sees everything
  *
  * Several keys may stand in one file; each begins with its first line. Blank lines and lines that begin with # are
  * skipped. Who connects uses the first, who listens accepts any of them. A ring is read-only once made: any thread may
@@ -52,6 +52,12 @@ int key_validate(const struct net_key *k);
  * error), or to a descriptor. */
 int key_create(const char *path, const struct net_key *k);
 int key_write(int fd, const struct net_key *k);
+bool key_is_limited(const struct net_key *k);
+/* A number that stands for the key and its limits, never 0: the same lines give the same on all machines. */
+uint32_t key_tag(const struct net_key *k);
+/* What may be the number of a client that comes with it: the upper half is the tag of a key that is limited to a directory, so
+ * nobody who has that key can take the number of a client that has another one. Of other keys: what was given. */
+uint64_t key_client(const struct net_key *k, uint64_t random);
 /* Forget the secret, free the tree. */
 void key_release(struct net_key *k);
 

@@ -24,6 +24,7 @@ struct lock {
 	struct lock_op op;
 	uint64_t epoch, counter;        /* held */
 	uint64_t mark;                  /* waiting: seen in this search for a circle */
+	uint64_t probe;                 /* waiting, of who does not want to: (L5); 0: nobody was asked yet */
 	struct lock *stack;             /* in that search */
 };
 
@@ -32,6 +33,8 @@ struct lock_client {
 	uint64_t id, round;
 	struct lock *held, *waiting;
 	unsigned held_count, waiting_count;
+	bool probes;                    /* (L5) it can be asked */
+	uint64_t probe_asked, probe_told;
 	char name[LOCKS_NAME_MAX + 1];
 };
 
@@ -43,10 +46,11 @@ struct lock_file {
 
 struct locks {
 	lock_answer_fn *answer;
+	lock_probe_fn *probe_fn;
 	void *ctx;
-	uint64_t epoch, counter, mark;
+	uint64_t epoch, counter, mark, probe;
 	bool grace;
-	unsigned held_count, waiting_count;
+	unsigned held_count, waiting_count, nowait_count;
 	struct lock_file *files[FILE_BUCKETS];
 	struct lock_client *clients[CLIENT_BUCKETS];
 };
@@ -167,6 +171,7 @@ static struct lock *take_waiting(struct locks *t, struct lock **at)
 	unlink_client(l);
 	l->client->waiting_count--;
 	t->waiting_count--;
+	t->nowait_count -= !l->op.wait;
 	return l;
 }
 
@@ -328,7 +333,40 @@ static void grant(struct locks *t, struct lock_client *c, struct lock_file *f, c
 	answer(t, c->id, op, r, r == 0 ? t->counter : 0);
 }
 
-/* Something of the file became free: whose turn is it? */
+/* (L5) Can anybody be asked whether what is in the way of op is given up already? */
+static bool may_ask(const struct lock_file *f, const struct lock_client *c, const struct lock_op *op)
+{
+	const struct lock *l = f->held;
+
+	while (l && !(in_way(l, c, op) && l->client->probes))
+		l = l->next;
+	return l != NULL;
+}
+
+/* (L5) May what is in the way of this one, which does not want to wait, be given up already? Who has it is asked, once. Whoever got
+ * it later really has it. */
+static bool is_unsure(struct locks *t, struct lock *w)
+{
+	bool first = w->probe == 0, unsure = false;
+	struct lock *l;
+
+	if (first)
+		w->probe = ++t->probe;
+	for (l = w->file->held; l; l = l->next) {
+		struct lock_client *c = l->client;
+
+		if (!c->probes || !in_way(l, w->client, &w->op))
+			continue;
+		if (first && c->probe_asked != w->probe) {
+			c->probe_asked = w->probe;
+			t->probe_fn(t->ctx, c->id, c->round, w->probe);
+		}
+		unsure |= c->probe_asked >= w->probe && c->probe_told < w->probe;
+	}
+	return unsure;
+}
+
+/* Something of the file became free, or is known: whose turn is it? */
 static void wake(struct locks *t, struct lock_file *f)
 {
 	struct lock **at = &f->waiting, *l;
@@ -338,7 +376,7 @@ static void wake(struct locks *t, struct lock_file *f)
 	while ((l = *at) != NULL) {
 		bool blocked = find_conflict(f, l->client, &l->op) != NULL;
 
-		if (blocked && l->op.wait) {
+		if (blocked && (l->op.wait || is_unsure(t, l))) {
 			at = &l->next;
 			continue;
 		}
@@ -372,7 +410,8 @@ static bool push_blockers(struct locks *t, struct lock **stack, const struct loc
 		if (same_owner(held, want, want_op))
 			return true;
 		for (w = held->client->waiting; w; w = w->client_next) {
-			if (w->op.owner != held->op.owner || w->op.kind != LOCKS_POSIX || w->mark == t->mark)
+			/* Who does not want to wait goes on soon. */
+			if (w->op.owner != held->op.owner || w->op.kind != LOCKS_POSIX || w->mark == t->mark || !w->op.wait)
 				continue;
 			w->mark = t->mark;
 			w->stack = *stack;
@@ -427,6 +466,7 @@ static int enqueue(struct locks *t, struct lock_client *c, struct lock_file *f, 
 	link_client(&c->waiting, l);
 	c->waiting_count++;
 	t->waiting_count++;
+	t->nowait_count += !op->wait;
 	return 0;
 }
 
@@ -472,14 +512,14 @@ static void request_lock(struct locks *t, struct lock_client *c, struct lock_fil
 			wake(t, f);
 			return;
 		}
-		if (!op->wait || (blocked && makes_circle(t, f, c, op))) {
+		if (op->wait ? blocked && makes_circle(t, f, c, op) : !may_ask(f, c, op)) {
 			answer(t, c->id, op, op->wait ? -EDEADLK : -EAGAIN, 0);
 			return;
 		}
 	}
 	r = enqueue(t, c, f, op);
 	if (r < 0) {
-		answer(t, c->id, op, r, 0);
+		answer(t, c->id, op, op->wait || t->grace ? r : -EAGAIN, 0);
 		return;
 	}
 	if (!t->grace) {
@@ -603,13 +643,6 @@ static void free_client(struct locks *t, struct lock_client *c)
 	free(c);
 }
 
-void locks_leave(struct locks *t, uint64_t client)
-{
-	struct lock_client *c = find_client(t, client);
-
-	if (c)
-		drop_of(t, c, false, true);
-}
 
 void locks_expire(struct locks *t, uint64_t client)
 {
@@ -633,6 +666,7 @@ void locks_follow(struct locks *t, uint64_t client)
 		for (c = t->clients[i]; c; c = next) {
 			next = c->next;
 			drop_of(t, c, false, false);
+			c->probes = false;
 			if (c->id == client)
 				continue;
 			drop_of(t, c, true, false);
@@ -653,11 +687,61 @@ static void wake_all(struct locks *t)
 		}
 }
 
+void locks_leave(struct locks *t, uint64_t client)
+{
+	struct lock_client *c = find_client(t, client);
+
+	if (!c)
+		return;
+	drop_of(t, c, false, true);
+	if (!c->probes)
+		return;
+	c->probes = false;
+	wake_all(t);
+}
+
 void locks_lead(struct locks *t, uint64_t epoch, uint64_t counter, bool grace)
 {
 	t->epoch = epoch;
 	t->counter = counter;
+	/* An answer to another primary is for none of ours. */
+	t->probe = max_u64(t->probe, counter);
 	t->grace = grace;
+}
+
+void locks_probes(struct locks *t, uint64_t client, uint64_t round)
+{
+	struct lock_client *c = find_client(t, client);
+
+	if (c && c->round == round)
+		c->probes = true;
+}
+
+void locks_probed(struct locks *t, uint64_t client, uint64_t number)
+{
+	struct lock_client *c = find_client(t, client);
+
+	if (!c || number > c->probe_asked || number <= c->probe_told)
+		return;
+	c->probe_told = number;
+	if (t->nowait_count > 0)
+		wake_all(t);
+}
+
+uint64_t locks_probing(const struct locks *t)
+{
+	return t->nowait_count > 0 && !t->grace ? t->probe : 0;
+}
+
+void locks_probe_end(struct locks *t, uint64_t number)
+{
+	struct lock_client *c;
+	unsigned i;
+
+	for (i = 0; i < CLIENT_BUCKETS; i++)
+		for (c = t->clients[i]; c; c = c->next)
+			c->probe_told = max_u64(c->probe_told, min_u64(number, c->probe_asked));
+	wake_all(t);
 }
 
 void locks_grace_end(struct locks *t)
@@ -789,7 +873,21 @@ static void set_name(struct lock_client *c, const uint8_t *name, uint32_t len)
 	c->name[len] = 0;
 }
 
-int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len)
+/* (L5) What was asked of a statement before is not answered. */
+static void ask_anew(struct locks *t)
+{
+	struct lock_file *f;
+	struct lock *l;
+	unsigned i;
+
+	for (i = 0; t->nowait_count > 0 && i < FILE_BUCKETS; i++)
+		for (f = t->files[i]; f; f = f->next)
+			for (l = f->waiting; l; l = l->next)
+				l->probe = 0;
+}
+
+int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len, bool (*may)(void *ctx, uint64_t ino),
+		  void *ctx)
 {
 	struct lock_client *c;
 	struct statement s;
@@ -808,9 +906,12 @@ int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t
 	/* Nobody is woken in between: what it has and states again is never free. */
 	drop_of(t, c, false, false);
 	drop_of(t, c, true, false);
-	for (i = 0; i < s.count; i++)
-		if (get_record(&s.records, &op, &epoch, &counter))
+	for (i = 0; i < s.count && get_record(&s.records, &op, &epoch, &counter); i++)
+		if (may && !may(ctx, op.ino))
+			lost(t, c, &op);
+		else
 			restate_one(t, c, &op, epoch, counter);
+	ask_anew(t);
 	wake_all(t);
 	return 0;
 }
@@ -932,8 +1033,8 @@ static bool file_ok(const struct locks *t, const struct lock_file *f)
 			if (same_owner(a, b->client, &b->op) ? overlap(&a->op, &b->op) : excludes(&a->op, &b->op))
 				return false;
 	for (a = f->waiting; a && !t->grace; a = a->next) {
-		/* (L2) Nobody waits for nothing. */
-		if (find_conflict(f, a->client, &a->op) && a->op.wait)
+		/* (L2) Nobody waits for nothing; (L5) who does not want to, waits for what may be nothing. */
+		if (find_conflict(f, a->client, &a->op) && (a->op.wait || may_ask(f, a->client, &a->op)))
 			continue;
 		for (b = f->waiting; b != a && !in_way(b, a->client, &a->op); b = b->next)
 			;
@@ -957,13 +1058,14 @@ bool locks_check(const struct locks *t)
 
 /* Start and end ---------------------------------------------------------------------------------------------------- */
 
-struct locks *locks_new(lock_answer_fn *answer_fn, void *ctx)
+struct locks *locks_new(lock_answer_fn *answer_fn, lock_probe_fn *probe_fn, void *ctx)
 {
 	struct locks *t = calloc(1, sizeof *t);
 
 	if (!t)
 		return NULL;
 	t->answer = answer_fn;
+	t->probe_fn = probe_fn;
 	t->ctx = ctx;
 	return t;
 }
@@ -993,7 +1095,7 @@ size_t lock_call_encode(enum lock_call what, const struct lock_op *op, uint8_t *
 
 	wire_put_u16(&w, (uint16_t)what);
 	wire_put_u64(&w, op->ticket);
-	if (what != LOCK_CALL_CANCEL) {
+	if (what == LOCK_CALL_SET || what == LOCK_CALL_GET) {
 		wire_put_u8(&w, op->kind);
 		wire_put_u8(&w, op->type);
 		wire_put_u8(&w, op->wait);
@@ -1031,12 +1133,12 @@ int lock_call_decode(const uint8_t *bytes, size_t len, enum lock_call *ret_what,
 		op.start = wire_get_u64(&r);
 		op.end = wire_get_u64(&r);
 		op.wait = wait == 1;
-	} else if (!r.bad && what != LOCK_CALL_CANCEL) {
+	} else if (!r.bad && (what < LOCK_CALL_CANCEL || what > LOCK_CALL_PROBED)) {
 		return err_set(EPROTO, "a call with the unknown operation %u", what);
 	}
 	if (wire_end(&r, "call of a lock") < 0)
 		return -EPROTO;
-	if (op.ticket == 0 || wait > 1 || zero != 0 || (what != LOCK_CALL_CANCEL && !op_fits(&op)) ||
+	if (op.ticket == 0 || wait > 1 || zero != 0 || (what <= LOCK_CALL_GET && !op_fits(&op)) ||
 	    (what == LOCK_CALL_GET && op.type == LOCKS_OFF))
 		return err_set(EPROTO, "a call of a lock that cannot be");
 	*ret_what = (enum lock_call)what;

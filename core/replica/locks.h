@@ -13,6 +13,9 @@
  *      holds nothing: who holds something and stood behind others could make a circle that nobody sees.
  * (L3) A lock is asked for by a ticket, unique for its client. Asked twice, it is granted once.
  * (L4) In the grace period nothing is granted but what is restated; who asks, waits.
+ * (L5) Who asks without waiting is refused because of a lock only if that was really held after the question came: the kernel
+ *      says a moment late what a close or an exit gave up, and nobody waits for that. So the client that has the lock is asked,
+ *      a *probe*, and says behind all its unlocks that it has no more of them. Not if it cannot be asked.
  *
  * Pure: no clock, thread, socket. All of one table belongs to one thread. Nothing here is ever on disk. Bounded by the constants
  * below: what is too much gets ENOLCK. Requests may hold anything; what cannot be gets EINVAL.
@@ -58,13 +61,17 @@ struct lock_answer {
 /* Must not call back into the table. */
 typedef void lock_answer_fn(void *ctx, const struct lock_answer *a);
 
+/* (L5) Ask the client, which has made its statement `round`; locks_probed() is to follow. The same holds. */
+typedef void lock_probe_fn(void *ctx, uint64_t client, uint64_t round, uint64_t number);
+
 struct locks;
 
 /* NULL: no memory. */
-struct locks *locks_new(lock_answer_fn *answer, void *ctx);
+struct locks *locks_new(lock_answer_fn *answer, lock_probe_fn *probe, void *ctx);
 void locks_free(struct locks *t);
 
-/* Decide from now on. Fencing numbers begin behind (epoch, counter). grace: (L4), until locks_grace_end(). */
+/* Decide from now on. Fencing numbers begin behind (epoch, counter), as do the numbers of probes behind the latter. grace: (L4),
+ * until locks_grace_end(). */
 void locks_lead(struct locks *t, uint64_t epoch, uint64_t counter, bool grace);
 void locks_grace_end(struct locks *t);
 /* Decide no more: what others have is forgotten, and all who wait, without an answer. */
@@ -77,9 +84,20 @@ void locks_query(struct locks *t, uint64_t client, const struct lock_op *op);
 /* Nobody waits any more: answered with -EINTR if it still waits. */
 void locks_cancel(struct locks *t, uint64_t client, uint64_t ticket);
 
+/* (L5) Since this statement of its locks the client answers probes, until it leaves. */
+void locks_probes(struct locks *t, uint64_t client, uint64_t round);
+/* What its programs gave up before it was asked is unlocked by now. */
+void locks_probed(struct locks *t, uint64_t client, uint64_t number);
+/* The newest probe that somebody may wait for; 0: nobody does. */
+uint64_t locks_probing(const struct locks *t);
+/* Nobody waits any longer for this probe or an older one. */
+void locks_probe_end(struct locks *t, uint64_t number);
+
 /* The client has exactly these locks; what it waited for, it asks for again. bytes are what locks_state() wrote; none: it has
- * none. -EPROTO with a text: it cannot be; then it has what it had. */
-int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len);
+ * none. -EPROTO with a text: it cannot be; then it has what it had. may (or NULL): may it have a lock of this inode? Else it is
+ * told that it has lost it. */
+int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t len, bool (*may)(void *ctx, uint64_t ino),
+		  void *ctx);
 /* It cannot be reached: it waits no more, and keeps what it holds. */
 void locks_leave(struct locks *t, uint64_t client);
 /* Its lease is over. */
@@ -104,9 +122,9 @@ bool locks_check(const struct locks *t);
 void locks_count(const struct locks *t, unsigned *ret_held, unsigned *ret_waiting);
 
 /* As calls (CALL.md): op numbers in CALL_LOCK_FIRST to CALL_LOCK_LAST. */
-enum lock_call { LOCK_CALL_SET = 32, LOCK_CALL_GET = 33, LOCK_CALL_CANCEL = 34 };
+enum lock_call { LOCK_CALL_SET = 32, LOCK_CALL_GET = 33, LOCK_CALL_CANCEL = 34, LOCK_CALL_PROBES = 35, LOCK_CALL_PROBED = 36 };
 #define LOCK_CALL_SIZE 56u
-/* Of CANCEL only the ticket counts. Returns the length; buf has LOCK_CALL_SIZE bytes. */
+/* Of CANCEL only the ticket counts; so it does of PROBES and PROBED, where it is the round, or the number of the probe. Returns the length; buf has LOCK_CALL_SIZE bytes. */
 size_t lock_call_encode(enum lock_call what, const struct lock_op *op, uint8_t *buf);
 /* Are these bytes a call of a lock? */
 bool lock_call_is(const uint8_t *bytes, size_t len);

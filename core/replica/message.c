@@ -120,6 +120,21 @@ static const uint8_t *get_ids(struct wire_reader *r, uint32_t max, uint32_t *ret
 	return p;
 }
 
+/* u32 count, then 16 bytes each. */
+static const uint8_t *get_stores(struct wire_reader *r, uint32_t max, uint32_t *ret_count)
+{
+	uint32_t count = wire_get_u32(r);
+	const uint8_t *p;
+
+	if (count > max) {
+		r->bad = true;
+		count = 0;
+	}
+	p = wire_get_fixed(r, (size_t)count * 16);
+	*ret_count = p ? count : 0;
+	return p;
+}
+
 static void put_ids(struct wire_writer *w, const uint8_t *ids, uint32_t count)
 {
 	wire_put_u32(w, count);
@@ -222,6 +237,10 @@ void msg_put_welcome(struct wire_writer *w, const struct msg_welcome *m)
 	wire_put_u32(w, m->keep_ms);
 	wire_put_bytes(w, m->text, m->text_len);
 	wire_put_bytes(w, m->name, m->name_len);
+	if ((m->features & MSG_FEATURE_PATH) == 0)
+		return;
+	wire_put_u32(w, m->path_count);
+	wire_put_fixed(w, m->path, (size_t)m->path_count * 16);
 }
 
 int msg_get_welcome(const uint8_t *p, size_t len, struct msg_welcome *ret)
@@ -245,6 +264,10 @@ int msg_get_welcome(const uint8_t *p, size_t len, struct msg_welcome *ret)
 	ret->keep_ms = wire_get_u32(&r);
 	ret->text = wire_get_bytes(&r, MSG_TEXT_MAX, &ret->text_len);
 	ret->name = wire_get_bytes(&r, MSG_NAME_MAX, &ret->name_len);
+	ret->path = NULL;
+	ret->path_count = 0;
+	if ((ret->features & MSG_FEATURE_PATH) != 0)
+		ret->path = get_stores(&r, MSG_PATH_MAX, &ret->path_count);
 	e = end_of(&r, ret->version, "welcome");
 	if (e < 0)
 		return e;

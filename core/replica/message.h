@@ -45,10 +45,16 @@ static inline uint16_t msg_flags(unsigned type)
 /* Versions of this chapter, and features. A newer HELLO or WELCOME may be longer: what is behind is left alone. */
 #define MSG_VERSION_MIN 1u
 #define MSG_VERSION     1u
+#define MSG_FEATURE_PROBE 1ull          /* the way to the primary, and the primary, know probes of locks */
+#define MSG_FEATURE_PATH  2ull          /* a WELCOME says whom the sender follows */
+#define MSG_FEATURES      (MSG_FEATURE_PROBE | MSG_FEATURE_PATH)
+/* What a replica that feeds others can offer: what it knows itself, and what it can pass on. */
+#define MSG_FEATURES_OWN  MSG_FEATURE_PATH
 
 #define MSG_HISTORY_MAX   64u
 #define MSG_NAME_MAX      255u
 #define MSG_TEXT_MAX      400u
+#define MSG_PATH_MAX      32u           /* stores; a longer way to the primary is told in part */
 #define MSG_LOCKS_MAX     (256u << 10)
 #define MSG_HOLDS_MAX     4096u         /* inodes in one message; a longer list takes several */
 #define MSG_WINDOW        32u           /* calls of a client without an answer */
@@ -137,6 +143,7 @@ enum msg_refusal {
 	REFUSED_COMMITTED   = 6,        /* it would have to forget what it knows to be committed */
 	REFUSED_BUSY        = 7,        /* later */
 	REFUSED_SELF        = 8,        /* the same store */
+	REFUSED_LIMITED     = 9,        /* not with this key, which is limited */
 };
 
 struct msg_welcome {
@@ -156,6 +163,8 @@ struct msg_welcome {
 	uint32_t text_len;
 	const uint8_t *name;            /* refused: who is the primary, "" if not known */
 	uint32_t name_len;
+	const uint8_t *path;            /* MSG_FEATURE_PATH: stores, 16 bytes each: whom the sender follows, whom that one follows... */
+	uint32_t path_count;
 };
 
 struct msg_change {
@@ -229,7 +238,8 @@ struct msg_promote {
 	seq_t seq;                      /* with which its line ends */
 };
 
-#define LOCK_LOST 1u            /* no answer: what was restated is another's by now */
+#define LOCK_LOST  1u           /* no answer: what was restated is another's by now */
+#define LOCK_PROBE 2u           /* no answer: PROBED is to be called with the ticket when all is unlocked that was given up by now */
 
 struct msg_lock {
 	uint64_t epoch;

@@ -56,11 +56,8 @@ uint64_t net_now_ns(const struct net *net)
 
 static uint64_t real_now_ns(void *ctx)
 {
-	struct timespec t;
-
 	(void)ctx;
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	return clock_mono_ns();
 }
 
 uint64_t net_random(struct net *net)

@@ -15,6 +15,7 @@ struct primary *primary_new(const struct primary_options *o, const struct primar
 	if (!p)
 		return NULL;
 	p->o = *o;
+	p->features = o->features;
 	p->ops = ops;
 	p->ctx = ctx;
 	p->next_token = 1;
@@ -85,7 +86,8 @@ void primary_lead(struct primary *p, uint64_t epoch, uint64_t promised, seq_t la
 	p->now = now;
 	primary_close_all(p, "this is the primary now: connect again", true);
 	begin(p, PRIMARY_LEADS, epoch, promised, last, now);
-	p->handed = p->follows = false;
+	p->handed = false;
+	p->path_count = 0;
 	p->durable = durable;
 	p->stale_ms = 0;
 	p->synced = 0;
@@ -111,10 +113,15 @@ void primary_pause(struct primary *p, const char *reason)
 	primary_close_all(p, reason, false);
 }
 
-void primary_set_upstream(struct primary *p, const uint8_t store[16])
+void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count)
 {
-	p->follows = true;
-	memcpy(p->upstream, store, 16);
+	p->path_count = (uint32_t)min_u64(count, MSG_PATH_MAX);
+	memcpy(p->path, stores, (size_t)p->path_count * 16);
+}
+
+void primary_set_features(struct primary *p, uint64_t features)
+{
+	p->features = features & p->o.features;
 }
 
 void primary_off(struct primary *p, const char *reason, const char *name)
@@ -166,12 +173,18 @@ void primary_fence(struct primary *p, uint64_t promised, const char *who)
 
 /* The switch-over -------------------------------------------------------------------------------------------------- */
 
+/* (P7) Its word on what it has counts. */
+static bool counts(const struct primary_peer *peer)
+{
+	return peer->state == PEER_STREAMS && !peer->limited;
+}
+
 static struct primary_peer *find_store(const struct primary *p, const uint8_t store[16])
 {
 	struct primary_peer *peer;
 
 	for (peer = p->peers; peer; peer = peer->next)
-		if (peer->state == PEER_STREAMS && memcmp(peer->store, store, 16) == 0)
+		if (counts(peer) && memcmp(peer->store, store, 16) == 0)
 			return peer;
 	return NULL;
 }
@@ -184,7 +197,7 @@ int primary_switch(struct primary *p, const uint8_t store[16], uint64_t now)
 	if (p->state != PRIMARY_LEADS)
 		return err_set(EROFS, "this is not the primary");
 	if (!find_store(p, store))
-		return err_set(ENOENT, "that replica is not connected, or not in step");
+		return err_set(ENOENT, "that replica is not connected, or not in step, or its key is limited");
 	memcpy(p->target, store, 16);
 	p->parked_at = now;
 	p->state = PRIMARY_PARKED;
@@ -315,7 +328,7 @@ static uint64_t count_durable(const struct primary *p, seq_t seq)
 	uint64_t n = 0;
 
 	for (peer = p->peers; peer; peer = peer->next)
-		n += peer->state == PEER_STREAMS && peer->acked && peer->durable >= seq;
+		n += counts(peer) && peer->acked && peer->durable >= seq;
 	return n;
 }
 
@@ -327,7 +340,7 @@ static seq_t all_disks(const struct primary *p)
 	seq_t best = p->durable;
 
 	for (peer = p->peers; peer; peer = peer->next)
-		if (peer->state == PEER_STREAMS && peer->in_step)
+		if (counts(peer) && peer->in_step)
 			best = min_u64(best, peer->tree_durable);
 	return best;
 }
@@ -343,7 +356,7 @@ static seq_t enough_disks(const struct primary *p)
 	if (p->o.sync_replicas == PRIMARY_SYNC_ALL)
 		return all_disks(p);
 	for (peer = p->peers; peer; peer = peer->next)
-		if (peer->state == PEER_STREAMS && peer->acked && peer->durable > best &&
+		if (counts(peer) && peer->acked && peer->durable > best &&
 		    count_durable(p, peer->durable) >= p->o.sync_replicas)
 			best = peer->durable;
 	return min_u64(best, p->durable);
@@ -735,6 +748,8 @@ int primary_peer_status(const struct primary *p, unsigned i, uint64_t now, struc
 	ret->holds = peer->holds.count;
 	ret->read_only = peer->read_only || peer->no_calls;
 	ret->blocked = peer->blocked;
+	ret->limited = peer->limited;
+	ret->tree = peer->tree;
 	ret->lag_seq = p->last > peer->applied ? p->last - peer->applied : 0;
 	for (k = 0; k < p->client_count; k++)
 		if (p->clients[k]->peer == peer) {

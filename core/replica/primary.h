@@ -25,6 +25,10 @@
  * (P5) An orphan is marked only if everyone who is connected has acknowledged what made it one (who is gone for less than a
  *      lease: as durable), and does not hold it.
  * (P6) No peer waits for another one: what cannot be sent to one stays where it is.
+ * (P7) What comes with a limited key says nothing about the cluster: it ends no epoch, counts for no fsync, takes nothing
+ *      over, and is nobody but itself: not a store or client that another key was seen with. One that is limited to a
+ *      directory feeds nobody and is fed by the primary only, and its client's number says whose it is (key_client()),
+ *      so that it can use up no number of another client's calls.
  */
 #ifndef MSYNCFS_PRIMARY_H
 #define MSYNCFS_PRIMARY_H
@@ -53,6 +57,7 @@ struct primary_run {
 	uint64_t client, session, request, low;
 	const uint8_t *bytes;
 	uint32_t len;
+	const char *tree;               /* of the key by which it came: nothing outside may be changed. NULL: no such limit */
 };
 
 struct primary_result {
@@ -82,9 +87,9 @@ struct primary_ops {
 	int (*diff_start)(void *ctx, link_t link, const struct msg_hello *hello);
 	int (*diff_frame)(void *ctx, link_t link, unsigned type, const uint8_t *bytes, uint32_t len);
 	void (*diff_stop)(void *ctx, link_t link);
-	/* A client is here (again), with all locks that it has; NULL: it does not say, they stay. Left: its link broke. Expired:
-	 * a lease ago. */
-	void (*client_here)(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len);
+	/* A client is here (again), with all locks that it has; NULL: it does not say, they stay; those outside of `tree` (or NULL)
+	 * it cannot have. Left: its link broke. Expired: a lease ago. */
+	void (*client_here)(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len);
 	void (*client_left)(void *ctx, uint64_t client, uint64_t session);
 	void (*client_expired)(void *ctx, uint64_t client);
 	/* The first peer holds this inode; the last one does not any more (relays pass it on). */
@@ -136,8 +141,11 @@ void primary_relay(struct primary *p, uint64_t epoch, uint64_t promised, seq_t l
 /* A relay: its own link is over, or its state makes a jump. Those who are fed have to come again, and are let in when it
  * relays again; what they hold counts for a lease, as of anybody who is gone. */
 void primary_pause(struct primary *p, const char *reason);
-/* The store that this one follows, or tries to. It is not let in: relays in a circle would feed nobody. */
-void primary_set_upstream(struct primary *p, const uint8_t store[16]);
+/* The stores that this one follows, or tries to: its own primary, whom that one follows, and so on, 16 bytes each. None of them is
+ * let in: relays in a circle would feed nobody. Those that ask are told. */
+void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count);
+/* Of its own features what it can pass on from now on. */
+void primary_set_features(struct primary *p, uint64_t features);
 /* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
 void primary_off(struct primary *p, const char *reason, const char *name);
 /* OFF: whom this store follows, for those who ask; may be "". */
@@ -181,6 +189,9 @@ void primary_diff_failed(struct primary *p, link_t link, const char *reason);
 
 /* A link opened. -EBUSY, -ENOMEM: close it. */
 int primary_opened(struct primary *p, link_t link, unsigned flags, uint64_t now);
+/* (P7) Right behind it: its key is limited. tree: to what is below that directory; NULL: otherwise. It lives as long as the engine.
+ * tag: of the key (key_tag()). */
+void primary_limit(struct primary *p, link_t link, const char *tree, uint32_t tag);
 /* 0; -EAGAIN: not now; read nothing more of the link, and give this frame again later; -EOPNOTSUPP: an unknown type;
  * else negative: close the link, err_last() is the reason. */
 int primary_frame(struct primary *p, link_t link, unsigned type, const uint8_t *bytes, uint32_t len, uint64_t now);
@@ -215,6 +226,8 @@ struct primary_peer_status {
 	uint64_t lag_seq, lag_bytes, lag_ms;    /* bytes and ms are what samples every few ms say */
 	uint32_t tree_count, holds, open_calls;
 	bool read_only, blocked;
+	bool limited;                   /* its key is */
+	const char *tree;               /* to this directory; or NULL */
 };
 /* The i-th peer. -ENOENT behind the last. */
 int primary_peer_status(const struct primary *p, unsigned i, uint64_t now, struct primary_peer_status *ret);

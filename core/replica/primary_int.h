@@ -26,6 +26,7 @@ struct client {
 	uint64_t id, session, low;
 	uint64_t newest;                /* highest request that came by this peer */
 	struct primary_peer *peer;      /* NULL: left */
+	uint32_t tag;                   /* of the limited key by which it came last; 0: of one that is not */
 	uint64_t left_at;
 	struct call_slot calls[MSG_WINDOW];
 };
@@ -41,6 +42,9 @@ struct primary_peer {
 	link_t link;                    /* 0: GONE */
 	enum peer_state state;
 	bool read_only, no_calls;       /* its store; its key */
+	bool limited;                   /* (P7) */
+	const char *tree;               /* of its key, or NULL */
+	uint32_t tag;                   /* of its key, if that is limited; else 0 */
 	bool feeds, holds_more;
 	bool acked;                     /* in our epoch, on this link, since it streams */
 	bool in_step;                   /* and had, once since then, all that there was when it came: join_seq */
@@ -89,8 +93,9 @@ struct primary {
 	uint64_t grace_at;              /* leads since */
 	char elsewhere[MSG_NAME_MAX + 1];       /* OFF: who is the primary */
 	bool paused;                    /* RELAYS: feeds nobody just now */
-	bool follows;                   /* the store `upstream` */
-	uint8_t upstream[16];
+	uint64_t features;              /* that are offered: of those of `o` what can be passed on */
+	uint8_t path[MSG_PATH_MAX][16]; /* whom this store follows, whom that one follows... */
+	uint32_t path_count;            /* 0: nobody */
 	struct primary_peer *peers;
 	unsigned peer_count;
 	struct client **clients;

@@ -142,12 +142,22 @@ int primary_opened(struct primary *p, link_t link, unsigned flags, uint64_t now)
 		return err_set(ENOMEM, "no memory for another replica");
 	peer->link = link;
 	peer->state = PEER_NEW;
-	peer->no_calls = (flags & PRIMARY_PEER_READ_ONLY) != 0;
+	peer->no_calls = peer->limited = (flags & PRIMARY_PEER_READ_ONLY) != 0;
 	peer->tree_count = 1;
 	peer->next = p->peers;
 	p->peers = peer;
 	p->peer_count++;
 	return 0;
+}
+
+void primary_limit(struct primary *p, link_t link, const char *tree, uint32_t tag)
+{
+	struct primary_peer *peer = find_link(p, link);
+
+	check(peer && peer->state == PEER_NEW);
+	peer->limited = true;
+	peer->tree = tree;
+	peer->tag = tag;
 }
 
 void primary_closed(struct primary *p, link_t link, uint64_t now)
@@ -216,12 +226,28 @@ static void raise_low(struct primary *p, struct client *c, uint64_t low)
 			free_slot(p, c, &c->calls[k]);
 }
 
+/* What was known of it was said with another key. */
+static void begin_anew(struct primary *p, struct client *c)
+{
+	forget_calls(p, c);
+	if (c->peer)
+		p->ops->client_left(p->ctx, c->id, c->session);
+	c->peer = NULL;
+	c->session = c->low = c->newest = 0;
+}
+
 /* A client is reached by this peer from now on. -ESTALE: it has been here by a later connection of its own. */
 static int client_comes(struct primary *p, struct primary_peer *peer, uint64_t id, uint64_t session, uint64_t low,
 			const uint8_t *locks, uint32_t len)
 {
 	struct client *c = primary_find_client(p, id);
+	struct primary_run who = { .client = id, .session = session, .tree = peer->tree };
 
+	/* (P7) A limited key takes nobody's place, and who is not limited is not kept out by what one said before. */
+	if (c && c->tag != peer->tag && peer->limited)
+		return err_set(EACCES, "client %016llx came by another key before", (unsigned long long)id);
+	if (c && c->tag != peer->tag)
+		begin_anew(p, c);
 	if (c && session < c->session)
 		return err_set(ESTALE, "client %016llx has a newer connection", (unsigned long long)id);
 	if (!c)
@@ -236,9 +262,12 @@ static int client_comes(struct primary *p, struct primary_peer *peer, uint64_t i
 	if (c->peer != peer || c->session != session)
 		c->newest = 0;
 	c->peer = peer;
+	c->tag = peer->tag;
 	c->session = session;
 	raise_low(p, c, low);
-	p->ops->client_here(p->ctx, id, session, c->low, locks, len);
+	who.low = c->low;
+	/* Who may lock nothing states nothing. */
+	p->ops->client_here(p->ctx, &who, locks, peer->no_calls ? 0 : len);
 	return 0;
 }
 
@@ -282,7 +311,7 @@ void primary_expire(struct primary *p)
 static int send_welcome(struct primary *p, struct primary_peer *peer, struct msg_welcome *m, const char *text,
 			const char *name)
 {
-	uint8_t buf[1024];
+	uint8_t buf[1024 + MSG_PATH_MAX * 16];
 	struct wire_writer w = wire_writer(buf, sizeof buf);
 
 	m->version = p->o.version;
@@ -300,6 +329,8 @@ static int send_welcome(struct primary *p, struct primary_peer *peer, struct msg
 	m->text_len = (uint32_t)min_u64(strlen(text), MSG_TEXT_MAX);
 	m->name = (const uint8_t *)name;
 	m->name_len = (uint32_t)min_u64(strlen(name), MSG_NAME_MAX);
+	m->path = p->path[0];
+	m->path_count = p->path_count;
 	msg_put_welcome(&w, m);
 	check(!w.full);
 	return p->ops->send(p->ctx, peer->link, MSG_WELCOME, buf, (uint32_t)wire_used(&w));
@@ -354,40 +385,82 @@ static bool is_zero(const uint8_t id[16])
 	return memcmp(id, zero, 16) == 0;
 }
 
+/* (P7) 1: go on; 0: it was sent away. */
+static int admit_limited(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
+{
+	const struct primary_peer *other;
+
+	if (peer->tree && p->state == PRIMARY_RELAYS)
+		return refuse(p, peer, REFUSED_LIMITED, "this is a relay: a key that is limited to a directory is taken by the primary only");
+	if (peer->tree && h->flags & HELLO_FEEDS)
+		return refuse(p, peer, REFUSED_LIMITED, "its key is limited to %.200s: it may feed nobody (--listen)", peer->tree);
+	if (peer->tree && h->client >> 32 != peer->tag)
+		return refuse(p, peer, REFUSED_LIMITED, "its key is limited to %.200s: its own key file has to say the same (limit=tree:)",
+			      peer->tree);
+	for (other = p->peers; other; other = other->next)
+		if (other->state != PEER_NEW && other->tag != peer->tag && memcmp(other->store, h->store, 16) == 0)
+			return refuse(p, peer, REFUSED_BUSY, "its store came by another key a moment ago");
+	return 1;
+}
+
+/* Does this replica follow that store? -1: no; else over how many others. */
+static int follows(const struct primary *p, const uint8_t store[16])
+{
+	uint32_t i;
+
+	for (i = 0; i < p->path_count; i++)
+		if (memcmp(p->path[i], store, 16) == 0)
+			return (int)i;
+	return -1;
+}
+
+/* In a circle nobody is fed. All of it say so: each hears from the one that it asks whom that one follows, and passes it on. */
+static int refuse_circle(struct primary *p, struct primary_peer *peer, int others)
+{
+	char over[32] = "";
+
+	if (others > 0)
+		(void)snprintf(over, sizeof over, " over %d other%s", others, others > 1 ? "s" : "");
+	return refuse(p, peer, REFUSED_SELF, "this replica follows that one%s: in a circle nobody is fed, one of them has to follow another",
+		      over);
+}
+
 /* Who is it, and may it be here? 1: go on; 0: it was sent away. */
 static int admit(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
 {
 	if (h->version_min > p->o.version || h->version < MSG_VERSION_MIN)
 		return refuse(p, peer, REFUSED_VERSION, "it speaks versions %u to %u of the protocol, this side %u to %u",
 			      h->version_min, h->version, MSG_VERSION_MIN, p->o.version);
-	if ((h->required & ~p->o.features) != 0 || (p->o.required & ~h->features) != 0)
+	if ((h->required & ~p->features) != 0 || (p->o.required & ~h->features) != 0)
 		return refuse(p, peer, REFUSED_VERSION, "a feature is missing: it needs %llx of our %llx, and has %llx of the needed %llx",
-			      (unsigned long long)h->required, (unsigned long long)p->o.features,
+			      (unsigned long long)h->required, (unsigned long long)p->features,
 			      (unsigned long long)h->features, (unsigned long long)p->o.required);
 	if (memcmp(h->store, p->o.store, 16) == 0)
 		return refuse(p, peer, REFUSED_SELF, "its store is a copy of this one");
 	if (!is_zero(h->cluster) && memcmp(h->cluster, p->o.cluster, 16) != 0)
 		return refuse(p, peer, REFUSED_CLUSTER, "its store belongs to another cluster");
+	if (peer->limited && !admit_limited(p, peer, h))
+		return 0;
 	/* (P1) Whoever has promised a higher epoch may not be fed by us, and we are the primary no more. */
-	if (h->promised > p->epoch && (primary_leads(p) || p->state == PRIMARY_HANDING)) {
+	if (h->promised > p->epoch && !peer->limited && (primary_leads(p) || p->state == PRIMARY_HANDING)) {
 		primary_fence(p, h->promised, "a replica");
 		return 0;
 	}
 	if (p->state == PRIMARY_OFF || p->state == PRIMARY_HANDING || (p->handed && p->state == PRIMARY_RELAYS)) {
 		/* The one that was to take over has not heard of it: only if nothing has happened since (it has promised
 		 * nothing newer, and ends where our line ended). */
-		if (p->handed && memcmp(h->store, p->target, 16) == 0 && h->promised < p->target_next &&
+		if (p->handed && !peer->limited && memcmp(h->store, p->target, 16) == 0 && h->promised < p->target_next &&
 		    h->history.last == p->target_seq) {
 			(void)primary_send_promote(p, peer->link);
 			primary_close_peer(p, peer, "you are the primary");
 			return 0;
 		}
-		if (p->state != PRIMARY_RELAYS && (!p->follows || p->elsewhere[0]))
+		if (p->state != PRIMARY_RELAYS && (p->path_count == 0 || p->elsewhere[0]))
 			return refuse(p, peer, REFUSED_NOT_PRIMARY, "this is not the primary%s%s",
 				      p->elsewhere[0] ? ", that is " : "", p->elsewhere);
 	}
-	if (p->follows && memcmp(h->store, p->upstream, 16) == 0)
-		return refuse(p, peer, REFUSED_SELF, "this replica follows that one: in a circle nobody is fed, one of them has to follow another");
+	if (follows(p, h->store) >= 0)
+		return refuse_circle(p, peer, follows(p, h->store));
 	if (p->state == PRIMARY_OFF || p->state == PRIMARY_HANDING || p->paused)
 		return refuse(p, peer, REFUSED_BUSY, "this replica is not in step with its primary just now");
 	if (h->promised > p->epoch)
@@ -483,7 +556,6 @@ static void remember(struct primary *p, struct primary_peer *peer, const struct 
 	peer->client = h->client;
 	peer->epoch = p->epoch;
 	peer->version = (uint16_t)min_u64(h->version, p->o.version);
-	peer->features = h->features & p->o.features;
 	peer->read_only = (h->flags & HELLO_READ_ONLY) != 0;
 	peer->feeds = (h->flags & HELLO_FEEDS) != 0;
 	peer->acked = peer->in_step = false;
@@ -514,6 +586,7 @@ static int on_hello(struct primary *p, struct primary_peer *peer, const uint8_t 
 	/* By name, also if it is sent away. */
 	memcpy(peer->name, h.name, h.name_len);
 	peer->name[h.name_len] = 0;
+	peer->features = h.features & p->features;
 	r = admit(p, peer, &h);
 	if (r > 0)
 		r = decide(p, peer, &h, &w);
@@ -576,7 +649,7 @@ void primary_diff_failed(struct primary *p, link_t link, const char *reason)
 static int right_epoch(struct primary *p, struct primary_peer *peer, uint64_t epoch)
 {
 	if (epoch > p->epoch) {
-		if (!primary_leads(p))
+		if (!primary_leads(p) || peer->limited)
 			return err_set(EPROTO, "a message of epoch %llx, this replica is in %llx", (unsigned long long)epoch,
 				       (unsigned long long)p->epoch);
 		primary_fence(p, epoch, "a replica");
@@ -661,7 +734,7 @@ static int on_call(struct primary *p, struct primary_peer *peer, const uint8_t *
 		answer_error(peer, s, &m, -EROFS);
 	} else {
 		const struct primary_run run = { p->next_token, peer->link, m.client, m.session, m.request, m.low, m.bytes,
-						 m.len };
+						 m.len, peer->tree };
 
 		r = p->ops->run(p->ctx, &run);
 		if (r < 0)
@@ -733,14 +806,14 @@ static int on_client(struct primary *p, struct primary_peer *peer, const uint8_t
 	return 0;
 }
 
-static int on_fenced(struct primary *p, const uint8_t *bytes, uint32_t len)
+static int on_fenced(struct primary *p, const struct primary_peer *peer, const uint8_t *bytes, uint32_t len)
 {
 	struct msg_fenced m;
 	int r = msg_get_fenced(bytes, len, &m);
 
 	if (r < 0)
 		return r;
-	if (m.promised > p->epoch && (primary_leads(p) || p->state == PRIMARY_HANDING)) {
+	if (m.promised > p->epoch && !peer->limited && (primary_leads(p) || p->state == PRIMARY_HANDING)) {
 		primary_fence(p, m.promised, "a replica");
 		return 0;
 	}
@@ -758,7 +831,7 @@ int primary_frame(struct primary *p, link_t link, unsigned type, const uint8_t *
 	if (type == MSG_HELLO)
 		return on_hello(p, peer, bytes, len);
 	if (type == MSG_FENCED)
-		return on_fenced(p, bytes, len);
+		return on_fenced(p, peer, bytes, len);
 	if (peer->state == PEER_NEW)
 		return err_set(EPROTO, "a message of type %x before its hello", type);
 	switch (type) {

@@ -161,7 +161,8 @@ static void fill_hello(struct replica *r, struct msg_hello *h)
 {
 	*h = (struct msg_hello){
 		.version = r->o.version, .version_min = MSG_VERSION_MIN,
-		.flags = r->o.flags | (r->again ? HELLO_AGAIN : 0) | (r->told_more ? HELLO_HOLDS_MORE : 0),
+		.flags = r->o.flags | (r->again ? HELLO_AGAIN : 0) | (r->told_more ? HELLO_HOLDS_MORE : 0) |
+			 (r->unfit ? HELLO_INCOMPLETE : 0),
 		.features = r->o.features, .required = r->o.required,
 		.client = r->o.client, .session = r->session, .low = rcall_low(r),
 		.epoch = r->epoch, .promised = r->promised, .durable = r->durable,
@@ -344,6 +345,32 @@ static bool is_zero(const uint8_t id[16])
 	return memcmp(id, zero, 16) == 0;
 }
 
+static bool is_in_path(const struct replica *r, const uint8_t store[16])
+{
+	uint32_t i;
+
+	for (i = 0; i < r->path_count; i++)
+		if (memcmp(r->path[i], store, 16) == 0)
+			return true;
+	return false;
+}
+
+/* Whom we ask follows others, as far as it knows. In a circle that goes on for ever: up to ourselves, or to whom we had. */
+static void take_path(struct replica *r, const struct msg_welcome *w)
+{
+	uint32_t i;
+
+	memcpy(r->path[0], w->store, 16);
+	r->path_count = 1;
+	for (i = 0; i < w->path_count && r->path_count < MSG_PATH_MAX; i++) {
+		const uint8_t *store = w->path + 16 * (size_t)i;
+
+		if (memcmp(store, r->o.store, 16) == 0 || is_in_path(r, store))
+			return;
+		memcpy(r->path[r->path_count++], store, 16);
+	}
+}
+
 static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 {
 	struct msg_welcome w;
@@ -351,8 +378,8 @@ static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 
 	if (e < 0)
 		return e;
-	memcpy(r->upstream, w.store, 16);
-	r->has_upstream = true;
+	take_path(r, &w);
+	r->refused = w.decision == WELCOME_REFUSED ? w.code : REFUSED_NONE;
 	if (w.decision == WELCOME_REFUSED)
 		return refused(r, &w);
 	if (r->state != REPLICA_HELLO && (r->state != REPLICA_STREAM || w.decision != WELCOME_DIFF))
@@ -377,8 +404,9 @@ static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 		return e;
 	memcpy(r->o.cluster, w.cluster, 16);
 	r->welcome = w;
-	r->welcome.text = r->welcome.name = NULL;
-	r->welcome.text_len = r->welcome.name_len = 0;
+	r->welcome.text = r->welcome.name = r->welcome.path = NULL;
+	r->welcome.text_len = r->welcome.name_len = r->welcome.path_count = 0;
+	r->features = w.features & r->o.features;
 	r->link_epoch = w.epoch;
 	r->primary_last = w.last;
 	r->primary_durable = w.durable;
@@ -403,6 +431,7 @@ void replica_diff_done(struct replica *r, uint64_t epoch, seq_t seq, uint64_t no
 	r->applied = r->durable = seq;
 	r->aside_epoch = r->aside_last = 0;
 	r->o.flags &= ~(HELLO_INCOMPLETE | HELLO_REPLACE);
+	r->unfit = false;
 	if (r->state != REPLICA_DIFF)
 		return;
 	hello_again(r);
@@ -443,6 +472,8 @@ static int on_change(struct replica *r, const uint8_t *bytes, uint32_t len)
 			       (unsigned long long)m.seq, (unsigned long long)m.change_epoch,
 			       (unsigned long long)r->applied, (unsigned long long)r->epoch);
 	e = r->ops->apply(r->ctx, &m);
+	/* The same change would come again and again. */
+	r->unfit = e == -EPROTO;
 	if (e < 0)
 		return e;
 	r->applied = m.seq;
@@ -781,10 +812,10 @@ int replica_follow(struct replica *r, uint64_t promised, uint64_t now)
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
 
-bool replica_upstream(const struct replica *r, uint8_t ret_store[16])
+uint32_t replica_path(const struct replica *r, uint8_t *ret_stores)
 {
-	memcpy(ret_store, r->upstream, 16);
-	return r->has_upstream;
+	memcpy(ret_stores, r->path, (size_t)r->path_count * 16);
+	return r->path_count;
 }
 
 uint64_t replica_stale_ms(const struct replica *r, uint64_t now)
@@ -805,8 +836,9 @@ void replica_status(const struct replica *r, uint64_t now, struct replica_status
 		.state = r->state, .link = r->link, .epoch = r->epoch, .promised = r->promised, .link_epoch = r->link_epoch,
 		.client = r->o.client, .session = r->session, .applied = r->applied, .durable = r->durable,
 		.primary_last = r->primary_last, .primary_durable = r->primary_durable,
-		.stale_ms = replica_stale_ms(r, now), .open_calls = r->calls.count + r->queue.count,
+		.stale_ms = replica_stale_ms(r, now), .refused = r->refused, .open_calls = r->calls.count + r->queue.count,
 		.holds = r->own_holds.count + r->fed_holds.count,
 		.primary_bytes = r->primary_bytes,
+		.features = r->features,
 	};
 }

@@ -58,7 +58,7 @@ struct replica_ops {
 	/* Our history and last position. */
 	void (*history)(void *ctx, struct history *ret);
 	/* Apply the next change. May call replica_hold(). -EAGAIN: no space now; the frame comes again. Else negative: the link is
-	 * closed. */
+	 * closed; -EPROTO: it does not fit this store, and the next hello asks for a diff. */
 	int (*apply)(void *ctx, const struct msg_change *c);
 	/* Make durable: no message below epoch is obeyed. Then replica_promised(). */
 	void (*promise)(void *ctx, uint64_t epoch);
@@ -197,8 +197,9 @@ int replica_follow(struct replica *r, uint64_t promised, uint64_t now);
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
 
-/* The store of whoever answered a hello last, also with a refusal; false: nobody yet. */
-bool replica_upstream(const struct replica *r, uint8_t ret_store[16]);
+/* The store of whoever answered a hello last, also with a refusal, then whom that one follows, and so on, as far as it knew and
+ * up to this store itself: 16 bytes each. Returns how many, at most MSG_PATH_MAX; 0: nobody has answered yet. */
+uint32_t replica_path(const struct replica *r, uint8_t *ret_stores);
 
 struct replica_status {
 	enum replica_state state;
@@ -208,6 +209,8 @@ struct replica_status {
 	uint64_t primary_bytes;         /* counter of the bytes of all its changes, at primary_last: lag is a difference */
 	uint64_t stale_ms;              /* it is known that the state was the primary's so long ago */
 	uint32_t open_calls, holds;
+	uint8_t refused;                /* enum msg_refusal: what the last welcome said; REFUSED_NONE: it was one */
+	uint64_t features;              /* of the link that streams */
 };
 void replica_status(const struct replica *r, uint64_t now, struct replica_status *ret);
 /* Milliseconds since the state was known to be the primary's. */

@@ -73,9 +73,12 @@ struct replica {
 	uint64_t aside_epoch;
 	seq_t aside_last;
 	bool aside_done;
+	bool unfit;                     /* a change of the right line did not fit: the next hello asks for a diff */
 	struct msg_welcome welcome;     /* texts left out */
-	bool has_upstream;
-	uint8_t upstream[16];           /* store of the last welcome or refusal */
+	uint8_t refused;                /* by the last welcome, and why */
+	uint64_t features;              /* of the link */
+	uint8_t path[MSG_PATH_MAX][16]; /* of the last welcome or refusal: its store, whom that follows... */
+	uint32_t path_count;            /* 0: there was none */
 	/* Acknowledgements and holds. */
 	bool ack_due;
 	uint64_t ack_at;

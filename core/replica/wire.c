@@ -46,6 +46,25 @@ uint64_t wire_get_u64(struct wire_reader *r)
 	return p ? get_le64(p) : 0;
 }
 
+uint64_t wire_get_var(struct wire_reader *r)
+{
+	uint64_t v = 0;
+	unsigned shift;
+
+	for (shift = 0; shift < 64; shift += 7) {
+		uint8_t b = wire_get_u8(r);
+
+		/* The tenth byte has one bit only. */
+		if (shift == 63 && b > 1)
+			break;
+		v |= (uint64_t)(b & 0x7f) << shift;
+		if (!(b & 0x80))
+			return v;
+	}
+	r->bad = true;
+	return 0;
+}
+
 const uint8_t *wire_get_bytes(struct wire_reader *r, uint32_t max, uint32_t *ret_len)
 {
 	uint32_t len = wire_get_u32(r);

@@ -33,6 +33,8 @@ uint8_t wire_get_u8(struct wire_reader *r);
 uint16_t wire_get_u16(struct wire_reader *r);
 uint32_t wire_get_u32(struct wire_reader *r);
 uint64_t wire_get_u64(struct wire_reader *r);
+/* A number in groups of 7 bits, the low ones first, bit 7 set in all but the last. */
+uint64_t wire_get_var(struct wire_reader *r);
 /* len bytes, in place; NULL (and bad) if there are not as many. */
 const uint8_t *wire_get_fixed(struct wire_reader *r, size_t len);
 /* A string: u32 length, then as many bytes, in place. Longer than max is bad. Never NULL unless bad. */

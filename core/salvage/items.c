@@ -139,7 +139,7 @@ static int add_bad(struct mend *m, struct mend_inode *r, uint64_t fblock, block_
 		last->count++;
 		return 0;
 	}
-	e = mend_grow((void **)&m->bad, &m->bad_room, m->bad_count + 1, sizeof *m->bad);
+	e = array_grow((void **)&m->bad, &m->bad_room, m->bad_count + 1, sizeof *m->bad);
 	if (e == 0)
 		m->bad[m->bad_count++] = (struct mend_bad){ r->ino, fblock, 1, block };
 	return e;
@@ -150,10 +150,10 @@ static bool used_twice(struct mend *m, block_t block, uint64_t count)
 	block_t b;
 
 	for (b = block; b < block + count; b++)
-		if (mend_bit(m->used, b))
+		if (bit_get(m->used, b))
 			return true;
 	for (b = block; b < block + count; b++)
-		mend_set(m->used, b);
+		bit_set(m->used, b);
 	return false;
 }
 
@@ -274,7 +274,7 @@ static int finish_inode(struct mend *m, struct current *c)
 
 static int begin_inode(struct mend *m, struct current *c, uint64_t ino)
 {
-	int e = mend_grow((void **)&m->inodes, &m->inode_room, m->inode_count + 1, sizeof *m->inodes);
+	int e = array_grow((void **)&m->inodes, &m->inode_room, m->inode_count + 1, sizeof *m->inodes);
 	const uint8_t *v;
 	uint32_t len;
 

@@ -10,24 +10,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-int mend_grow(void **array, size_t *room, size_t count, size_t item)
-{
-	size_t n = *room ? *room + *room / 2 : 64;
-	void *p;
-
-	if (count <= *room)
-		return 0;
-	p = realloc(*array, n * item);
-	if (!p)
-		return -ENOMEM;
-	*array = p;
-	*room = n;
-	return 0;
-}
-
 int mend_doom(struct mend *m, struct key k)
 {
-	int r = mend_grow((void **)&m->doomed, &m->doomed_room, m->doomed_count + 1, sizeof *m->doomed);
+	int r = array_grow((void **)&m->doomed, &m->doomed_room, m->doomed_count + 1, sizeof *m->doomed);
 
 	if (r == 0)
 		m->doomed[m->doomed_count++] = k;
@@ -57,7 +42,7 @@ int mend_note(struct mend *m, uint64_t ino, bool lost, const char *format, ...)
 {
 	char text[1024];
 	va_list ap;
-	int r = mend_grow((void **)&m->notes, &m->note_room, m->note_count + 1, sizeof *m->notes);
+	int r = array_grow((void **)&m->notes, &m->note_room, m->note_count + 1, sizeof *m->notes);
 
 	if (r < 0)
 		return r;
@@ -360,7 +345,7 @@ static int put_entry(struct mend *m, uint64_t dir, const char *name, uint64_t in
 static int add_inode(struct mend *m, uint64_t ino)
 {
 	size_t i = m->inode_count;
-	int r = mend_grow((void **)&m->inodes, &m->inode_room, m->inode_count + 1, sizeof *m->inodes);
+	int r = array_grow((void **)&m->inodes, &m->inode_room, m->inode_count + 1, sizeof *m->inodes);
 
 	if (r < 0)
 		return r;

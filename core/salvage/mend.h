@@ -77,7 +77,6 @@ struct mend {
 	unsigned place_at;
 };
 
-int mend_grow(void **array, size_t *room, size_t count, size_t item);
 int mend_doom(struct mend *m, struct key k);
 /* NULL if nothing of it is there. */
 struct mend_inode *mend_find(const struct mend *m, uint64_t ino);
@@ -85,16 +84,6 @@ struct mend_inode *mend_find(const struct mend *m, uint64_t ino);
 int mend_note(struct mend *m, uint64_t ino, bool lost, const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* "17 (/a/b)", valid until the second next call; names must have been looked at. */
 const char *mend_place(struct mend *m, uint64_t ino);
-static inline bool mend_bit(const uint64_t *map, uint64_t i)
-{
-	return map[i / 64] >> (i % 64) & 1;
-}
-
-static inline void mend_set(uint64_t *map, uint64_t i)
-{
-	map[i / 64] |= 1ull << (i % 64);
-}
-
 static inline bool mend_is_dir(const struct mend_inode *r)
 {
 	return r->has_inode ? S_ISDIR(r->mode) : r->has_entries || r->ino == KEYS_ROOT_INO;

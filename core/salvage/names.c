@@ -47,7 +47,7 @@ static int accept(struct mend *m, struct mend_inode *dir, struct mend_inode *r, 
 	dir->subdirs += type == S_IFDIR;
 	if (d->type == type)
 		return 0;
-	if (mend_grow((void **)&m->retype, &m->retype_room, m->retype_count + 1, sizeof *m->retype) < 0)
+	if (array_grow((void **)&m->retype, &m->retype_room, m->retype_count + 1, sizeof *m->retype) < 0)
 		return -ENOMEM;
 	m->retype[m->retype_count++] = k;
 	salvage_say(m->v, SALVAGE_DAMAGE, "inode %llu: one of its names had the wrong type", (unsigned long long)r->ino);
@@ -61,7 +61,7 @@ static int take_directory(struct mend *m, struct mend_inode *dir, struct mend_in
 	if (r->ino == KEYS_ROOT_INO || r->names > 0)
 		return doom_entry(m, k, true, d, "the directory is elsewhere");
 	if (r->has_inode && r->aux != dir->ino && !odd) {
-		if (mend_grow((void **)&m->odd, &m->odd_room, m->odd_count + 1, sizeof *m->odd) < 0)
+		if (array_grow((void **)&m->odd, &m->odd_room, m->odd_count + 1, sizeof *m->odd) < 0)
 			return -ENOMEM;
 		m->odd[m->odd_count++] = k;
 		return 0;

@@ -132,8 +132,6 @@ static int write_ahead_of_journal(struct store *s)
 	block_t seg;
 	int r = 0;
 
-	if (s->first_tail == 0)
-		s->first_tail = tail;
 	/* A store that nobody changes is not written to. */
 	if (tail == s->first_tail)
 		return 0;

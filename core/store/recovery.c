@@ -439,10 +439,12 @@ static int check_limit(const struct store *s, const struct store_options *o)
 
 /* Numbers that a lost tail gave out do not come back as other files. In a cluster the epoch that begins now leaves them out,
  * on all members alike; but the beginning of an epoch may be lost itself, with what followed it, and the next one would begin
- * at the same number. So a primary leaves out as many here, where it is on disk before any of them is given out. */
-static void leave_numbers(struct store *s)
+ * at the same number. So a primary leaves out as many here, where it is on disk before any of them is given out. Not one that is
+ * to follow from now on (O10a): it gives out none, and is to get the tail again, numbers and all, from whoever has it. */
+static void leave_numbers(struct store *s, bool follow)
 {
-	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;
+	bool leads = s->super.role == ROLE_PRIMARY && !follow;
+	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;
 
 	if (s->counts.next_ino < (1ull << 48) - 2 * n - 4096)
 		s->counts.next_ino += n;
@@ -509,7 +511,7 @@ int recovery_load(struct store *s, const struct store_options *o)
 	s->was_clean = s->was_clean && records == 0;
 	if (!s->read_only && !s->was_clean) {
 		/* The old journal is not continued: see DESIGN.md. */
-		leave_numbers(s);
+		leave_numbers(s, o->follow);
 		r = journal_new_start(&s->journal);
 		if (r == 0)
 			r = first_checkpoint(s);

@@ -383,7 +383,7 @@ static int build_tree(struct salvage *g)
 static int add_span(struct salvage *g, const struct salvage_hole *h, bool found)
 {
 	struct store_salvage *v = g->v;
-	int r = scan_grow((void **)&v->spans, &v->span_room, v->span_count + 1, sizeof *v->spans);
+	int r = array_grow((void **)&v->spans, &v->span_room, v->span_count + 1, sizeof *v->spans);
 
 	if (r == 0)
 		v->spans[v->span_count++] = (struct salvage_span){ h->low, h->high, h->block, h->level, found };
@@ -411,7 +411,7 @@ static int judge_holes(struct salvage *g)
 static int doubt_root(struct salvage *g)
 {
 	struct salvage_hole all = { .high = { UINT64_MAX, UINT64_MAX }, .gen = g->s->super.gen, .level = TREE_LEVELS };
-	int r = scan_grow((void **)&g->holes, &g->hole_room, g->hole_count + 1, sizeof *g->holes);
+	int r = array_grow((void **)&g->holes, &g->hole_room, g->hole_count + 1, sizeof *g->holes);
 
 	if (r < 0)
 		return r;

@@ -47,7 +47,6 @@ struct salvage {
 };
 
 /* salvage_scan.c */
-int scan_grow(void **array, size_t *room, size_t count, size_t item);
 /* A tree page that is whole by itself. */
 bool scan_is_page(const struct salvage *g, block_t block);
 /* Collect leaves and holes below the root that the superblock names. */

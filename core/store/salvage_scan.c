@@ -13,21 +13,6 @@
 #define ROOT_TRIES  64u
 #define MISSING_FEW 16u                 /* pages below a root that is taken all the same */
 
-int scan_grow(void **array, size_t *room, size_t count, size_t item)
-{
-	size_t n = *room ? *room * 2 : 64;
-	void *p;
-
-	if (count <= *room)
-		return 0;
-	p = realloc(*array, n * item);
-	if (!p)
-		return -ENOMEM;
-	*array = p;
-	*room = n;
-	return 0;
-}
-
 static int progress(struct salvage *g, uint64_t blocks)
 {
 	uint64_t before = g->done / 4096;
@@ -61,7 +46,7 @@ bool scan_is_page(const struct salvage *g, block_t block)
 static int add_leaf(struct salvage *g, block_t block, bool searched)
 {
 	const uint8_t *p = map_block(&g->s->map, block);
-	int r = scan_grow((void **)&g->leaves, &g->leaf_room, g->leaf_count + 1, sizeof *g->leaves);
+	int r = array_grow((void **)&g->leaves, &g->leaf_room, g->leaf_count + 1, sizeof *g->leaves);
 
 	if (r < 0)
 		return r;
@@ -73,7 +58,7 @@ static int add_leaf(struct salvage *g, block_t block, bool searched)
 /* A page cannot be read; err_last() says why. */
 static int add_hole(struct salvage *g, const struct salvage_hole *hole)
 {
-	int r = scan_grow((void **)&g->holes, &g->hole_room, g->hole_count + 1, sizeof *g->holes);
+	int r = array_grow((void **)&g->holes, &g->hole_room, g->hole_count + 1, sizeof *g->holes);
 
 	if (r < 0)
 		return r;
@@ -391,7 +376,7 @@ static int collect(struct salvage *g, struct candidate **ret, size_t *ret_n)
 		g->s->store_id = get_le64(p + PAGE_STORE);
 		if (!scan_is_page(g, b))
 			continue;
-		r = scan_grow((void **)&v, &room, n + 1, sizeof *v);
+		r = array_grow((void **)&v, &room, n + 1, sizeof *v);
 		if (r == 0)
 			v[n++] = (struct candidate){ g->s->store_id, page_gen(p), b, page_level(p) };
 	}

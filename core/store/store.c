@@ -266,10 +266,9 @@ static bool is_far_ahead(const struct store *s)
 	       (s->space.changes[1].page_count > AHEAD_PAGES || s->journal.tail - s->cut_pos > JOURNAL_AHEAD);
 }
 
-int store_reserve(struct store *s, uint64_t blocks, bool frees)
+/* need: with what has to be left. */
+static int reserve(struct store *s, uint64_t need, bool frees)
 {
-	/* What frees may use the reserve, but for what the next checkpoint needs. */
-	uint64_t need = blocks + (frees ? 8 + s->space.changes[1].group_count / 64 : reserve_blocks(s));
 	bool segment = false;
 	int r, tries;
 
@@ -287,6 +286,18 @@ int store_reserve(struct store *s, uint64_t blocks, bool frees)
 			return r;
 	}
 	return -ENOSPC;
+}
+
+int store_reserve(struct store *s, uint64_t blocks, bool frees)
+{
+	/* What frees may use the reserve, but for what the next checkpoint needs. */
+	return reserve(s, blocks + (frees ? 8 + s->space.changes[1].group_count / 64 : reserve_blocks(s)), frees);
+}
+
+int store_reserve_paid(struct store *s, uint64_t blocks)
+{
+	/* The tree grows by it, a little. So that deletes work whatever is written, half of the reserve stays theirs. */
+	return reserve(s, blocks + reserve_blocks(s) / 2, false);
 }
 
 int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)

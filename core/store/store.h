@@ -156,6 +156,9 @@ int store_abandon(struct store *s);
 /* 0: a change that needs at most `blocks` blocks (contents and tree) can be made. -EAGAIN: space is being made, see
  * `progress`. -ENOSPC. -EROFS: read-only or failed. frees: the change gives space back and may use the reserve. */
 int store_reserve(struct store *s, uint64_t blocks, bool frees);
+/* The same for a change that fills blocks which its file has already (fallocate): half of the reserve may be used for what
+ * the tree needs for that. */
+int store_reserve_paid(struct store *s, uint64_t blocks);
 struct record *store_record(struct store *s);   /* the one record being built */
 /* Append the record built in store_record() and apply it. An error is final for the store, but for -EAGAIN and
  * -E2BIG (too long), which leave everything as it was. */

@@ -123,7 +123,7 @@ struct store {
 	struct store_range runs[8];     /* single producer (request thread), single consumer (provisioner) */
 	_Atomic unsigned run_head, run_tail;    /* [A] */
 	jpos_t populated_pos;           /* provisioner's; so are these */
-	jpos_t first_tail;              /* of this opening; 0: not seen yet */
+	jpos_t first_tail;              /* where this opening began */
 	block_t written_seg[JOURNAL_SEGS];      /* journal segments whose blocks were all written once; a ring */
 	unsigned written_segs;
 	unsigned threads_started;
@@ -133,9 +133,10 @@ struct store {
 /* store.c */
 void store_fail(struct store *s, int error);
 void store_progress(struct store *s);
-void store_wake_provisioner(struct store *s);
 /* [R] What was cut is written: by the checkpointer, or here. */
 int store_write_cut(struct store *s);
+/* [R] The journal gets a segment: whatever stood there is no tree page any more. */
+int store_add_segment(struct store *s, block_t first);
 
 /* identity.c */
 /* [R] Is there a change of it that is not on disk? */
@@ -159,6 +160,11 @@ int checkpoint_flip(struct store *s, struct super *sb);
 void checkpoint_cut_identity(struct store *s);
 /* The identity of `from` into sb. */
 void checkpoint_take_identity(struct super *sb, const struct super *from);
+/* Spare segments that a checkpoint does not give back. */
+unsigned checkpoint_keep_segments(const struct store *s);
+/* [R] Before the last checkpoint: whoever opens the store next needs few. */
+int checkpoint_drop_spares(struct store *s);
+bool checkpoint_is_pinned(struct store *s);
 
 /* recovery.c */
 int recovery_format(struct store *s, const struct store_options *o);
@@ -170,13 +176,6 @@ int recovery_extents_whole(struct store *s, const struct record_reader *reader);
 
 /* salvage.c */
 int salvage_open(struct store *s, const struct store_options *o);
-
-/* checkpoint.c */
-/* Spare segments that a checkpoint does not give back. */
-unsigned checkpoint_keep_segments(const struct store *s);
-/* [R] Before the last checkpoint: whoever opens the store next needs few. */
-int checkpoint_drop_spares(struct store *s);
-bool checkpoint_is_pinned(struct store *s);
 
 /* file.c: the store file as the file system has it */
 int file_open(const struct store_options *o, int *ret_fd, bool *ret_new, bool *ret_memory, bool *ret_unnamed,
@@ -195,9 +194,6 @@ int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 bool file_is_pinned(int fd);
 uint64_t file_disk_free_blocks(int fd);
 
-/* [R] The journal gets a segment: whatever stood there is no tree page any more. */
-int store_add_segment(struct store *s, block_t first);
-
 /* provision.c */
 int store_provision(struct store *s);
 
@@ -210,5 +206,6 @@ int tail_grown(struct store *s);
 /* worker.c */
 int workers_start(struct store *s);
 void workers_stop(struct store *s);
+void store_wake_provisioner(struct store *s);
 
 #endif

@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -150,24 +149,16 @@ static int linux_ahead(void *ctx, void *addr, size_t len)
 	return madvise(addr, len, MADV_WILLNEED) < 0 ? -errno : 0;
 }
 
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t linux_now_real_ns(void *ctx)
 {
 	(void)ctx;
-	return clock_ns(CLOCK_REALTIME);
+	return clock_real_ns();
 }
 
 static uint64_t linux_now_mono_ns(void *ctx)
 {
 	(void)ctx;
-	return clock_ns(CLOCK_MONOTONIC);
+	return clock_mono_ns();
 }
 
 static int linux_random(void *ctx, void *buf, size_t len)

@@ -43,7 +43,13 @@ static void run_guarded(struct store *s, int (*fn)(void *store))
 
 static int do_sync(void *store)
 {
-	return store_sync(store);
+	seq_t before = store_durable_seq(store);
+	int r = store_sync(store);
+
+	/* The journal went on, perhaps into a segment that nobody has made ready: few and small changes wake nobody else. */
+	if (store_durable_seq(store) != before)
+		store_wake_provisioner(store);
+	return r;
 }
 
 static int do_checkpoint(void *store)
@@ -144,6 +150,7 @@ int workers_start(struct store *s)
 	sigset_t all, old;
 	int r = 0;
 
+	s->first_tail = s->journal.tail;
 	/* Signals are for the thread that the process began with, but for that of a page which cannot be had. */
 	(void)sigfillset(&all);
 	(void)sigdelset(&all, SIGBUS);

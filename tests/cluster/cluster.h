@@ -27,6 +27,9 @@
 #define TOLD_MAX  1024u
 #define INO_COUNT 1u            /* the file with the number; locked by ranges */
 #define INO_OTHER 2u            /* locked by flock */
+#define INO_QUICK 3u            /* and so many more, by who does not want to wait */
+#define QUICK     4u
+#define KERNEL_MAX 256u
 
 /* A change: a new number, or the beginning of an epoch. */
 struct change {
@@ -83,6 +86,15 @@ struct prog {
 	unsigned left;          /* rounds */
 	unsigned files;         /* that it has closed */
 	bool interrupted, sent;
+	bool excused;           /* somebody else may have had the lock since it was asked for */
+	unsigned releasing;     /* files that it has closed, and the mount does not know */
+};
+
+/* What the kernel has for the mount, and nobody waits for. */
+struct pending_request {
+	struct prog *prog;      /* whose file is closed for good; NULL: a barrier */
+	struct lock_op op;
+	uint64_t number;
 };
 
 struct node {
@@ -116,6 +128,8 @@ struct node {
 	struct timer timers[TIMERS_MAX];
 
 	struct prog progs[PROGS];
+	struct pending_request kernel[KERNEL_MAX];
+	unsigned kernel_first, kernel_count;
 };
 
 struct cluster {
@@ -125,8 +139,10 @@ struct cluster {
 	struct change list[LIST_MAX];
 	uint64_t count;
 	bool calm;              /* no more troubles */
+	bool whole;             /* no link is broken, and the primary stays; all stream by the time that somebody locks */
+	bool closed;            /* a mount has closed a link itself (no hello fits into it) */
 	bool trace;
-	unsigned cuts, switches, grants;
+	unsigned cuts, switches, grants, refusals;
 	jmp_buf fail;
 	char why[512];
 };
@@ -148,6 +164,7 @@ bool node_store_step(struct node *n);
 bool node_notify_step(struct node *n);
 uint64_t node_number(const struct node *n);
 void node_commit(struct node *n, uint64_t number);
+void node_kernel_add(struct node *n, const struct pending_request *r);
 void links_cut_one(void);
 void links_release(void);
 

@@ -78,6 +78,15 @@ mutant keeps-all L 'what is not stated any more stays' $cluster $L '	drop_of(t, 
 	drop_of(t, c, true, false);
 	for (i = 0; i < s.count; i++)' '	drop_of(t, c, false, false);
 	for (i = 0; i < s.count; i++)'
+mutant no-probe L5 'who does not want to wait hears what the table has' $table $L '	while (l && !(in_way(l, c, op) && l->client->probes))
+		l = l->next;' '	l = NULL;'
+mutant any-probe L5 'an answer to an older probe counts' $table $L 'c->probe_told < w->probe;' 'c->probe_told == 0;'
+mutant probe-lost L5 'a statement leaves a probe without an answer' $table $L '	ask_anew(t);
+' '	(void)ask_anew;
+'
+mutant probe-circle L5 'who does not want to wait is part of a circle' $table $L ' || w->mark == t->mark || !w->op.wait)' ' || w->mark == t->mark)'
+mutant probe-gone L5 'who is gone is still asked' $table $L '	c->probes = false;
+	wake_all(t);' '	wake_all(t);'
 
 # ------------------------------------------------------------------------------------------------------------- mounts
 mutant any-round K1 'an answer counts from whichever statement it is' $cluster $D 'if (m->round != d->round || d->l->leads)' 'if (d->l->leads)'
@@ -93,6 +102,14 @@ mutant lost-unlock K3 'what is unlocked between a hello and its welcome is told 
 	d->restate = true;' ''
 mutant own-forgotten K1 'what the own table granted is asked for again of the next primary, and stated' $cluster $D '		if (e->state == ENTRY_DONE && e->own)
 			continue;' ''
+mutant no-barrier K4 'a probe is answered before what the kernel has' $cluster $D '	if (d->probe_wanted != 0 && d->barrier == 0 && session_barrier(d->l->fs, d->probe_wanted) == 0)
+		d->barrier = d->probe_wanted;' '	if (d->probe_wanted != 0 && d->barrier == 0) {
+		d->barrier = d->probe_wanted;
+		lockd_barrier(d, d->barrier);
+	}'
+mutant old-barrier K4 'a barrier answers probes that came after it' $cluster $D '			(void)say(d, LOCK_CALL_PROBED, number);' '			(void)say(d, LOCK_CALL_PROBED, d->probe_wanted);'
+mutant no-announce K4 'nobody is told that probes are answered here' $cluster $D '	locks_probes(d->table, d->l->client, 0);
+' ''
 
 # -------------------------------------------------------------------------------------------------------------- roles
 mutant new-engine R4 'who led and follows again counts its calls from 1' $cluster $F '	if (l->replica != NULL) {

@@ -7,6 +7,7 @@
 
 #include "core/keys/item.h"
 #include "core/store/format.h"
+#include "core/replica/limit.h"
 #include "core/store/map.h"
 #include "core/stream/stream.h"
 #include "fs/device.h"
@@ -130,6 +131,7 @@ int net_close(struct net *net, net_id id, uint16_t code, const char *text)
 		return -ENOTCONN;
 	trace("node %u closes link %llu: %s", n->id, (unsigned long long)id, text);
 	l->left[side_of(id)] = true;
+	C->closed = true;
 	return 0;
 }
 
@@ -727,6 +729,20 @@ bool node_notify_step(struct node *n)
 	return true;
 }
 
+void node_kernel_add(struct node *n, const struct pending_request *r)
+{
+	if (n->kernel_count == KERNEL_MAX)
+		failed("node %u: its kernel has too much for it", n->id);
+	n->kernel[(n->kernel_first + n->kernel_count++) % KERNEL_MAX] = *r;
+}
+
+int session_barrier(struct fs *fs, uint64_t number)
+{
+	trace("node %u has a barrier, %llu", node_of(fs->store)->id, (unsigned long long)number);
+	node_kernel_add(node_of(fs->store), &(struct pending_request){ .number = number });
+	return 0;
+}
+
 uint64_t notify_mark(void)
 {
 	return ++C->stamp;
@@ -755,6 +771,13 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 }
 
 int ops_refuses(const struct call *c) { (void)c; return 0; }
+/* No key is limited here. */
+bool key_is_limited(const struct net_key *k) { (void)k; return false; }
+uint32_t key_tag(const struct net_key *k) { (void)k; return 1; }
+uint64_t key_client(const struct net_key *k, uint64_t random) { (void)k; return random; }
+int limit_call(struct keys *k, const char *tree, const struct call *c) { (void)k, (void)tree, (void)c; return 0; }
+int limit_lock(struct keys *k, const char *tree, uint64_t ino) { (void)k, (void)tree, (void)ino; return 0; }
+int keys_where_settle(struct keys *k, struct keys_where_walk *at) { (void)k, (void)at; return 0; }
 void ops_orphaned(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_add(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_start(struct fs *fs) { (void)fs; }

@@ -9,6 +9,7 @@
  *   JOBS=n                          side by side (default: one for each CPU)
  *   UNITS=list IMAGE=unit:n[/m] SECTORS=list      what a failure prints: replays just that
  *   KEEP=file                       of a replay: keep the image
+ *   ROUNDS=n SHARE=n                of a case, and about how many images are tried for each (0: all that it could)
  *   REDUCE=s                        seconds for making a failure short (120)
  *   TRACE=1                         every call
  *
@@ -28,6 +29,7 @@
 #include <unistd.h>
 
 #define ROUNDS      220u
+#define SHARE       5u
 #define JOBS_MAX    64u
 #define CASE_S      600u                /* of CPU time: a case that takes longer hangs */
 #define REDUCE_S    120u                /* for making a failure short */
@@ -319,6 +321,7 @@ static void tell_counts(double took)
 {
 	const struct counts *c = &total;
 	double cpu = cpu_of_cases();
+	unsigned k;
 
 	printf("# %llu calls, %llu msyncs; %llu images at msyncs, %llu sets of sectors tried in all %llu ways; %llu power cuts went on "
 	       "from, %llu writes made again, %llu calls beside a msync, %llu met a full store; %llu images checked, %llu opened twice, %llu "
@@ -331,6 +334,9 @@ static void tell_counts(double took)
 	       (unsigned long long)c->grown, (unsigned long long)c->shortened, (unsigned long long)c->compacted,
 	       (unsigned long long)c->readers, (unsigned long long)c->making, (unsigned long long)c->identities,
 	       (unsigned long long)c->epochs, (unsigned long long)c->rebases);
+	printf("# images of each kind:");
+	for (k = 0; k < WORK_PROFILES; k++)
+		printf(" %s %llu%s", kind_names[k], (unsigned long long)c->of_kind[k], k + 1 < WORK_PROFILES ? "," : "\n");
 	printf("crash: %llu images (%llu of them within a recovery), %llu kills (%llu with a power cut behind), in %.0f s (%.0f a second): "
 	       "zero lost\n"
 	       "crash: %.2f ms of CPU time for each image, %.0f s in all\n", (unsigned long long)c->images, (unsigned long long)c->recoveries, (unsigned long long)c->kills,
@@ -425,6 +431,7 @@ static int run_small(const struct plan *p)
 		j->orders->seed = 1;
 		j->orders->kind = (enum work_profile)k;
 		j->orders->rounds = ROUNDS / 20;
+		j->orders->share = 0;
 		if (job_run(j, false)) {
 			printf("not ok %u - %s\n", k + 1, kind_names[k]);
 			tell_failure(j, "# ");
@@ -441,7 +448,7 @@ static int run_small(const struct plan *p)
 
 _Noreturn static void usage(const char *what)
 {
-	fprintf(stderr, "crash: %s; words are SEED= KIND= CASES= IMAGES= DURATION= JOBS= UNITS= IMAGE= SECTORS= ROUNDS= REDUCE=\n", what);
+	fprintf(stderr, "crash: %s; words are SEED= KIND= CASES= IMAGES= DURATION= JOBS= UNITS= IMAGE= SECTORS= ROUNDS= SHARE= REDUCE=\n", what);
 	exit(2);
 }
 
@@ -493,6 +500,7 @@ static void read_plan(struct plan *p)
 	if (p->count == 0)
 		usage("JOBS");
 	p->orders.rounds = (unsigned)number("ROUNDS", ROUNDS);
+	p->orders.share = (unsigned)number("SHARE", SHARE);
 	read_list("UNITS", &p->orders.units, UNIT_SHIFT, &p->orders.use_units);
 	read_list("SECTORS", &p->orders.sectors, 3, &p->orders.use_sectors);
 	read_image(&p->orders);

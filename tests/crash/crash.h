@@ -10,6 +10,7 @@
  * first one is recovered. A kill is the same with everything that was stored, and loses nothing.
  *
  *   machine.c    the file, its disk, what changed           (watching, msync, growth)
+ *   hashes.c     hashes of blocks that were hashed before
  *   folder.c     the folder that a new store is made in     (its name, and when that is on disk)
  *   images.c     what a power cut leaves, and the verdict
  *   identity.c   what the store is to others, and the epochs that it began: the model of that, and its part of the verdict
@@ -62,13 +63,14 @@ struct orders {
 	bool use_units, use_sectors;
 	struct list units;              /* only these */
 	struct list sectors;            /* of the image that is tried: page << 3 | sector */
+	unsigned share;                 /* about so many images are tried for each round; 0 = all */
 	enum try try;                   /* which images are opened */
 	uint32_t unit, image, second;   /* that one; second: which one of its recovery, 0 = itself */
 };
 
 struct counts {
 	uint64_t calls, syncs, images, kills, kills_cut, at_sync, recoveries, checked, reopened, adopted, beside, full,
-		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases;
+		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases, of_kind[WORK_PROFILES];
 };
 
 struct report {
@@ -98,6 +100,7 @@ struct page {
 struct patches {
 	uint64_t size;                  /* of the file */
 	unsigned count, room;
+	bool in_file;                   /* room for all */
 	uint32_t *page;
 	uint8_t *bytes;
 };
@@ -118,10 +121,14 @@ struct machine {
 	uint64_t low_size;              /* live: the smallest size since the last msync */
 	unsigned size_count;
 	struct patches base;            /* not live: what is on disk */
+	int base_fd;                    /* the file that it is in */
 	const struct patches *cache;    /* not live: what the page cache has beyond it, NULL = nothing */
 	bool lost;                      /* the kernel holds that for clean: it failed to write it, and told the one who died */
 	uint8_t *clean;                 /* by page: 1 = so, until something is stored there */
 	int32_t *patch_of;              /* not live: by page, -1 = none */
+	bool *from_disk;                /* not live: by page, mapped from the live one's disk */
+	uint8_t *state;                 /* not live: hashes.c's, by page */
+	bool frozen;                    /* not live: it is only read */
 	uint64_t random;                /* what it gives to the store */
 	uint64_t luck;                  /* which of the values before is forgotten */
 	struct page *page;              /* live */
@@ -139,7 +146,6 @@ extern bool capture_record;             /* take images when the call is about to
 
 uint64_t below(uint64_t n);
 uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes);
-void patches_copy(struct patches *to, const struct patches *from);
 /* The whole file, as bytes. */
 void flatten(const struct patches *p, uint8_t *bytes);
 uint8_t *big_buffer(void);
@@ -160,10 +166,25 @@ void observe(struct machine *m);
 void protect(struct machine *m);
 /* Pages of a machine that is not watched that differ from its disk: m->dirty. */
 void find_dirty(struct machine *m);
+/* What the kernel says of pages of a mapped machine that is not live (/proc/self/pagemap). */
+void machine_ask(const struct machine *m, uint32_t first, uint32_t count, uint64_t *ret);
+/* Does this process have a copy of that page (bits 62 and 63: it is there at all; bit 61: it is a file's)? */
+static inline bool is_copy(uint64_t entry)
+{
+	return entry >> 62 && !(entry >> 61 & 1);
+}
 /* Part of the file is on disk now. */
 void settle_live(uint64_t off, uint64_t len);
 void settle_again(struct machine *m, uint64_t off, uint64_t len);
 void on_fault(int sig, siginfo_t *info, void *ctx);
+
+/* hashes.c ----------------------------------------------------------------------------------------------------------- */
+
+/* From here to machine_thaw() m, which is open, is read and not stored to. */
+void machine_freeze(struct machine *m);
+void machine_thaw(struct machine *m);
+/* Pages [from, to) of the live disk are stored to. */
+void hashes_forget(uint64_t from, uint64_t to);
 
 /* folder.c ----------------------------------------------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
 #define RECUT_KILLED 6u                 /* the same of those that a kill left */
 #define RECUT_POINTS 24u                /* about as many as recovery has */
 enum { CUT_EVERYWHERE = UINT32_MAX, CUT_DONE = UINT32_MAX - 1 };
+#define SHARE_SLACK  100u               /* so many above its share, a case tries half of what it could */
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
 
 static const char *const how_names[] = {
@@ -34,6 +35,18 @@ static struct image pending[PENDING_MAX + 1];
 static unsigned pending_count;
 uint32_t unit_now, unit_images;
 static uint32_t seconds;                /* images of the recovery of the one that is tried */
+
+/* Are there more images of this case than its share already? Then the next one, or set of them, is mostly left out: the more
+ * there are, the more often, but never always, so that what comes late in a long round has its part too. */
+static bool is_left_out(void)
+{
+	const uint64_t words[] = { orders->seed, orders->kind, unit_now, unit_images };
+	uint64_t due = (uint64_t)orders->share * ((unit_now >> UNIT_SHIFT) + 1), tried = report->counts.images;
+
+	if (orders->share == 0 || orders->try != TRY_ALL || tried <= due)
+		return false;
+	return hash64(words, sizeof words, 6) % (SHARE_SLACK + tried - due) >= SHARE_SLACK;
+}
 
 /* Its number and its randomness. False: nobody wants to try it. */
 static bool image_new(struct image *im)
@@ -327,13 +340,15 @@ static void build_with_own_luck(struct machine *m, enum how how, struct image *i
 void add_image(enum how how, unsigned from, const char *where)
 {
 	struct image *im = &pending[pending_count];
+	bool left_out;
 
 	/* A file that has grown is the rarer state: look at it more often. */
 	if (how != HOW_KILL && live.size > live.disk_size && below(3) == 0)
 		how = HOW_SHORT;
 	/* Also if it is not tried: a replay must see the same. */
 	observe(&live);
-	if (!image_new(im) || pending_count == PENDING_MAX)
+	left_out = is_left_out();
+	if (!image_new(im) || left_out || pending_count == PENDING_MAX)
 		return;
 	build_with_own_luck(&live, how, im, how != HOW_KILL);
 	im->from = from == UINT32_MAX ? durable_state() : from;
@@ -568,6 +583,7 @@ static void try_opened(struct machine *m, const struct image *im)
 		return;
 	if (r < 0)
 		bad_image(im, "cannot be opened", err_last());
+	machine_freeze(m);
 	found = judge(k, &now, "not a state");
 	/* Open, so all of it is durable, whatever it is. */
 	now.from = now.durable = (unsigned)found;
@@ -575,13 +591,16 @@ static void try_opened(struct machine *m, const struct image *im)
 	if (first && cut_at != CUT_DONE)
 		cut_recovery(m, &now, "behind a recovery");
 	check_store(k, im);
+	machine_thaw(m);
 	close_image(k, im);
 	/* Once recovered and closed it stays so: what was synced is all there is. */
 	machine_forget(m);
 	if (machine_open(m, false, 0, &k) < 0)
 		bad_image(im, "cannot be opened again", err_last());
+	machine_freeze(m);
 	if (judge(k, &now, "opened again") != found)
 		bad_image(im, "opened again", "another state");
+	machine_thaw(m);
 	close_image(k, im);
 	report->counts.reopened++;
 	if (below(200) == 0)
@@ -597,6 +616,7 @@ static void try_image(const struct image *im)
 	report->image = im->number;
 	report->second = im->second;
 	report->counts.images++;
+	report->counts.of_kind[orders->kind]++;
 	report->counts.kills += im->how == HOW_KILL;
 	report->counts.making += im->making != MADE;
 	rng = im->rng;
@@ -633,10 +653,11 @@ void drop_pending(void)
 void kill_and_cut(const char *where)
 {
 	static struct image im;
+	bool left_out = is_left_out();
 
 	im = (struct image){ .p = im.p };
 	observe(&live);
-	if (!image_new(&im))
+	if (!image_new(&im) || left_out)
 		return;
 	build_with_own_luck(&live, HOW_KILL, &im, false);
 	im.unsynced = true;
@@ -653,10 +674,10 @@ unsigned cut_live(struct patches *p)
 	static struct image im;
 	static const enum how often[] = { HOW_KILL, HOW_KILL, HOW_EXTENT_HOLE, HOW_EXTENT_HOLE, HOW_NEXT_HOLE };
 	enum how how = below(2) ? often[below(ARRAY_LEN(often))] : (enum how)below(HOW_COUNT);
-	bool wanted;
+	bool left_out = is_left_out(), wanted;
 
 	im = (struct image){ .p = im.p };
-	wanted = image_new(&im);
+	wanted = image_new(&im) && !left_out;
 	/* The work goes on with it: undamaged, or the images that follow would have more than one damage. */
 	build_with_own_luck(&live, how, &im, false);
 	im.from = open_from = how == HOW_KILL ? work_now(&work) : durable_state();
@@ -800,16 +821,17 @@ static bool collect_some(const struct machine *m, uint64_t off, uint64_t len)
 void try_exhaustively(uint64_t off, uint64_t len)
 {
 	static struct image im;
+	bool left_out = is_left_out();
 
 	if (!collect_some(&live, off, len))
 		return;
-	report->counts.exhaustive++;
+	report->counts.exhaustive += !left_out;
 	all.busy = true;
 	do {
 		uint64_t saved = rng;
 
 		im = (struct image){ .p = im.p };
-		if (!image_new(&im))
+		if (!image_new(&im) || left_out)
 			continue;
 		rng = im.rng;
 		build_picked(&live, HOW_CHOSEN, &im);

@@ -18,6 +18,8 @@ bool helper_runs, in_call;
 int capture_in;
 bool capture_record;
 
+#define RUN_MIN 6u                      /* pages side by side that are mapped rather than copied */
+
 static const uint8_t zeros[BLOCK_SIZE];
 
 static uint64_t draw(uint64_t *from, uint64_t n)
@@ -35,11 +37,28 @@ uint64_t below(uint64_t n)
 	return draw(&rng, n);
 }
 
+static int new_file(const char *name)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC);
+
+	check(fd >= 0);
+	return fd;
+}
+
+static void *map_file(int fd)
+{
+	void *p = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	check(p != MAP_FAILED);
+	return p;
+}
+
 /* Files as patches --------------------------------------------------------------------------------------------------- */
 
 uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes)
 {
 	if (p->count == p->room) {
+		check(!p->in_file);
 		p->room = p->room ? p->room * 2 : 16;
 		p->page = realloc(p->page, p->room * sizeof *p->page);
 		p->bytes = realloc(p->bytes, (size_t)p->room * BLOCK_SIZE);
@@ -49,20 +68,23 @@ uint8_t *patch_add(struct patches *p, uint32_t page, const void *bytes)
 	return memcpy(p->bytes + (size_t)p->count++ * BLOCK_SIZE, bytes, BLOCK_SIZE);
 }
 
-void patches_copy(struct patches *to, const struct patches *from)
+/* Patches in a file: as many as a store has pages, so that they stay where they are, and many side by side can be mapped. */
+static void patches_init_file(struct patches *p, int fd)
 {
-	unsigned i;
-
-	to->size = from->size;
-	to->count = 0;
-	for (i = 0; i < from->count; i++)
-		(void)patch_add(to, from->page[i], from->bytes + (size_t)i * BLOCK_SIZE);
+	*p = (struct patches){ .room = FILE_PAGES, .in_file = true };
+	check(ftruncate(fd, FILE_MAX) == 0);
+	p->page = calloc(FILE_PAGES, sizeof *p->page);
+	p->bytes = map_file(fd);
+	check(p->page);
 }
 
 static void patches_release(struct patches *p)
 {
 	free(p->page);
-	free(p->bytes);
+	if (p->in_file)
+		(void)munmap(p->bytes, FILE_MAX);
+	else
+		free(p->bytes);
 	memset(p, 0, sizeof *p);
 }
 
@@ -144,16 +166,49 @@ static int map_at(uint8_t *addr, size_t len, int prot, int flags, int fd, uint64
 	return mmap(addr, len, prot, MAP_FIXED | flags, fd, (off_t)off) == MAP_FAILED ? -errno : 0;
 }
 
-static void put_patches(const struct patches *p, uint8_t *addr, size_t len, uint64_t off)
+static void put_patch(struct machine *m, const struct patches *p, unsigned i, uint8_t *addr, uint64_t off)
 {
+	m->from_disk[p->page[i]] = false;
+	memcpy(addr + ((uint64_t)p->page[i] * BLOCK_SIZE - off), p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+}
+
+/* What the page cache has beyond the disk: pages of the process's own, so that find_dirty() finds them. */
+static void put_cache(struct machine *m, uint8_t *addr, size_t len, uint64_t off)
+{
+	const struct patches *p = m->cache;
 	unsigned i;
 
-	for (i = 0; i < p->count; i++) {
+	for (i = 0; i < p->count; i++)
+		if ((uint64_t)p->page[i] * BLOCK_SIZE >= off && (uint64_t)p->page[i] * BLOCK_SIZE < off + len)
+			put_patch(m, p, i, addr, off);
+}
+
+/* What this disk has and the live one has not. Where that is many pages side by side they are mapped: a page fault for each
+ * costs more. What is stored there later is the process's own then, as it is on the disk's pages. */
+static int put_disk(struct machine *m, uint8_t *addr, size_t len, uint64_t off)
+{
+	const struct patches *p = &m->base;
+	unsigned i, n;
+
+	for (i = 0; i < p->count; i += n) {
 		uint64_t at = (uint64_t)p->page[i] * BLOCK_SIZE;
 
-		if (at >= off && at < off + len)
-			memcpy(addr + (at - off), p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+		n = 1;
+		if (at < off || at >= off + len)
+			continue;
+		while (i + n < p->count && p->page[i + n] == p->page[i] + n && at + n * BLOCK_SIZE < off + len)
+			n++;
+		if (n < RUN_MIN) {
+			n = 1;
+			put_patch(m, p, i, addr, off);
+			continue;
+		}
+		memset(m->from_disk + p->page[i], 0, n);
+		if (mmap(addr + (at - off), (size_t)n * BLOCK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
+			 m->base_fd, (off_t)i * BLOCK_SIZE) == MAP_FAILED)
+			return -errno;
 	}
+	return 0;
 }
 
 /* What the kernel holds for clean cannot be stored to unseen: that makes it dirty. */
@@ -180,16 +235,19 @@ static int map_patched(struct machine *m, uint8_t *addr, size_t len, uint64_t of
 	uint64_t there = off < m->disk_size ? min_u64(len, m->disk_size - off) : 0;
 	int r = 0;
 
+	memset(m->from_disk + off / BLOCK_SIZE, 1, there / BLOCK_SIZE);
+	memset(m->from_disk + (off + there) / BLOCK_SIZE, 0, (len - there) / BLOCK_SIZE);
+
 	if (there > 0)
 		r = map_at(addr, there, prot, flags, live.disk_fd, off);
 	if (r == 0 && there < len)
 		r = map_at(addr + there, len - there, prot, flags | MAP_ANONYMOUS, -1, 0);
 	if (r < 0)
 		return r;
-	put_patches(&m->base, addr, len, off);
-	if (m->cache)
-		put_patches(m->cache, addr, len, off);
-	return m->lost ? watch_clean(m, addr, len, off) : 0;
+	r = put_disk(m, addr, len, off);
+	if (r == 0 && m->cache)
+		put_cache(m, addr, len, off);
+	return r == 0 && m->lost ? watch_clean(m, addr, len, off) : r;
 }
 
 static int m_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int private_copy)
@@ -293,22 +351,6 @@ int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret
 	return keys_open(&o, ret);
 }
 
-static int new_file(const char *name)
-{
-	int fd = memfd_create(name, MFD_CLOEXEC);
-
-	check(fd >= 0);
-	return fd;
-}
-
-static void *map_file(int fd)
-{
-	void *p = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	check(p != MAP_FAILED);
-	return p;
-}
-
 void machine_init(struct machine *m, bool is_live)
 {
 	memset(m, 0, sizeof *m);
@@ -320,15 +362,20 @@ void machine_init(struct machine *m, bool is_live)
 	m->limit = FILE_MAX;
 	m->disk_fd = -1;
 	if (!is_live) {
+		m->base_fd = new_file("base");
+		patches_init_file(&m->base, m->base_fd);
 		m->patch_of = malloc(FILE_PAGES * sizeof *m->patch_of);
 		m->clean = calloc(FILE_PAGES, 1);
-		check(m->patch_of && m->clean);
+		m->from_disk = calloc(FILE_PAGES, 1);
+		m->state = calloc(FILE_PAGES, 1);
+		check(m->patch_of && m->clean && m->from_disk && m->state);
 		memset(m->patch_of, 0xff, FILE_PAGES * sizeof *m->patch_of);
 		return;
 	}
 	m->disk_fd = new_file("disk");
 	check(ftruncate(m->disk_fd, FILE_MAX) == 0);
 	m->disk = map_file(m->disk_fd);
+	hashes_forget(0, FILE_PAGES);
 	m->file = map_file(m->fd);
 	m->page = calloc(FILE_PAGES, sizeof *m->page);
 	m->touched = calloc(FILE_PAGES, sizeof *m->touched);
@@ -362,9 +409,14 @@ void machine_release(struct machine *m)
 		(void)close(m->disk_fd);
 	}
 	(void)close(m->fd);
-	patches_release(&m->base);
+	if (!m->is_live) {
+		patches_release(&m->base);
+		(void)close(m->base_fd);
+	}
 	free(m->patch_of);
 	free(m->clean);
+	free(m->from_disk);
+	free(m->state);
 	free(m->page);
 	free(m->touched);
 	free(m->dirty);
@@ -379,16 +431,35 @@ void machine_forget(struct machine *m)
 	m->lost = false;
 }
 
+/* In the order of its pages. */
+static void load_base(struct machine *m, const struct patches *p)
+{
+	uint32_t n, last = 0;
+	unsigned i;
+
+	for (i = 0; i < m->base.count; i++)
+		m->patch_of[m->base.page[i]] = -1;
+	m->base.count = 0;
+	m->base.size = p->size;
+	for (i = 0; i < p->count; i++) {
+		m->patch_of[p->page[i]] = (int32_t)i;
+		last = (uint32_t)max_u64(last, p->page[i]);
+	}
+	for (n = 0; p->count > 0 && n <= last; n++) {
+		if (m->patch_of[n] < 0)
+			continue;
+		i = (unsigned)m->patch_of[n];
+		m->patch_of[n] = (int32_t)m->base.count;
+		(void)patch_add(&m->base, n, p->bytes + (size_t)i * BLOCK_SIZE);
+	}
+}
+
 void machine_load(struct machine *m, const struct patches *p, bool unsynced, bool lost)
 {
 	const struct patches nothing = { .size = live.disk_size }, *base = unsynced ? &nothing : p;
 	unsigned i;
 
-	for (i = 0; i < m->base.count; i++)
-		m->patch_of[m->base.page[i]] = -1;
-	patches_copy(&m->base, base);
-	for (i = 0; i < base->count; i++)
-		m->patch_of[base->page[i]] = (int32_t)i;
+	load_base(m, base);
 	m->engine = NULL;
 	m->mapped = 0;
 	check(ftruncate(m->fd, (off_t)p->size) == 0);
@@ -412,9 +483,11 @@ void live_load(const struct patches *p)
 	unsigned i;
 
 	check(ftruncate(live.fd, (off_t)p->size) == 0);
-	if (p->size < live.disk_size)
+	if (p->size < live.disk_size) {
+		hashes_forget(p->size / BLOCK_SIZE, FILE_PAGES);
 		check(fallocate(live.disk_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)p->size,
 				(off_t)(FILE_MAX - p->size)) == 0);
+	}
 	/* The cache is the disk again: where it had changed, and where the file had been cut. */
 	for (i = 0; i < live.dirty_count; i++)
 		if (((uint64_t)live.dirty[i] + 1) * BLOCK_SIZE <= p->size)
@@ -424,6 +497,7 @@ void live_load(const struct patches *p)
 			memcpy(live.file + n * BLOCK_SIZE, on_disk(&live, (uint32_t)n), BLOCK_SIZE);
 	forget_changes(&live);
 	for (i = 0; i < p->count; i++) {
+		hashes_forget(p->page[i], p->page[i] + 1);
 		memcpy(live.disk + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 		memcpy(live.file + (uint64_t)p->page[i] * BLOCK_SIZE, p->bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 	}
@@ -520,23 +594,28 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
 }
 
-/* Only pages that this process has copies of can differ from the disk: the kernel knows which are still the file's (bit 61),
- * and which are there at all (bits 62 and 63). fn for those of [from, to). */
-static void each_copy(struct machine *m, uint32_t from, uint32_t to, void (*fn)(struct machine *m, uint32_t n))
+void machine_ask(const struct machine *m, uint32_t first, uint32_t count, uint64_t *ret)
 {
-	static uint64_t entry[8192];
 	static int fd = -1;
-	uint32_t n, i;
 
 	if (fd < 0)
 		fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(fd >= 0);
+	check(pread(fd, ret, count * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + first) * 8) == (ssize_t)count * 8);
+}
+
+/* Only pages that this process has copies of can differ from the disk. fn for those of [from, to). */
+static void each_copy(struct machine *m, uint32_t from, uint32_t to, void (*fn)(struct machine *m, uint32_t n))
+{
+	static uint64_t entry[8192];
+	uint32_t n, i;
+
 	for (n = from; n < to; n += i) {
 		uint32_t part = (uint32_t)min_u64(to - n, ARRAY_LEN(entry));
 
-		check(pread(fd, entry, part * 8, (off_t)((uintptr_t)m->engine / BLOCK_SIZE + n) * 8) == (ssize_t)part * 8);
+		machine_ask(m, n, part, entry);
 		for (i = 0; i < part; i++)
-			if (entry[i] >> 62 && !(entry[i] >> 61 & 1) && !m->clean[n + i] &&
+			if (is_copy(entry[i]) && !m->clean[n + i] &&
 			    memcmp(in_cache(m, n + i), on_disk(m, n + i), BLOCK_SIZE) != 0)
 				fn(m, n + i);
 	}
@@ -561,13 +640,16 @@ void settle_live(uint64_t off, uint64_t len)
 
 	keep_pending(off, len);
 	/* What was cut off is gone, also where the file has grown again. */
-	if (m->low_size < m->disk_size)
+	if (m->low_size < m->disk_size) {
+		hashes_forget(m->low_size / BLOCK_SIZE, div_up(m->disk_size, BLOCK_SIZE));
 		memset(m->disk + m->low_size, 0, m->disk_size - m->low_size);
+	}
 	m->disk_size = m->low_size = m->size;
 	m->size_count = 0;
 	for (i = 0; i < m->dirty_count; i++) {
 		n = m->dirty[i];
 		if (n * BLOCK_SIZE >= off && n * BLOCK_SIZE < off + len) {
+			hashes_forget(n, n + 1);
 			memcpy(m->disk + n * BLOCK_SIZE, m->file + n * BLOCK_SIZE, BLOCK_SIZE);
 			forget_page(&m->page[n]);
 		} else {

@@ -101,14 +101,14 @@ change core/store/recovery.c '	if (s->read_only || s->journal.count > chain)
 run KIND=journal
 
 begin no-checkpoint-sync O5 'a checkpoint flips before its pages are written'
-change core/store/checkpoint.c '	r = space_sync_frozen(&s->space);' '	r = 0;'
+change core/store/checkpoint.c '	return space_sync_frozen(&s->space);' '	return 0;'
 run
 
 begin sync-behind-flip O5 'a checkpoint writes its pages behind the flip'
-change core/store/checkpoint.c '	r = space_sync_frozen(&s->space);' '	r = 0;'
+change core/store/checkpoint.c '	return space_sync_frozen(&s->space);' '	return 0;'
 change core/store/checkpoint.c '		r = write_super(s, &s->next);
 	if (r < 0) {' '		r = write_super(s, &s->next);
-	if (r == 0)
+	if (r == 0 && !s->flip_only)
 		r = space_sync_frozen(&s->space);
 	if (r < 0) {'
 run
@@ -122,7 +122,11 @@ change core/store/space.c '		end = min_u64(c * CHUNK_BLOCKS, blocks);
 run
 
 begin same-slot O6 'the superblock in force is overwritten'
-change core/store/checkpoint.c '	s->next.flip = s->super.flip + 1;' '	s->next.flip = s->super.flip + 2;'
+change core/store/checkpoint.c '	s->next.flip = s->super.flip + 1;
+	s->next_version = s->own_version;
+	s->flip_only = false;' '	s->next.flip = s->super.flip + 2;
+	s->next_version = s->own_version;
+	s->flip_only = false;'
 run
 
 begin super-unchecked O6 'the checksum of a superblock is not looked at'
@@ -179,7 +183,7 @@ run
 begin close-without O9 'a close writes nothing'
 change core/store/store.c '		if (r == 0)
 			r = checkpoint_write(s);
-		if (r == -ENOSPC)' '		if (r == -ENOSPC)'
+		/* As without room' '		/* As without room'
 change core/store/store.c '		r = store_sync(s);
 		if (r == 0)
 			r = checkpoint_drop_spares(s);' '		r = checkpoint_drop_spares(s);'
@@ -212,12 +216,12 @@ change core/store/recovery.c '		if (r == 0)
 run
 
 begin numbers-again rec 'inode numbers that a crash lost are given out again'
-change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
-	'	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : 0;'
+change core/store/recovery.c '	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
+	'	uint64_t n = leads ? 1ull << 24 : 0;'
 run
 
 begin numbers-of-epoch rec 'inode numbers that a crash lost together with the beginning of an epoch are given out again'
-change core/store/recovery.c '	uint64_t n = s->super.role == ROLE_PRIMARY ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
+change core/store/recovery.c '	uint64_t n = leads ? 1ull << 24 : s->super.role == ROLE_ALONE ? 1ull << 20 : 0;' \
 	'	uint64_t n = s->super.role == ROLE_ALONE ? 1ull << 20 : 0;'
 run KIND=names
 
@@ -245,16 +249,11 @@ change core/store/tree.c '	if (*gen == t->space->gen) {' '	if (*gen + 1 >= t->sp
 run
 
 begin reuse-old-blocks G2 'blocks that D uses are given out as soon as C has freed them'
-change core/store/space.c '	for (i = 0; i < 3; i++) {
-		bits |= view_word(sp, group, i, w);
-		if (g->hold[i])
-			bits |= g->hold[i][w];
-	}
-	if ((w' '	bits |= current_word(sp, group, w);
-	for (i = 0; i < 3; i++)
-		if (g->hold[i])
-			bits |= g->hold[i][w];
-	if ((w'
+change core/store/space.c '	for (i = 0; i < 3; i++)
+		l.view[i] = view_page(sp, group, i);' '	for (i = 0; i < 3; i++)
+		l.view[i] = NULL;
+	for (i = C; i >= D && !l.view[C]; i--)
+		l.view[C] = view_page(sp, group, i);'
 run
 
 begin no-quarantine G3 'blocks that a record names are given out again in the same generation'

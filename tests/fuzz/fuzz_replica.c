@@ -126,11 +126,14 @@ static void diff_stop(void *ctx, link_t link)
 	(void)link;
 }
 
-static void p_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
+#define LIMIT_TAG 0x01010101u           /* bytes that an input may well have */
+
+static void p_here(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
 	(void)ctx;
-	(void)session;
-	check(client != 0 && low != 0 && (locks || len == 0 || len <= MSG_LOCKS_MAX));
+	check(who->client != 0 && who->low != 0 && (locks || len == 0 || len <= MSG_LOCKS_MAX));
+	/* Whoever may change only a part says so with its number. */
+	check(!who->tree || who->client >> 32 == LIMIT_TAG);
 }
 
 static void p_left(void *ctx, uint64_t client, uint64_t session)
@@ -462,16 +465,26 @@ static void reach_disk(uint64_t now)
 	}
 }
 
+/* How it is with the key. */
+static void opened(link_t link, unsigned how, uint64_t now)
+{
+	if (primary_opened(f.p, link, how & PRIMARY_PEER_READ_ONLY, now) < 0)
+		return;
+	if (how & 6)
+		primary_limit(f.p, link, how & 2 ? "/t" : NULL, LIMIT_TAG);
+	f.pl = link;
+}
+
 static void other(struct input *in, link_t *next, uint64_t now)
 {
 	static const uint8_t store[16] = { 1 };
 	const struct replica_call c = { .cookie = 1, .object = u8(in) % 4, .flags = u8(in) & 3, .bytes = store, .len = u8(in) % 16 };
-	const struct primary_run run = { u8(in), 1, 9, u8(in) % 4, 1 + u8(in) % 8, 1, store, 4 };
+	const struct primary_run run = { u8(in), 1, 9, u8(in) % 4, 1 + u8(in) % 8, 1, store, 4, NULL };
 
 	switch (u8(in) % 15) {
 	case 0:
-		if (f.pl == 0 && primary_opened(f.p, *next, u8(in) & 1, now) == 0)
-			f.pl = (*next)++;
+		if (f.pl == 0)
+			opened((*next)++, u8(in), now);
 		break;
 	case 1:
 		if (f.rl == 0) {

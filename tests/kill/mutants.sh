@@ -93,8 +93,8 @@ begin size-before-lock lock 'whether a store is new is decided before its lock i
 change core/store/file.c '	*ret_new = st.st_size == 0;
 	return r;' '	*ret_new = was_empty;
 	return r;'
-change core/store/file.c '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, errno) : check_kind(o, &st);
-' '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, errno) : check_kind(o, &st);
+change core/store/file.c '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, errno) : check_kind(o, fd, &st);
+' '	int r = fstat(fd, &st) < 0 ? open_failed(o->path, errno) : check_kind(o, fd, &st);
 	bool was_empty = st.st_size == 0;
 '
 run_unit test_race

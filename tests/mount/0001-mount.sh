@@ -63,6 +63,14 @@ ok 'SIGTERM unmounts' wait_for '! is_mounted'
 wait $!
 ok 'and the store is free afterwards' wait_for no_daemon
 
+# What the caller has open stays the caller's.
+exec 9>"$T/lock"
+flock 9
+ok 'mount while a lock is held' timeout 60 "$MSYNCFS" mount "$STORE" "$MNT" </dev/null
+exec 9>&-
+ok 'the daemon does not hold it' flock -n "$T/lock" true
+umount_store
+
 STORE=:memory:
 ok ':memory: mounts' mount_store
 cp "$T/big" "$MNT/big"

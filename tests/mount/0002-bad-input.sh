@@ -39,6 +39,7 @@ refused 'option without its value' 2 'size' mount --size
 refused 'size is not a number' 2 'size' mount --size=many "$STORE" "$MNT"
 refused 'size overflows' 2 'size' mount --size=99999999999T "$STORE" "$MNT"
 refused 'size is negative' 2 'size' mount --size=-1 "$STORE" "$MNT"
+refused 'a blank is no unit of size' 2 'size' mount '--size=10 ' "$STORE" "$MNT"
 refused 'sync-interval is not a number' 2 'sync-interval' mount -o sync-interval=often "$STORE" "$MNT"
 ok 'no store was made by any of these' test ! -e "$STORE"
 

@@ -75,10 +75,17 @@ printf '%s\n' "$T/lib/c\\040d.msync $T/a\\040b msyncfs rw,user,suid,dev,exec,noa
 ok 'names with blanks' by_fstab "$T/fstab" "$T/a b"
 ok 'the store is where the line says' test -f "$T/lib/c d.msync"
 unmounts "$T/a b" "$T/lib/c d.msync"
-printf '%s\n' "$STORE $MNT msyncfs noatime,size=20M,sync-interval=7,nosuid 0 0" >"$T/fstab"
+printf '%s\n' "$STORE $MNT msyncfs noatime,size=20M,sync-interval=7,nosuid,nosymfollow 0 0" >"$T/fstab"
 ok 'mount -a' timeout 60 mount -a -T "$T/fstab"
 ok 'mounts' is_mounted
 echo hello >"$MNT/file"
+ln -s file "$MNT/link"
+like 'nosymfollow is set, and what else was said' "$(flags_of "$MNT")" ',nosuid,noatime,nosymfollow,'
+errno 'symbolic links are not followed' ELOOP sysop open rdonly "$MNT/link"
+ok 'remount,symfollow' timeout 60 mount -o remount,symfollow "$MNT"
+errno 'they are' ok sysop open rdonly "$MNT/link"
+ok 'remount,nosymfollow' timeout 60 mount -T "$T/fstab" -o remount,nosymfollow "$MNT"
+errno 'they are not any more' ELOOP sysop open rdonly "$MNT/link"
 
 # ---- Remount
 # refused NAME REGEX MOUNT-ARGUMENT...: one line of ours that says why, a status that is not 0, and nothing has changed.

@@ -95,6 +95,12 @@ suid; as 1002 sysop truncate 0 s >/dev/null
 is 'truncate by another clears them' "$(mode s)" 777
 suid; as 1001 chgrp 1001 s
 is 'chgrp by the owner clears them' "$(mode s)" 777
+suid 6755; as 1001 sysop chown -1 -1 s >/dev/null
+is 'a chown that changes no owner clears them' "$(mode s)" 755
+suid 6766; sysop chown -1 -1 s >/dev/null
+is 'by root, setuid only' "$(mode s)" 2766
+suid 6755; as 1002 sysop chown -1 -1 s >/dev/null
+is 'by another, nothing' "$(mode s)" 6755
 suid; sh -c 'echo y >>s'
 is 'root keeps them' "$(mode s)" 6777
 suid; chown 1002 s

@@ -37,6 +37,14 @@ for command in 'echo z >f' 'mkdir e' 'mv f g' 'ln g h' 'chmod 600 g' 'setfattr -
 done
 umount_store
 
+# What the kernel could hold back until the file is closed; so one process writes and asks, since each that ends closes it.
+mount_store -o sync,writeback,sync-interval=0 >/dev/null || fail 'mount -o sync,writeback'
+# shellcheck disable=SC2016 # variables of perl
+perl -e 'open F, ">", "$ARGV[0]/held"; syswrite F, "x"; open S, "<", "$ARGV[0]/.msyncfs/status"; print <S>' "$MNT" >"$T/status"
+ok '-o sync,writeback: a write is with the daemon when it returns' grep -q '^requests_write=1$' "$T/status"
+is '... and durable' "$(sed -n 's/^durable_seq=//p' "$T/status")" "$(sed -n 's/^seq=//p' "$T/status")"
+umount_store
+
 mount_store -o sync-interval=1 >/dev/null || fail 'mount -o sync-interval=1'
 echo w >"$MNT/f"
 seq=$(status_of seq)

@@ -26,6 +26,10 @@ ok 'mount with --size=16M' mount_store --size=16M
 total=$(sysop statfs "$MNT" | cut -d' ' -f1)
 ok 'df shows the size' test "$total" -le 16777216 -a "$total" -ge 12000000
 echo before >"$MNT/before"
+head -c 3000000 /dev/urandom >"$T/paid"
+errno 'fallocate' ok sh -c "touch '$MNT/paid'; sysop fallocate plain 0 3M '$MNT/paid'"
+errno 'fallocate, keeping the size' ok sh -c "touch '$MNT/kept'; sysop fallocate keep 0 3M '$MNT/kept'"
+errno 'fallocate of less than a block' ok sh -c "touch '$MNT/tiny'; sysop fallocate plain 0 100 '$MNT/tiny'"
 like 'filling it ends with ENOSPC' "$(fill "$MNT")" 'No space left'
 # shellcheck disable=SC2012 # what ls sees is the question
 ok 'after something useful was written' test "$(ls "$MNT" | wc -l)" -gt 40
@@ -38,7 +42,19 @@ ok "statfs says so too ($available bytes available)" test "$available" -lt 10485
 i=0
 while echo small >"$MNT/small-$i" 2>/dev/null && ((i++ < 20000)); do :; done
 is 'what was before is there' "$(cat "$MNT/before")" before
-rm -f "$T/sum."* "$MNT"/small-*
+# What was allocated can be written, as posix_fallocate(3) says: in one go, and block after block from the end.
+ok 'a file that has its blocks can be written when the store is full' dd if="$T/paid" of="$MNT/paid" bs=200k conv=notrunc status=none
+same '... and has what was written' "$T/paid" <(head -c 3000000 "$MNT/paid")
+backwards() {
+	local i
+	for ((i = 732; i >= 0; i--)); do
+		dd if="$T/paid" of="$MNT/kept" bs=4096 skip=$i seek=$i count=1 conv=notrunc status=none || return
+	done
+}
+ok '... behind its end, and in pieces' backwards
+same '... and has it, too' "$T/paid" "$MNT/kept"
+errno '... also a small one' ok sysop pwrite "$MNT/tiny" 0 "$(printf %100s)"
+rm -f "$T/sum."* "$MNT"/small-* "$MNT/kept" "$MNT/paid"
 ok 'deletes work when it is full' rm -f "$MNT"/fill-*
 room() { sync; [ "$(sysop statfs "$MNT" | cut -d' ' -f3)" -gt 10000000 ]; }
 ok 'and make room' wait_for room

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # P6: flock and fcntl locks hold across machines: a primary and two remote mounts exclude each other, who waits is woken or
-# interrupted, circles are EDEADLK, who holds sees what the last holder wrote, and the locks of a machine that is gone are freed.
+# interrupted, circles are EDEADLK, what was closed is unlocked for who asks next anywhere, who holds sees what the last holder wrote, and the locks of a machine that is gone are freed.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh" || exit 1
 diag "SEED=$SEED"
@@ -33,15 +33,30 @@ for m in two three; do wait_for "[ -e '$T/$m/file' ]"; done
 # ---- Each pair of mounts, both ways
 for pair in one:two two:one two:three; do
 	a=$T/${pair%:*} b=$T/${pair#*:}
-	for name in exclusive ranges wait signal deadlock close exit flock ofd; do
+	for name in exclusive ranges wait signal deadlock close exit closed flock ofd; do
 		ok "$name between ${pair%:*} and ${pair#*:}" timeout 120 locks $name "$a/file" "$b/file"
 	done
 done
-for name in exclusive ranges wait signal deadlock close exit flock ofd; do
+for name in exclusive ranges wait signal deadlock close exit closed flock ofd; do
 	ok "$name on two alone" timeout 120 locks $name "$two/file"
 done
 ok 'nothing is left behind' wait_for "[ ! -s '$one/.msyncfs/locks' ]"
 is 'not on two either' "$(cat "$two/.msyncfs/locks")" ''
+
+# ---- As in scripts: "flock file true" here, and then "flock -n file true" there, while all mounts have other things to do
+busy() { while [ ! -e "$T/enough" ]; do echo x >"$1/busy.$2"; cat "$1/file" "$1"/busy.* >/dev/null 2>&1; done; }
+pids=()
+for m in one two three; do busy "$T/$m" "$m" & pids+=($!); done
+refused=0
+for i in $(seq "$(scaled 30)"); do
+	for pair in one:two two:one two:three three:three; do
+		flock "$T/${pair%:*}/file" true
+		flock -n "$T/${pair#*:}/file" true || refused=$((refused + 1))
+	done
+done
+: >"$T/enough"
+wait "${pids[@]}"
+is 'who waited for the end of one that had it is never refused' "$refused" 0
 
 # ---- flock(1), the list, waking
 exec 8<"$two/file"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The recipes of README.md, "Cookbook", as they stand there, on mounts of three "machines".
+# The recipes of mount-scripts/COOKBOOK.md, as they stand there, on mounts of three "machines".
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh" || exit 1
 need flock
@@ -12,11 +12,11 @@ ln -s "$MSYNCFS" "$T/bin/msyncfs"
 
 start() { local n=$1; shift; mount_store -m "$T/$n" -s "$T/$n.msync" --listen="$T/$n.socket" "$@"; }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
-# recipe NAME MACHINE: the block of the README that begins with "# NAME", for the mount of that machine
+# recipe NAME MACHINE: the block of the cookbook that begins with "# NAME", for the mount of that machine
 recipe() {
-	awk -v name="    # $1" '$0 == name { on = 1; next } on && !/^    / { exit } on' "$ROOT/README.md" | sed "s|^    ||; s|/mnt/data|$T/$2|g"
+	awk -v name="    # $1" '$0 == name { on = 1; next } on && !/^    / { exit } on' "$ROOT/mount-scripts/COOKBOOK.md" | sed "s|^    ||; s|/mnt/data|$T/$2|g"
 }
-script() { recipe "$1" "$2" >"$T/script"; [ -s "$T/script" ] || fail "README.md has a recipe \"$1\""; }
+script() { recipe "$1" "$2" >"$T/script"; [ -s "$T/script" ] || fail "COOKBOOK.md has a recipe \"$1\""; }
 # program NAME TEXT: a command that a recipe calls
 program() { printf '#!/bin/sh\n%s\n' "$2" >"$T/bin/$1"; chmod +x "$T/bin/$1"; }
 

@@ -197,6 +197,14 @@ ok 'four follows one' follow four one
 ok 'and one four' follow one four
 ok 'which is told' wait_for "[[ \"\$(value one link_trouble) \$(value four link_trouble)\" == *circle* ]]"
 is 'what they have is read' "$(cat "$T/four/through")" through
-for n in four one three; do ok "$n unmounts" stop "$n"; done
+stop four
+ok 'four follows two' follow four two
+ok 'and two one' follow two one
+for n in one two four; do ok "$n says that it is in a circle of three" wait_for "[[ \"\$(value $n link_trouble)\" == *'over 1 other: in a circle'* ]]"; done
+is 'what they have is read there, too' "$(cat "$T/four/through")" through
+stop four
+ok 'when one of them follows another' follow four three
+ok 'all are fed' wait_for same_seq one two three four
+for n in two one four three; do ok "$n unmounts" stop "$n"; done
 for n in "${names[@]}"; do ok "the store of $n is clean" "$MSYNCFS" check "$T/$n.msync"; done
 done_testing

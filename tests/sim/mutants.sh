@@ -32,7 +32,7 @@ P=core/replica/primary.c PP=core/replica/primary_peer.c R=core/replica/replica.c
 
 # ------------------------------------------------------------------------------------------------------------- epochs
 begin no-fence-hello P1 'a primary does not mind that a replica has promised a higher epoch'
-change $PP 'if (h->promised > p->epoch && (primary_leads(p) || p->state == PRIMARY_HANDING)) {' 'if (0) {'
+change $PP 'if (h->promised > p->epoch && !peer->limited && (primary_leads(p) || p->state == PRIMARY_HANDING)) {' 'if (0) {'
 run
 
 begin promise-later R1 'a replica obeys a higher epoch before its promise is on disk'
@@ -116,14 +116,14 @@ change $RC '		c->state = RCALL_UNSENT;
 			c->state = RCALL_UNSENT;
 		if (c->own)'
 change $RC '	r->answered = 0;
-	for' '	for'
+	/* The end' '	/* The end'
 run
 
 begin no-resend R4 'calls are not sent again'
 change $RC '		c->state = RCALL_UNSENT;
 		if (c->own)' '		if (c->own)'
 change $RC '	r->answered = 0;
-	for' '	for'
+	/* The end' '	/* The end'
 run
 
 begin resend-order R4 'calls are sent again in the wrong order'
@@ -158,7 +158,7 @@ run
 
 # -------------------------------------------------------------------------------------------------------------- disks
 begin sync-at-once P4 'an fsync does not wait for disks'
-change $P 'p->state != PRIMARY_RELAYS && res->seq > p->synced) {' 'p->state != PRIMARY_RELAYS && false) {'
+change $P 'p->state != PRIMARY_RELAYS && !is_synced(p, res)) {' 'p->state != PRIMARY_RELAYS && !is_synced(p, res) && false) {'
 run
 
 begin ack-undurable P4 'a replica says that it has on disk what it has applied'
@@ -190,8 +190,8 @@ change $PP '	if (p->state == PRIMARY_PARKED || p->state == PRIMARY_HANDING) {' '
 run
 
 begin hand-volatile P4 'the target is told before the old primary is none, on disk'
-change $P '		p->ops->hand_over(p->ctx, p->target_next);' '		(void)primary_send_promote(p, peer->link);
-		p->ops->hand_over(p->ctx, p->target_next);'
+change $P '		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);' '		(void)primary_send_promote(p, peer->link);
+		p->ops->hand_over(p->ctx, p->target_next, p->target_seq);'
 run
 
 begin hand-running P4 'a switch-over does not wait for calls that are being run'

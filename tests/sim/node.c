@@ -129,9 +129,9 @@ static void p_diff_stop(void *ctx, link_t link)
 		l->diff = false;
 }
 
-static void p_client_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
+static void p_client_here(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
-	struct todo t = { .kind = TODO_CLIENT, .run = { .client = client, .session = session, .low = low } };
+	struct todo t = { .kind = TODO_CLIENT, .run = *who };
 
 	(void)locks;
 	(void)len;
@@ -439,6 +439,7 @@ static void begin_epoch(struct node *n, uint64_t epoch)
 
 static void lead(struct node *n, uint64_t epoch)
 {
+	primary_set_features(n->p, MSG_FEATURES);
 	primary_lead(n->p, epoch, n->st.promised, n->st.n, n->st.durable, node_now(n));
 	primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));
 }
@@ -729,16 +730,19 @@ void node_look(struct node *n)
 	enum primary_state ps = primary_state(n->p);
 	seq_t applied, durable;
 	uint32_t count;
-	uint8_t up[16];
+	uint8_t path[MSG_PATH_MAX * 16];
+	uint32_t path_count;
 	unsigned i;
 
 	replica_status(n->r, node_now(n), &s);
 	if (n->relay_link != 0 && (s.link != n->relay_link || (s.state != REPLICA_STREAM && s.state != REPLICA_HELLO)))
 		pause_relay(n, "it has no link itself");
-	if (replica_upstream(n->r, up) && !node_leads(n))
-		primary_set_upstream(n->p, up);
+	path_count = replica_path(n->r, path);
+	if (path_count > 0 && !node_leads(n))
+		primary_set_path(n->p, path, path_count);
 	if (s.state == REPLICA_STREAM && n->relay_link == 0 && (ps == PRIMARY_OFF || ps == PRIMARY_RELAYS)) {
 		n->relay_link = s.link;
+		primary_set_features(n->p, s.features | MSG_FEATURES_OWN);
 		primary_relay(n->p, s.link_epoch, n->st.promised, n->st.n, node_now(n));
 		primary_committed(n->p, n->st.n, n->st.n * CHANGE_BYTES, node_now(n));
 	}

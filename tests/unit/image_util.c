@@ -4,6 +4,8 @@
  */
 #include "tests/unit/image_util.h"
 
+#include "core/store/journal.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -143,4 +145,31 @@ static void pages_below(const struct image *im, block_t block,
 void image_pages(const struct image *im, void (*fn)(void *ctx, const struct image *im, uint8_t *page), void *ctx)
 {
 	pages_below(im, im->sb.root.block, fn, ctx);
+}
+
+static int claim_nothing(void *ctx, block_t first, uint64_t blocks)
+{
+	(void)ctx;
+	(void)first;
+	(void)blocks;
+	return 0;
+}
+
+seq_t image_records(const struct image *im, void (*fn)(void *ctx, const uint8_t *rec, uint32_t len), void *ctx)
+{
+	struct map map = { .base = im->base };
+	struct journal_next next;
+	struct journal j;
+	seq_t last;
+
+	atomic_init(&map.blocks, im->blocks);
+	check(journal_init(&j, &map, im->sb.seg_shift, super_store_id(&im->sb), 0) == 0);
+	check(journal_load(&j, im->sb.segs, im->sb.seg_count, &im->sb.journal) == 0);
+	while (journal_peek(&j, &next) > 0) {
+		fn(ctx, next.rec, next.len);
+		check(journal_accept(&j, &next, claim_nothing, NULL) == 0);
+	}
+	last = j.seq;
+	journal_release(&j);
+	return last;
 }

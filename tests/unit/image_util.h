@@ -42,5 +42,7 @@ void image_mark(struct image *im, block_t block, bool used);
 
 /* Call fn for each tree page, inner pages before what is below. */
 void image_pages(const struct image *im, void (*fn)(void *ctx, const struct image *im, uint8_t *page), void *ctx);
+/* Call fn for each whole record since the checkpoint, in order; the last one's number. */
+seq_t image_records(const struct image *im, void (*fn)(void *ctx, const uint8_t *rec, uint32_t len), void *ctx);
 
 #endif

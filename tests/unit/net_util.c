@@ -4,6 +4,8 @@
  */
 #include "tests/unit/net_util.h"
 
+#include "tests/unit/random_util.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -76,22 +78,6 @@ int same_descriptors(void **state)
 		return 0;
 	(void)fprintf(stderr, "%u descriptors before, %u after\n", descriptors, open_descriptors());
 	return -1;
-}
-
-static uint64_t rng;
-
-uint32_t rnd(uint32_t n)
-{
-	const char *seed = getenv("RNG");
-
-	if (rng == 0) {
-		rng = seed ? strtoull(seed, NULL, 0) | 1 : 88172645463325253ull;
-		(void)printf("# RNG=%llu\n", (unsigned long long)rng);
-	}
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
 }
 
 uint8_t *noise(size_t len)

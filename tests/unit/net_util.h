@@ -106,8 +106,7 @@ void relay_free(struct relay *r);
 /* Around each test: it leaves as many descriptors open as there were (a look-up's thread may end a little later). */
 int count_descriptors(void **state);
 int same_descriptors(void **state);
-/* Numbers of a fixed seed, which RNG= in the environment replaces; freed by the caller. */
-uint32_t rnd(uint32_t n);
+/* Bytes by chance; freed by the caller. */
 uint8_t *noise(size_t len);
 uint64_t test_now_ms(void);
 /* Bytes of memory that this process has touched, and that it has asked for. */

@@ -17,6 +17,7 @@
 #include "core/replica/call.h"
 #include "core/store/store.h"
 #include "core/store/sys.h"
+#include "tests/unit/random_util.h"
 #include "tests/unit/view_util.h"
 
 #include <linux/falloc.h>
@@ -24,23 +25,14 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
-#include <time.h>
 
 #define ACCESS_ACL "system.posix_acl_access"
 #define INOS_MAX   200u
 
-static uint64_t rng, seed, calls;
+static uint64_t seed, calls;
 static uint64_t clock_ns = 1700000000ull * 1000000000u;
 static uint8_t wire[CALL_MAX];
 static uint8_t bytes[KEYS_WRITE_MAX];
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 static uint64_t now(void *ctx)
 {
@@ -1164,13 +1156,6 @@ static void test_call__once(void **state)
 	assert_int_equal(remove(dir), 0);
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *s = getenv(name);
-
-	return s && *s ? strtoull(s, NULL, 10) : otherwise;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1190,9 +1175,8 @@ int main(void)
 		cmocka_unit_test(test_call__once),
 	};
 
-	seed = number_of("SEED", (uint64_t)time(NULL));
-	calls = number_of("CALLS", 20000);
-	rng = seed * 0x9e3779b97f4a7c15ull + 1;
-	(void)printf("# SEED=%llu CALLS=%llu\n", (unsigned long long)seed, (unsigned long long)calls);
+	seed = random_seed();
+	calls = env_number("CALLS", 20000);
+	(void)printf("# CALLS=%llu\n", (unsigned long long)calls);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

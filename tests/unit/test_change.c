@@ -19,6 +19,7 @@
 #include "core/replica/change.h"
 #include "core/store/store_int.h"
 #include "tests/unit/crash_util.h"
+#include "tests/unit/random_util.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -43,18 +44,10 @@ struct pair {
 };
 
 static char dir[64];
-static uint64_t rng, seed_now;
+static uint64_t seed_now;
 static struct sys_ops sys;
 static struct pair *p;
 static uint8_t change[CHANGE_MAX];
-
-static uint64_t below(uint64_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (rng >> 11) % n;
-}
 
 static void fail_case(int line, const char *what, int r)
 {
@@ -316,36 +309,36 @@ static void send_all(void)
 static void send_nonsense(void)
 {
 	uint32_t len = get_le32(p->log + p->log_sent);
-	unsigned n = 1 + (unsigned)below(4), i;
+	unsigned n = 1 + (unsigned)random_below(4), i;
 	seq_t seq = store_seq(p->b->store);
 	int r;
 
 	memcpy(change, p->log + p->log_sent + 4, len);
 	for (i = 0; i < n; i++) {
-		uint32_t at = (uint32_t)(below(3) ? CHANGE_HEADER + below(min_u64(len - CHANGE_HEADER, 200) + 1) : below(len));
+		uint32_t at = (uint32_t)(random_below(3) ? CHANGE_HEADER + random_below(min_u64(len - CHANGE_HEADER, 200) + 1) : random_below(len));
 
 		if (at >= len)
 			continue;
-		switch (below(4)) {
+		switch (random_below(4)) {
 		case 0:
-			change[at] ^= (uint8_t)(1 << below(8));
+			change[at] ^= (uint8_t)(1 << random_below(8));
 			break;
 		case 1:
-			change[at] = (uint8_t)below(256);
+			change[at] = (uint8_t)random_below(256);
 			break;
 		case 2:
-			put_le32(change + (at & ~3u), (uint32_t)below(1u << below(32)));
+			put_le32(change + (at & ~3u), (uint32_t)random_below(1u << random_below(32)));
 			break;
 		default:
 			/* Another one's beginning, with this one's length. */
 			memmove(change + CHANGE_HEADER, change + (at & ~7u), min_u64(len - (at & ~7u), len - CHANGE_HEADER));
 		}
 	}
-	if (below(8) == 0)
-		len = (uint32_t)below(len + 1);
-	if (below(2))
+	if (random_below(8) == 0)
+		len = (uint32_t)random_below(len + 1);
+	if (random_below(2))
 		put_le64(change + CHANGE_SEQ, seq + 1);
-	if (len >= CHANGE_HEADER && below(16))
+	if (len >= CHANGE_HEADER && random_below(16))
 		put_le64(change + CHANGE_CHECK, hash64(change + 8, len - 8, 0));
 	r = apply(change, len);
 	must(r == 0 || r == -EPROTO || r == -ENOSPC);
@@ -372,20 +365,20 @@ static void forget_one(unsigned c)
 /* A random call, sometimes for a client far away; what is told of it must be true on both sides. */
 static void change_one(void)
 {
-	unsigned c = (unsigned)below(2 * CLIENTS);
+	unsigned c = (unsigned)random_below(2 * CLIENTS);
 	seq_t before = store_seq(p->a->store), seq;
 	uint64_t number;
 	int r;
 
-	if (below(40) == 0)
+	if (random_below(40) == 0)
 		(void)work_epoch(&p->w, store_epoch(p->a->store) + 1);
-	if (below(40) == 0 && !p->alone)
-		forget_one((unsigned)below(CLIENTS));
+	if (random_below(40) == 0 && !p->alone)
+		forget_one((unsigned)random_below(CLIENTS));
 	if (c < CLIENTS)
 		keys_set_caller(p->a, 1000 + c, ++p->request[c]);
 	(void)work_step(&p->w);
 	keys_set_caller(p->a, 0, 0);
-	if (below(3) == 0)
+	if (random_below(3) == 0)
 		(void)store_poll(p->a->store);
 	if (p->alone)
 		return;
@@ -404,17 +397,17 @@ static void begin_case(uint64_t n, uint64_t max_b)
 
 	check(q);
 	seed_now = n;
-	rng = n * 0x9e3779b97f4a7c15ull + 1;
+	random_restart(n);
 	(void)snprintf(q->path_a, sizeof q->path_a, "%s/a", dir);
 	(void)snprintf(q->path_b, sizeof q->path_b, "%s/b", dir);
 	(void)snprintf(q->path_c, sizeof q->path_c, "%s/c", dir);
 	(void)unlink(q->path_a);
 	(void)unlink(q->path_b);
-	work_init(&q->w, rng);
+	work_init(&q->w, n);
 	p = q;
-	q->w.profile = (enum work_profile)below(WORK_PROGRAMS);
-	q->w.max_nodes = 10 + (unsigned)below(80);
-	q->max_b = max_b ? max_b : (8u << 20) + below(3) * (8u << 20);
+	q->w.profile = (enum work_profile)random_below(WORK_PROGRAMS);
+	q->w.max_nodes = 10 + (unsigned)random_below(80);
+	q->max_b = max_b ? max_b : (8u << 20) + random_below(3) * (8u << 20);
 	q->a = open_store(q->path_a, 64u << 20, true, true);
 	q->b = open_store(q->path_b, q->max_b, true, false);
 	ok(keys_adopt_seed(q->b, store_hash_seed(q->a->store)));
@@ -445,18 +438,18 @@ static void test_change__replica_follows(void **state)
 		unsigned i, steps;
 
 		begin_case(n, 0);
-		steps = 100 + (unsigned)below(500);
+		steps = 100 + (unsigned)random_below(500);
 		for (i = 0; i < steps; i++) {
 			change_one();
-			if (below(40) == 0)
+			if (random_below(40) == 0)
 				compare_model();
-			if (below(60) == 0)
+			if (random_below(60) == 0)
 				compare_items();
-			if (below(80) == 0)
+			if (random_below(80) == 0)
 				ok(store_checkpoint(p->b->store));
-			if (below(150) == 0)
+			if (random_below(150) == 0)
 				kill_b();
-			if (below(50) == 0)
+			if (random_below(50) == 0)
 				(void)keys_compact(p->b);
 		}
 		compare_model();
@@ -481,7 +474,7 @@ static void test_change__nonsense_harms_nothing(void **state)
 		unsigned i, steps;
 
 		begin_case(n, 0);
-		steps = 20 + (unsigned)below(150);
+		steps = 20 + (unsigned)random_below(150);
 		for (i = 0; i < steps; i++)
 			change_one();
 		p->alone = true;
@@ -491,9 +484,9 @@ static void test_change__nonsense_harms_nothing(void **state)
 				change_one();
 			}
 			send_nonsense();
-			if (below(4) == 0)
+			if (random_below(4) == 0)
 				p->log_sent += 4 + get_le32(p->log + p->log_sent);
-			if (below(40) == 0)
+			if (random_below(40) == 0)
 				kill_b();
 		}
 		kill_b();
@@ -567,6 +560,24 @@ static void test_change__fragmented_space(void **state)
 	compare_items();
 	kill_b();
 	compare_items();
+	end_case();
+}
+
+/* Where name and value fill their items to the last byte, one more follows, which is empty. */
+static void test_change__empty_part_of_an_attribute(void **state)
+{
+	static const uint8_t value[XATTR_CHUNK * 3];
+	struct keys_attr a;
+	unsigned parts;
+
+	(void)state;
+	begin_case(6, 32u << 20);
+	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
+	for (parts = 1; parts <= 3; parts++) {
+		ok(keys_setxattr(p->a, a.ino, "user.a", value, parts * XATTR_CHUNK - strlen("user.a"), 0, false));
+		send_all();
+		compare_items();
+	}
 	end_case();
 }
 
@@ -801,6 +812,7 @@ int main(void)
 		cmocka_unit_test(test_change__replica_follows),
 		cmocka_unit_test(test_change__nonsense_harms_nothing),
 		cmocka_unit_test(test_change__fragmented_space),
+		cmocka_unit_test(test_change__empty_part_of_an_attribute),
 		cmocka_unit_test(test_change__what_apply_would_refuse),
 		cmocka_unit_test(test_change__only_what_fits),
 		cmocka_unit_test(test_change__late_reader_is_told),

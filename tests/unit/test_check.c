@@ -5,68 +5,40 @@
  *
  *   SEED=n   replays the random parts
  */
+#include "tests/unit/fill_util.h"
+#include "tests/unit/findings_util.h"
 #include "tests/unit/image_util.h"
+#include "tests/unit/ok_util.h"
+#include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
-#include "core/check/check.h"
 #include "core/keys/keys_int.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #define BIG_SIZE  (3u << 20)
-#define TEXT_SIZE 65536u
 
-static char dir[64], path[96];
-static uint64_t rng, seed;
-static const struct keys_cred cred = { 0, 0, 022 };
+static char path[SCRATCH_PATH];
+static uint64_t seed;
 
 /* What make_store() made. */
 static struct {
 	uint64_t sub, deep, small, big, sparse, hard, symlink, longlink, attrs, device, fallocated, deleted_dir;
 } ino;
 
-static uint64_t random_below(uint64_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % n;
-}
-
 /* Findings ---------------------------------------------------------------------------------------------------------- */
-
-static char found[TEXT_SIZE];
-static size_t found_len;
-
-static void collect(void *ctx, const char *text)
-{
-	size_t n = strlen(text);
-
-	(void)ctx;
-	if (found_len + n + 2 > sizeof found)
-		return;
-	memcpy(found + found_len, text, n);
-	found[found_len + n] = '\n';
-	found[found_len + n + 1] = '\0';
-	found_len += n + 1;
-}
 
 static int verify(struct keys *k, bool snapshot, struct check_report *rep)
 {
-	const struct check_options o = { .snapshot = snapshot, .problem = collect };
+	const struct check_options o = { .snapshot = snapshot, .problem = findings_keep };
 
-	found[0] = '\0';
-	found_len = 0;
+	findings_forget();
 	return check_run(k, &o, rep);
 }
 
@@ -79,7 +51,8 @@ static int64_t findings_as(bool snapshot)
 	int r;
 
 	if (keys_open(&o, &k) < 0) {
-		(void)snprintf(found, sizeof found, "%s", err_last());
+		findings_forget();
+		findings_keep(NULL, err_last());
 		return -1;
 	}
 	r = verify(k, snapshot, &rep);
@@ -99,7 +72,7 @@ static void assert_snapshot_clean(const char *when)
 
 	if (n != 0)
 		fail_msg("%s, snapshot: %lld findings (SEED=%llu):\n%s", when, (long long)n,
-			 (unsigned long long)seed, found);
+			 (unsigned long long)seed, findings_text());
 }
 
 static void assert_clean(const char *when)
@@ -107,7 +80,7 @@ static void assert_clean(const char *when)
 	int64_t n = findings();
 
 	if (n != 0)
-		fail_msg("%s: %lld findings (SEED=%llu):\n%s", when, (long long)n, (unsigned long long)seed, found);
+		fail_msg("%s: %lld findings (SEED=%llu):\n%s", when, (long long)n, (unsigned long long)seed, findings_text());
 	assert_snapshot_clean(when);
 }
 
@@ -116,8 +89,8 @@ static void assert_named(const char *words)
 {
 	int64_t n = findings();
 
-	if (n <= 0 || !strstr(found, words))
-		fail_msg("\"%s\" is not among the %lld findings:\n%s", words, (long long)n, found);
+	if (n <= 0 || !findings_have(words))
+		fail_msg("\"%s\" is not among the %lld findings:\n%s", words, (long long)n, findings_text());
 }
 
 /* Stores ------------------------------------------------------------------------------------------------------------ */
@@ -152,114 +125,57 @@ static struct keys *open_store(void)
 	return k;
 }
 
-static void done(int r, int line)
-{
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
-
-static uint64_t make(struct keys *k, uint64_t where, const char *name, uint32_t mode)
-{
-	struct keys_attr a;
-
-	ok(keys_make(k, where, name, strlen(name), mode, 0x105, &cred, &a));
-	return a.ino;
-}
-
-/* Bytes that differ from block to block. */
-static void write_bytes(struct keys *k, uint64_t file, uint64_t off, size_t len)
-{
-	uint8_t *p = malloc(len);
-	size_t n, i;
-
-	assert_non_null(p);
-	for (i = 0; i < len; i++)
-		p[i] = (uint8_t)((off + i) / 7 + (off + i) / BLOCK_SIZE + file);
-	for (i = 0; i < len; i += n)
-		ok(keys_write(k, file, off + i, p + i, len - i, false, &n));
-	free(p);
-}
-
-static void put_xattr(struct keys *k, uint64_t file, const char *name, size_t size)
-{
-	uint8_t *p = malloc(size + 1);
-
-	assert_non_null(p);
-	memset(p, 'x', size);
-	ok(keys_setxattr(k, file, name, p, size, 0, false));
-	free(p);
-}
-
-static void put_acl(struct keys *k, uint64_t file, const char *name)
-{
-	uint8_t acl[4 + 5 * 8];
-	static const uint16_t entries[5][3] = { { 1, 7, 0 }, { 2, 6, 1000 }, { 4, 5, 0 }, { 16, 7, 0 }, { 32, 4, 0 } };
-	unsigned i;
-
-	put_le32(acl, 2);
-	for (i = 0; i < 5; i++) {
-		put_le16(acl + 4 + i * 8, entries[i][0]);
-		put_le16(acl + 6 + i * 8, entries[i][1]);
-		put_le32(acl + 8 + i * 8, entries[i][2]);
-	}
-	ok(keys_setxattr(k, file, name, acl, sizeof acl, 0, false));
-}
-
 static void fill_store(struct keys *k)
 {
-	char name[300], target[3000];
+	char name[300];
 	struct keys_attr a;
 	struct keys_setattr set = { .mask = KEYS_SET_SIZE, .size = 5000 };
 	uint64_t file;
 	int i;
 
-	ino.sub = make(k, KEYS_ROOT_INO, "sub", S_IFDIR | 0755);
-	ino.deep = make(k, ino.sub, "deep", S_IFDIR | 02755);
+	ino.sub = fill_make(k, KEYS_ROOT_INO, "sub", S_IFDIR | 0755);
+	ino.deep = fill_make(k, ino.sub, "deep", S_IFDIR | 02755);
 	for (i = 0; i < 600; i++) {
 		(void)snprintf(name, sizeof name, "file %d", i);
-		file = make(k, i % 2 ? ino.sub : ino.deep, name, S_IFREG | 0644);
-		write_bytes(k, file, 0, (size_t)(i * 13) % 3000);
+		file = fill_make(k, i % 2 ? ino.sub : ino.deep, name, S_IFREG | 0644);
+		fill_bytes(k, file, 0, (size_t)(i * 13) % 3000);
 	}
 	memset(name, 'n', 255);
 	name[255] = '\0';
-	(void)make(k, ino.sub, name, S_IFREG | 0600);
-	ino.small = make(k, ino.deep, "small", S_IFREG | 0644);
-	write_bytes(k, ino.small, 0, 100);
-	ino.big = make(k, ino.deep, "big", S_IFREG | 0644);
-	write_bytes(k, ino.big, 0, BIG_SIZE);
-	write_bytes(k, ino.big, 1234567, 99);
-	ino.sparse = make(k, KEYS_ROOT_INO, "sparse", S_IFREG | 0644);
-	write_bytes(k, ino.sparse, 1u << 20, 5000);
-	write_bytes(k, ino.sparse, 1ull << 40, 10000);
+	(void)fill_make(k, ino.sub, name, S_IFREG | 0600);
+	ino.small = fill_make(k, ino.deep, "small", S_IFREG | 0644);
+	fill_bytes(k, ino.small, 0, 100);
+	ino.big = fill_make(k, ino.deep, "big", S_IFREG | 0644);
+	fill_bytes(k, ino.big, 0, BIG_SIZE);
+	fill_bytes(k, ino.big, 1234567, 99);
+	ino.sparse = fill_make(k, KEYS_ROOT_INO, "sparse", S_IFREG | 0644);
+	fill_bytes(k, ino.sparse, 1u << 20, 5000);
+	fill_bytes(k, ino.sparse, 1ull << 40, 10000);
 	ok(keys_fallocate(k, ino.sparse, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (1u << 20) + 100, 3000, 0));
-	file = make(k, KEYS_ROOT_INO, "cut", S_IFREG | 0644);
-	write_bytes(k, file, 0, 50000);
+	file = fill_make(k, KEYS_ROOT_INO, "cut", S_IFREG | 0644);
+	fill_bytes(k, file, 0, 50000);
 	ok(keys_setattr(k, file, &set, &a));
-	ino.fallocated = make(k, KEYS_ROOT_INO, "fallocated", S_IFREG | 0644);
+	ino.fallocated = fill_make(k, KEYS_ROOT_INO, "fallocated", S_IFREG | 0644);
 	ok(keys_fallocate(k, ino.fallocated, 0, 0, 300000, 0));
-	write_bytes(k, ino.fallocated, 8192, 20000);
+	fill_bytes(k, ino.fallocated, 8192, 20000);
 	ok(keys_fallocate(k, ino.fallocated, FALLOC_FL_KEEP_SIZE, 300000, 100000, 0));
-	ino.hard = make(k, ino.sub, "hard", S_IFREG | 0644);
-	ok(keys_link(k, ino.hard, ino.deep, "link", 4, &a));
-	ok(keys_link(k, ino.hard, KEYS_ROOT_INO, "link", 4, &a));
-	ok(keys_symlink(k, ino.sub, "symlink", 7, "over/there", 10, &cred, &a));
-	ino.symlink = a.ino;
-	memset(target, 't', sizeof target);
-	ok(keys_symlink(k, ino.sub, "longlink", 8, target, sizeof target, &cred, &a));
-	ino.longlink = a.ino;
-	ino.device = make(k, ino.sub, "device", S_IFCHR | 0600);
-	(void)make(k, ino.sub, "fifo", S_IFIFO | 0600);
-	ino.attrs = make(k, ino.sub, "attrs", S_IFREG | 0644);
-	put_xattr(k, ino.attrs, "user.empty", 0);
-	put_xattr(k, ino.attrs, "user.exact", 1024 - 10);
-	put_xattr(k, ino.attrs, "user.long", 65536);
-	put_xattr(k, ino.attrs, "user.gone", 5000);
+	ino.hard = fill_make(k, ino.sub, "hard", S_IFREG | 0644);
+	fill_link(k, ino.hard, ino.deep, "link");
+	fill_link(k, ino.hard, KEYS_ROOT_INO, "link");
+	ino.symlink = fill_symlink(k, ino.sub, "symlink", 10);
+	ino.longlink = fill_symlink(k, ino.sub, "longlink", 3000);
+	ino.device = fill_make(k, ino.sub, "device", S_IFCHR | 0600);
+	(void)fill_make(k, ino.sub, "fifo", S_IFIFO | 0600);
+	ino.attrs = fill_make(k, ino.sub, "attrs", S_IFREG | 0644);
+	fill_xattr(k, ino.attrs, "user.empty", 0);
+	fill_xattr(k, ino.attrs, "user.exact", 1024 - 10);
+	fill_xattr(k, ino.attrs, "user.long", 65536);
+	fill_xattr(k, ino.attrs, "user.gone", 5000);
 	ok(keys_removexattr(k, ino.attrs, "user.gone"));
-	put_acl(k, ino.attrs, ACL_ACCESS_NAME);
-	put_acl(k, ino.sub, ACL_DEFAULT_NAME);
-	(void)make(k, ino.sub, "inherits", S_IFREG | 0666);
-	(void)make(k, ino.sub, "inherits too", S_IFDIR | 0777);
+	fill_acl(k, ino.attrs, ACL_ACCESS_NAME);
+	fill_acl(k, ino.sub, ACL_DEFAULT_NAME);
+	(void)fill_make(k, ino.sub, "inherits", S_IFREG | 0666);
+	(void)fill_make(k, ino.sub, "inherits too", S_IFDIR | 0777);
 }
 
 static void make_store(void)
@@ -270,7 +186,7 @@ static void make_store(void)
 	fill_store(k);
 	assert_int_equal(verify(k, false, &rep), 0);
 	if (rep.problems)
-		fail_msg("live: %s", found);
+		fail_msg("live: %s", findings_text());
 	ok(keys_close(k));
 	/* Once more, so that both superblocks were written in the run of a store with contents. */
 	ok(keys_close(open_store()));
@@ -280,19 +196,17 @@ static void make_store(void)
 static int setup(void **ctx)
 {
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-check.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("check") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
-	rng = seed;
+	scratch_path(path, "store");
+	random_restart(seed);
 	return 0;
 }
 
 static int teardown(void **ctx)
 {
 	(void)ctx;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 /* Clean stores ------------------------------------------------------------------------------------------------------ */
@@ -304,7 +218,7 @@ static void test_check__new_store_is_clean(void **ctx)
 
 	(void)ctx;
 	assert_int_equal(verify(k, false, &rep), 0);
-	assert_string_equal(found, "");
+	assert_string_equal(findings_text(), "");
 	assert_int_equal(rep.inodes, 1);
 	ok(keys_close(k));
 	assert_clean("new");
@@ -344,14 +258,14 @@ static void test_check__orphans_are_clean(void **ctx)
 	(void)ctx;
 	make_store();
 	k = open_store();
-	orphan = make(k, KEYS_ROOT_INO, "orphan", S_IFREG | 0644);
+	orphan = fill_make(k, KEYS_ROOT_INO, "orphan", S_IFREG | 0644);
 	for (i = 0; i < 600; i++)       /* every second block: more extents than one REAP takes */
-		write_bytes(k, orphan, (uint64_t)i * 2 * BLOCK_SIZE, 4096);
-	put_xattr(k, orphan, "user.long", 20000);
+		fill_bytes(k, orphan, (uint64_t)i * 2 * BLOCK_SIZE, 4096);
+	fill_xattr(k, orphan, "user.long", 20000);
 	ok(keys_unlink(k, KEYS_ROOT_INO, "orphan", 6, &gone, &nlink));
 	assert_int_equal(nlink, 0);
 	ok(keys_unlink(k, KEYS_ROOT_INO, "sparse", 6, &gone, &nlink));
-	gone = make(k, ino.sub, "removed", S_IFDIR | 0755);
+	gone = fill_make(k, ino.sub, "removed", S_IFDIR | 0755);
 	ok(keys_rmdir(k, ino.sub, "removed", 7, &gone));
 	ok(store_checkpoint(keys_store(k)));
 	assert_snapshot_clean("orphans");
@@ -388,8 +302,8 @@ static void killed_writer(unsigned steps)
 				while (keys_reap(k, gone) > 0)
 					;
 			else if (keys_lookup(k, KEYS_ROOT_INO, name, strlen(name), &(struct keys_attr){ 0 }) < 0) {
-				file = make(k, KEYS_ROOT_INO, name, S_IFREG | 0644);
-				write_bytes(k, file, random_below(100000), 1 + random_below(30000));
+				file = fill_make(k, KEYS_ROOT_INO, name, S_IFREG | 0644);
+				fill_bytes(k, file, random_below(100000), 1 + random_below(30000));
 			}
 			if (random_below(100) == 0)
 				ok(store_checkpoint(keys_store(k)));
@@ -427,11 +341,11 @@ static void test_check__deleted_and_made_again_is_clean(void **ctx)
 	for (round = 0; round < 4; round++) {
 		for (i = 0; i < 12000; i++) {
 			(void)snprintf(name, sizeof name, "%d.%d", round, i);
-			(void)make(k, KEYS_ROOT_INO, name, S_IFREG | 0644);
+			(void)fill_make(k, KEYS_ROOT_INO, name, S_IFREG | 0644);
 		}
 		assert_int_equal(verify(k, false, &rep), 0);
 		if (rep.problems)
-			fail_msg("round %d, made:\n%.2000s", round, found);
+			fail_msg("round %d, made:\n%.2000s", round, findings_text());
 		for (i = 0; i < 12000; i++) {
 			uint64_t gone;
 			uint32_t nlink;
@@ -443,7 +357,7 @@ static void test_check__deleted_and_made_again_is_clean(void **ctx)
 		}
 		assert_int_equal(verify(k, false, &rep), 0);
 		if (rep.problems)
-			fail_msg("round %d, removed:\n%.2000s", round, found);
+			fail_msg("round %d, removed:\n%.2000s", round, findings_text());
 	}
 	ok(keys_close(k));
 	assert_clean("closed");
@@ -469,14 +383,14 @@ static void test_check__removed_in_order_is_clean(void **ctx)
 {
 	struct keys *k = open_store();
 	struct check_report rep;
-	uint64_t where = make(k, KEYS_ROOT_INO, "where", S_IFDIR | 0755);
+	uint64_t where = fill_make(k, KEYS_ROOT_INO, "where", S_IFDIR | 0755);
 	char name[32];
 	unsigned i;
 
 	(void)ctx;
 	for (i = 0; i < 20000; i++) {
 		(void)snprintf(name, sizeof name, "name.%u", i);
-		(void)make(k, where, name, S_IFREG | 0644);
+		(void)fill_make(k, where, name, S_IFREG | 0644);
 	}
 	removed = calloc(REMOVED, sizeof *removed);
 	assert_non_null(removed);
@@ -491,11 +405,11 @@ static void test_check__removed_in_order_is_clean(void **ctx)
 	free(removed);
 	for (i = 0; i < 20000; i++) {
 		(void)snprintf(name, sizeof name, "again.%u", i);
-		(void)make(k, where, name, S_IFREG | 0644);
+		(void)fill_make(k, where, name, S_IFREG | 0644);
 	}
 	assert_int_equal(verify(k, false, &rep), 0);
 	if (rep.problems)
-		fail_msg("made again:\n%.2000s", found);
+		fail_msg("made again:\n%.2000s", findings_text());
 	ok(keys_close(k));
 	assert_clean("closed");
 }
@@ -518,8 +432,8 @@ static void test_check__snapshot_beside_a_writer_is_clean(void **ctx)
 	for (i = 0; i < 5; i++) {
 		int r;
 
-		file = make(k, KEYS_ROOT_INO, "meanwhile", S_IFREG | 0644);
-		write_bytes(k, file, 0, 1000000);
+		file = fill_make(k, KEYS_ROOT_INO, "meanwhile", S_IFREG | 0644);
+		fill_bytes(k, file, 0, 1000000);
 		ok(store_checkpoint(keys_store(k)));
 		r = verify(reader, true, &rep);
 		if (r == -EAGAIN) {
@@ -530,7 +444,7 @@ static void test_check__snapshot_beside_a_writer_is_clean(void **ctx)
 		}
 		assert_int_equal(r, 0);
 		if (rep.problems)
-			fail_msg("checkpoint %d:\n%s", i, found);
+			fail_msg("checkpoint %d:\n%s", i, findings_text());
 		ok(keys_unlink(k, KEYS_ROOT_INO, "meanwhile", 9, &gone, &nlink));
 		while (keys_reap(k, gone) > 0)
 			;
@@ -624,7 +538,6 @@ static void test_check__any_flipped_bit_is_found(void **ctx)
 	make_store();
 	image_open(&im, path);
 	cover_all(&im);
-	print_message("# SEED=%llu\n", (unsigned long long)seed);
 	for (i = 0; i < 300; i++)
 		flip_and_check(&im, covered[random_below(covered_count)], (unsigned)random_below(BLOCK_SIZE),
 			       (unsigned)random_below(8));
@@ -1137,12 +1050,9 @@ int main(void)
 		T(test_check__page_in_a_wrong_place_is_named),
 		T(test_check__damaged_superblock_is_named),
 	};
-	const char *s = getenv("SEED");
 	int r;
 
-	seed = s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL);
-	if (seed == 0)
-		seed = 1;
+	seed = random_seed();
 	r = cmocka_run_group_tests_name("check", tests, NULL, NULL);
 	free(covered);
 	return r;

@@ -4,12 +4,17 @@
  * their manifests say, check finds nothing, and they can be worked with. And what this build does not know is refused, or
  * opened as far as it may be.
  *
- *   test_compat --make DIR   makes the stores and manifests of the present version (tests/compat/make.sh)
+ * The stores: one that was closed, one that was killed, a full one; and of a cluster the primary and a replica that it fed,
+ * both killed, and a replica whose first sync was not done.
+ *
+ *   test_compat --make DIR   makes the stores and manifests of the present version that are not there (tests/compat/make.sh)
  */
 #include "tests/unit/view_util.h"
 
 #include "core/check/check.h"
+#include "core/keys/cluster.h"
 #include "core/keys/keys_int.h"
+#include "core/replica/change.h"
 #include "core/salvage/salvage.h"
 #include "core/store/super.h"
 
@@ -32,6 +37,7 @@
 
 static char dir[64], path[96], new_path[96];
 static const struct keys_cred cred = { 1000, 100, 022 };
+static uint64_t epoch_max = UINT64_MAX; /* later ones are of openings since: no manifest has them */
 
 static void done(int r, int line)
 {
@@ -89,6 +95,56 @@ static void add_node(struct text *t, const struct view_node *n)
 		add(t, "  %s=%zu:%016llx\n", n->xattrs[i].name, n->xattrs[i].len, (unsigned long long)n->xattrs[i].hash);
 }
 
+static void add_bytes(struct text *t, const char *name, const uint8_t *p, size_t len)
+{
+	add(t, " %s=", name);
+	for (; len > 0; p++, len--)
+		add(t, "%02x", *p);
+}
+
+/* Calls of a remote mount that are known still. */
+static void add_client(struct text *t, struct keys *k, uint64_t client, uint64_t last_seq)
+{
+	uint64_t request, seq, number;
+
+	add(t, "client %llu last_seq=%llu\n", (unsigned long long)client, (unsigned long long)last_seq);
+	for (request = 1; request < 100; request++)
+		if (keys_call_result(k, client, request, &seq, &number) == 0)
+			add(t, "  call %llu seq=%llu number=%llu\n", (unsigned long long)request, (unsigned long long)seq,
+			    (unsigned long long)number);
+}
+
+/* What a member of a cluster keeps beside its files. */
+static void add_cluster(struct text *t, struct keys *k)
+{
+	struct keys_epoch e[KEYS_HISTORY_MAX];
+	struct store_identity id;
+	uint64_t n, seq;
+	unsigned count, i;
+	bool marked;
+
+	store_identity(k->store, &id);
+	if (id.role == STORE_ALONE)
+		return;
+	add(t, "cluster role=%d promised=%llu incomplete=%d seed=%016llx", (int)id.role, (unsigned long long)id.promised_epoch,
+	    id.incomplete, (unsigned long long)store_hash_seed(k->store));
+	add_bytes(t, "id", id.cluster, sizeof id.cluster);
+	add(t, "\n");
+	ok(keys_history(k, e, ARRAY_LEN(e), &count));
+	for (i = 0; i < count && e[i].epoch <= epoch_max; i++) {
+		add(t, "epoch %llu first_seq=%llu nonce=%016llx next_ino=%llu", (unsigned long long)e[i].epoch,
+		    (unsigned long long)e[i].first_seq, (unsigned long long)e[i].nonce, (unsigned long long)e[i].next_ino);
+		add_bytes(t, "by", e[i].uuid, sizeof e[i].uuid);
+		add(t, "\n");
+	}
+	for (n = 0; keys_next_client(k, n, &n, &seq) == 0; n++)
+		add_client(t, k, n, seq);
+	for (n = 0; keys_next_orphan(k, n, &n) == 0; n++) {
+		ok(keys_orphan_marked(k, n, &marked));
+		add(t, "orphan %llu marked=%d\n", (unsigned long long)n, marked);
+	}
+}
+
 /* All that the opened store shows, as text. */
 static char *manifest(struct keys *k)
 {
@@ -104,6 +160,7 @@ static char *manifest(struct keys *k)
 		add(&t, "name %llu %llu 0%o %s\n", (unsigned long long)v.names[i].dir, (unsigned long long)v.names[i].ino,
 		    v.names[i].type, v.names[i].name);
 	view_release(&v);
+	add_cluster(&t, k);
 	return t.p;
 }
 
@@ -246,13 +303,35 @@ static void fill(struct keys *k)
 	}
 }
 
+static bool is_there(const char *folder, const char *name)
+{
+	char to[512];
+
+	(void)snprintf(to, sizeof to, "%s/%s.zst", folder, name);
+	return access(to, F_OK) == 0;
+}
+
+/* The store and its manifest, which was taken before if it is closed now. */
+static void keep_store(const char *folder, const char *name, const char *from, char *text)
+{
+	char to[512];
+
+	(void)snprintf(to, sizeof to, "%s/%s.zst", folder, name);
+	pack(from, to);
+	(void)snprintf(to, sizeof to, "%s/%s.manifest", folder, name);
+	write_file(to, (uint8_t *)text, strlen(text));
+	free(text);
+	(void)printf("%s/%s\n", folder, name);
+}
+
 static void make_one(const char *folder, const char *name, bool killed, bool filled)
 {
 	const struct store_options o = { .path = path, .create = true, .max_bytes = 8u << 20 };
-	char to[512];
 	struct keys *k;
 	char *text;
 
+	if (is_there(folder, name))
+		return;
 	(void)unlink(path);
 	ok(keys_open(&o, &k));
 	some_of_all(k, make(k, KEYS_ROOT_INO, "before", S_IFDIR | 0755));
@@ -264,16 +343,123 @@ static void make_one(const char *folder, const char *name, bool killed, bool fil
 		ok(keys_rename(k, KEYS_ROOT_INO, "before", 6, KEYS_ROOT_INO, "renamed", 7, 0, &cred, &(uint64_t){ 0 }));
 	}
 	text = manifest(k);
-	(void)snprintf(to, sizeof to, "%s/%s.zst", folder, name);
 	if (killed)
-		pack(path, to);         /* as the page cache has it */
+		keep_store(folder, name, path, text);   /* as the page cache has it */
 	ok(keys_close(k));
 	if (!killed)
-		pack(path, to);
-	(void)snprintf(to, sizeof to, "%s/%s.manifest", folder, name);
-	write_file(to, (uint8_t *)text, strlen(text));
-	free(text);
-	(void)printf("%s/%s\n", folder, name);
+		keep_store(folder, name, path, text);
+}
+
+/* A cluster: each change of the primary is one of the replica. -------------------------------------------------------- */
+
+struct pair {
+	struct keys *primary, *replica;
+};
+
+static int read_primary(void *ctx, block_t block, uint64_t count, uint8_t *to)
+{
+	const struct pair *p = ctx;
+
+	return store_read_blocks(keys_store(p->primary), block, count, to);
+}
+
+static void feed(void *ctx, const uint8_t *rec, uint32_t len)
+{
+	static uint8_t bytes[CHANGE_MAX];
+	const struct pair *p = ctx;
+	uint32_t n;
+	int r;
+
+	ok(change_encode(rec, len, read_primary, ctx, bytes, sizeof bytes, &n));
+	while ((r = change_apply(p->replica, bytes, n)) == -EAGAIN)
+		ok(store_poll(keys_store(p->replica)));
+	ok(r);
+}
+
+static void become(struct keys *k, enum store_role role, uint64_t promised, bool incomplete)
+{
+	struct store_identity id = { .role = role, .promised_epoch = promised, .incomplete = incomplete };
+
+	memset(id.cluster, 0xc1, sizeof id.cluster);
+	ok(store_put_identity(keys_store(k), &id));
+}
+
+static uint64_t call(struct keys *k, uint64_t where, uint64_t client, uint64_t request)
+{
+	char name[64];
+	uint64_t ino;
+
+	(void)snprintf(name, sizeof name, "call %llu of %llu", (unsigned long long)request, (unsigned long long)client);
+	keys_set_caller(k, client, request);
+	ino = make(k, where, name, S_IFREG | 0644);
+	keys_set_caller(k, 0, 0);
+	return ino;
+}
+
+static void orphan(struct keys *k, bool marked)
+{
+	uint64_t ino = make(k, KEYS_ROOT_INO, "unlinked", S_IFREG | 0600);
+	uint32_t nlink;
+
+	ok(write_bytes(k, ino, 0, 20000));
+	ok(keys_unlink(k, KEYS_ROOT_INO, "unlinked", 8, &ino, &nlink));
+	if (marked)
+		ok(keys_mark_orphan(k, ino));
+}
+
+/* More calls than are remembered, contents in the record and outside it, orphans of both kinds. */
+static void some_calls(struct keys *k, uint64_t where, uint64_t first)
+{
+	uint64_t n, file;
+	size_t wrote;
+
+	for (n = first; n < first + 40; n++)
+		file = call(k, where, 1 + n % 2, n);
+	ok(write_bytes(k, file, 0, 3000));
+	file = call(k, where, 3ull << 40, first);
+	keys_set_caller(k, 3ull << 40, first + 1);
+	ok(keys_write(k, file, 4096, "0123456789", 10, false, &wrote));
+	keys_set_caller(k, 0, 0);
+	ok(write_bytes(k, file, 8192, 100000));
+	ok(keys_setxattr(k, file, "user.name", "value", 5, 0, false));
+	orphan(k, false);
+	orphan(k, true);
+}
+
+/* Both are killed. And the replica once more, put aside before its first sync was done. */
+static void make_cluster(const char *folder)
+{
+	struct pair p = { NULL, NULL };
+	const struct store_options o = { .path = path, .create = true, .max_bytes = 8u << 20, .committed = feed, .committed_ctx = &p };
+	const struct store_options of = { .path = new_path, .create = true, .max_bytes = 8u << 20, .incomplete = true };
+	uint64_t where;
+	char *text;
+
+	if (is_there(folder, "primary") && is_there(folder, "replica") && is_there(folder, "incomplete"))
+		return;
+	(void)unlink(path);
+	ok(keys_open(&o, &p.primary));
+	ok(keys_open(&of, &p.replica));
+	become(p.primary, STORE_PRIMARY, 3, false);
+	become(p.replica, STORE_REPLICA, 3, false);
+	ok(keys_adopt_seed(p.replica, store_hash_seed(keys_store(p.primary))));
+	ok(keys_begin_epoch(p.primary, 3));
+	where = make(p.primary, KEYS_ROOT_INO, "directory", S_IFDIR | 0755);
+	some_calls(p.primary, where, 1);
+	ok(store_checkpoint(keys_store(p.primary)));
+	ok(store_checkpoint(keys_store(p.replica)));
+	become(p.replica, STORE_REPLICA, 1ull << 33, false);
+	become(p.primary, STORE_PRIMARY, 1ull << 33, false);
+	ok(keys_begin_epoch(p.primary, (1ull << 33) + 1));
+	some_calls(p.primary, where, 41);
+	keep_store(folder, "primary", path, manifest(p.primary));
+	keep_store(folder, "replica", new_path, manifest(p.replica));
+	become(p.replica, STORE_REPLICA, 1ull << 33, true);
+	text = manifest(p.replica);
+	ok(keys_close(p.replica));
+	keep_store(folder, "incomplete", new_path, text);
+	ok(keys_close(p.primary));
+	(void)unlink(new_path);
 }
 
 /* Opening them ------------------------------------------------------------------------------------------------------ */
@@ -305,36 +491,104 @@ static void assert_shows(struct keys *k, const char *want)
 	free(text);
 }
 
-static void try_store(const char *folder, const char *name)
+static bool incomplete;                 /* the first sync of the store that is tried was not done */
+
+static struct keys *open_again(bool read_only)
+{
+	const struct store_options o = { .path = path, .read_only = read_only, .incomplete = incomplete };
+	struct keys *k;
+
+	ok(keys_open(&o, &k));
+	return k;
+}
+
+/* It is no state of its primary: who does not say that he fills it does not see it. */
+static bool is_incomplete(void)
 {
 	const struct store_options ro = { .path = path, .read_only = true }, rw = { .path = path };
-	static char want[TEXT_MAX];
-	char from[512];
 	struct keys *k;
+
+	if (keys_open(&ro, &k) == 0) {
+		ok(keys_close(k));
+		return false;
+	}
+	assert_non_null(strstr(err_last(), "the first sync of this replica was interrupted"));
+	assert_int_equal(keys_open(&rw, &k), -EINPROGRESS);
+	return true;
+}
+
+/* (O10) A primary that was not closed in order, or is below its promise, has begun the next epoch, once; nobody else has. */
+static void assert_epochs(struct keys *k, bool was_clean, unsigned opening)
+{
+	struct keys_epoch e[KEYS_HISTORY_MAX];
+	struct store_identity id;
+	uint8_t uuid[16];
+	unsigned n, begun = 0;
+
+	store_identity(k->store, &id);
+	if (id.role == STORE_ALONE)
+		return;
+	ok(keys_history(k, e, ARRAY_LEN(e), &n));
+	while (begun < n && e[n - 1 - begun].epoch > epoch_max)
+		begun++;
+	assert_int_equal(begun, opening > 0 && id.role == STORE_PRIMARY && (!was_clean || epoch_max < id.promised_epoch));
+	assert_true(store_epoch(k->store) == e[n - 1].epoch);
+	if (begun == 0)
+		return;
+	store_uuid(k->store, uuid);
+	assert_true(e[n - 1].epoch == max_u64(epoch_max + 1, id.promised_epoch));
+	assert_memory_equal(e[n - 1].uuid, uuid, sizeof uuid);
+	if (opening == 1)
+		assert_true(e[n - 1].first_seq == store_seq(k->store));
+}
+
+static void reap_marked(struct keys *k)
+{
+	uint64_t ino;
+	bool marked;
+	int r;
+
+	for (ino = 0; keys_next_orphan(k, ino, &ino) == 0; ino++) {
+		ok(keys_orphan_marked(k, ino, &marked));
+		while ((r = keys_reap(k, ino)) > 0)
+			;
+		assert_int_equal(r, marked ? 0 : -EBUSY);
+	}
+}
+
+/* A replica makes no change of its own, until it is promoted. A primary answers new calls, and those before again. */
+static void go_on_in_cluster(struct keys *k)
+{
+	struct store_identity id;
+	uint64_t seq, number, again;
+	struct keys_attr a;
+
+	store_identity(k->store, &id);
+	if (id.role == STORE_ALONE)
+		return;
+	if (id.role == STORE_REPLICA) {
+		assert_int_equal(keys_make(k, KEYS_ROOT_INO, "no", 2, S_IFREG | 0600, 0, &cred, &a), -EROFS);
+		reap_marked(k);
+		become(k, STORE_PRIMARY, store_epoch(k->store) + 5, false);
+		ok(keys_begin_epoch(k, store_epoch(k->store) + 5));
+	} else {
+		reap_marked(k);
+	}
+	number = call(k, KEYS_ROOT_INO, 1, 1000);
+	ok(keys_call_result(k, 1, 1000, &seq, &again));
+	assert_true(seq == store_seq(k->store) && again == number);
+	assert_int_equal(keys_call_result(k, 1, 2, &seq, &again), -ESTALE);
+	ok(keys_call_result(k, 1, 80, &seq, &again));
+	ok(keys_forget_client(k, 2));
+}
+
+static void go_on(void)
+{
+	struct keys *k = open_again(false);
 	uint64_t file;
 	uint32_t nlink;
-	int i;
 
-	print_message("# %s/%s\n", folder, name);
-	(void)snprintf(from, sizeof from, "%s/%s.zst", folder, name);
-	unpack(from, path);
-	(void)snprintf(from, sizeof from, "%s/%s.manifest", folder, name);
-	want[read_file(from, (uint8_t *)want, sizeof want)] = '\0';
-	ok(keys_open(&ro, &k));
-	assert_clean(k);
-	assert_shows(k, want);
-	ok(keys_close(k));
-	/* Recovered, closed, opened again: the same. */
-	for (i = 0; i < 2; i++) {
-		ok(keys_open(&rw, &k));
-		assert_shows(k, want);
-		ok(keys_close(k));
-		ok(keys_open(&ro, &k));
-		assert_clean(k);
-		ok(keys_close(k));
-	}
-	/* And it works on. */
-	ok(keys_open(&rw, &k));
+	go_on_in_cluster(k);
 	if (keys_unlink(k, KEYS_ROOT_INO, "fills it", 8, &file, &nlink) == 0)
 		while (keys_reap(k, file) > 0)
 			;
@@ -342,9 +596,46 @@ static void try_store(const char *folder, const char *name)
 	ok(write_bytes(k, make(k, KEYS_ROOT_INO, "new", S_IFREG | 0644), 0, 50000));
 	assert_clean(k);
 	ok(keys_close(k));
-	ok(keys_open(&ro, &k));
+	incomplete = false;
+	k = open_again(true);
 	assert_clean(k);
 	ok(keys_close(k));
+}
+
+static void try_store(const char *folder, const char *name)
+{
+	static char want[TEXT_MAX];
+	char from[512];
+	struct keys *k;
+	unsigned i;
+	bool clean;
+
+	print_message("# %s/%s\n", folder, name);
+	(void)snprintf(from, sizeof from, "%s/%s.zst", folder, name);
+	unpack(from, path);
+	(void)snprintf(from, sizeof from, "%s/%s.manifest", folder, name);
+	want[read_file(from, (uint8_t *)want, sizeof want)] = '\0';
+	incomplete = is_incomplete();
+	k = open_again(true);
+	clean = store_was_clean(k->store);
+	epoch_max = store_epoch(k->store);
+	assert_clean(k);
+	assert_shows(k, want);
+	assert_epochs(k, clean, 0);
+	ok(keys_close(k));
+	/* Recovered, closed, opened again: the same. */
+	for (i = 1; i <= 2; i++) {
+		k = open_again(false);
+		assert_shows(k, want);
+		assert_epochs(k, clean, i);
+		ok(keys_close(k));
+		k = open_again(true);
+		assert_clean(k);
+		ok(keys_close(k));
+	}
+	/* And it works on. */
+	go_on();
+	epoch_max = UINT64_MAX;
 }
 
 static unsigned try_folder(const char *folder)
@@ -373,7 +664,7 @@ static void test_compat__stores_of_each_version(void **ctx)
 	(void)ctx;
 	for (version = 1; version <= FORMAT_VERSION; version++) {
 		(void)snprintf(folder, sizeof folder, FOLDER "/v%u", version);
-		assert_true(try_folder(folder) >= 3);
+		assert_true(try_folder(folder) >= (version == 1 ? 6 : 1));
 	}
 }
 
@@ -519,6 +810,7 @@ int main(int argc, char **argv)
 		make_one(argv[2], "closed", false, false);
 		make_one(argv[2], "killed", true, false);
 		make_one(argv[2], "full", false, true);
+		make_cluster(argv[2]);
 		return teardown(NULL) == 0 ? 0 : 1;
 	}
 	return cmocka_run_group_tests_name("compat", tests, NULL, NULL);

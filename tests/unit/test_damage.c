@@ -10,22 +10,19 @@
  *   SEED=n          replays the sample
  *   ONLY=n          one case, by its number; what check says of it is printed
  */
+#include "tests/unit/fill_util.h"
 #include "tests/unit/image_util.h"
+#include "tests/unit/ok_util.h"
+#include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/check/check.h"
 #include "core/keys/keys_int.h"
-#include "core/store/journal.h"
-#include "core/store/sys.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define LINES_MAX  4096u
 #define LINE_SIZE  2100u
@@ -34,171 +31,66 @@
 enum how { ZEROED, FLIPPED, SWAPPED, HOWS };
 static const char *const how_names[] = { "zeroed", "flipped", "swapped" };
 
-static char dir[64], path[96];
-static uint64_t rng, seed, only, case_number, cases;
-static bool full;
-static const struct keys_cred cred = { 0, 0, 022 };
+static char path[SCRATCH_PATH];
+static struct cases cases;
 static struct keys *k;
 
-static uint64_t random_below(uint64_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % n;
-}
-
-/* On standard error, so that it is seen of a failure whatever runs the test. */
 static void print_replay(void)
 {
-	(void)fprintf(stderr, "# replay: SEED=%llu ONLY=%llu%s test_damage\n", (unsigned long long)seed,
-		      (unsigned long long)case_number, full ? " DAMAGE_FULL=1" : "");
-}
-
-static void done(int r, int line)
-{
-	if (r >= 0)
-		return;
-	print_replay();
-	fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
-
-/* Clocks and random numbers that are the same each time, so that a case can be replayed. */
-static uint64_t sys_clock, sys_rng;
-
-static uint64_t fixed_now(void *ctx)
-{
-	(void)ctx;
-	return sys_clock += 1000;
-}
-
-static int fixed_random(void *ctx, void *buf, size_t len)
-{
-	uint8_t *p = buf;
-
-	(void)ctx;
-	for (; len > 0; len--, sys_rng++)
-		*p++ = (uint8_t)hash64(&sys_rng, sizeof sys_rng, 1);
-	return 0;
+	cases_print_replay(&cases);
 }
 
 /* A store to damage ------------------------------------------------------------------------------------------------- */
 
-static uint64_t make(uint64_t where, const char *name, uint32_t mode)
-{
-	struct keys_attr a;
-
-	ok(keys_make(k, where, name, strlen(name), mode, 0x105, &cred, &a));
-	return a.ino;
-}
-
-static void write_bytes(uint64_t file, uint64_t off, size_t len)
-{
-	uint8_t *p = malloc(len + 1);
-	size_t n, i;
-
-	assert_non_null(p);
-	for (i = 0; i < len; i++)
-		p[i] = (uint8_t)((off + i) / 7 + (off + i) / BLOCK_SIZE * 31 + file * 17);
-	for (i = 0; i < len; i += n)
-		ok(keys_write(k, file, off + i, p + i, len - i, false, &n));
-	free(p);
-}
-
-static void put_xattr(uint64_t file, const char *name, size_t size)
-{
-	static char value[65536];
-
-	memset(value, (int)('a' + file % 26), sizeof value);
-	ok(keys_setxattr(k, file, name, value, size, 0, false));
-}
-
-static void put_acl(uint64_t file, const char *name)
-{
-	static const uint16_t entries[5][3] = { { 1, 7, 0 }, { 2, 6, 1000 }, { 4, 5, 0 }, { 16, 7, 0 }, { 32, 4, 0 } };
-	uint8_t acl[4 + 5 * 8];
-	unsigned i;
-
-	put_le32(acl, 2);
-	for (i = 0; i < 5; i++) {
-		put_le16(acl + 4 + i * 8, entries[i][0]);
-		put_le16(acl + 6 + i * 8, entries[i][1]);
-		put_le32(acl + 8 + i * 8, entries[i][2]);
-	}
-	ok(keys_setxattr(k, file, name, acl, sizeof acl, 0, false));
-}
-
-static void some_files(uint64_t where, unsigned count)
-{
-	char name[80];
-	unsigned i;
-
-	for (i = 0; i < count; i++) {
-		uint64_t file;
-
-		(void)snprintf(name, sizeof name, "file %u with a name that is not short so that leaves are many", i);
-		file = make(where, name, S_IFREG | (0600 + i % 64));
-		write_bytes(file, i % 2 ? 0 : 8192, i % 3 ? (i * 37) % 900 : (i * 131) % 9000);
-		if (i % 7 == 0)
-			put_xattr(file, "user.tag", 20 + i % 300);
-	}
-}
-
 static void make_store(void)
 {
-	struct sys_ops sys = sys_linux;
+	const struct sys_ops sys = fill_sys(cases.seed);
 	const struct store_options o = { .path = path, .create = true, .max_bytes = 24u << 20, .sys = &sys };
-	struct keys_attr attr;
 	uint64_t a, b, file, gone;
 	uint32_t nlink;
 	unsigned i;
 
-	sys.now_real_ns = sys.now_mono_ns = fixed_now;
-	sys.random = fixed_random;
-	sys_rng = seed;
-	sys_clock = 1700000000000000000ull;
 	ok(keys_open(&o, &k));
-	a = make(KEYS_ROOT_INO, "first", S_IFDIR | 0755);
-	b = make(make(a, "in the middle", S_IFDIR | 0755), "deep", S_IFDIR | 0711);
-	some_files(a, 120);
-	some_files(b, 120);
-	put_acl(b, ACL_DEFAULT_NAME);
-	file = make(b, "big", S_IFREG | 0644);
-	write_bytes(file, 0, 700000);
-	write_bytes(file, 123456, 99);
+	a = fill_make(k, KEYS_ROOT_INO, "first", S_IFDIR | 0755);
+	b = fill_make(k, fill_make(k, a, "in the middle", S_IFDIR | 0755), "deep", S_IFDIR | 0711);
+	fill_files(k, a, 0, 120);
+	fill_files(k, b, 0, 120);
+	fill_acl(k, b, ACL_DEFAULT_NAME);
+	file = fill_make(k, b, "big", S_IFREG | 0644);
+	fill_bytes(k, file, 0, 700000);
+	fill_bytes(k, file, 123456, 99);
 	for (i = 0; i < 500; i++)       /* extents in many leaves */
-		write_bytes(file, (1u << 20) + (uint64_t)i * 2 * BLOCK_SIZE, BLOCK_SIZE);
-	file = make(a, "attrs", S_IFREG | 0664);
-	put_acl(file, ACL_ACCESS_NAME);
+		fill_bytes(k, file, (1u << 20) + (uint64_t)i * 2 * BLOCK_SIZE, BLOCK_SIZE);
+	file = fill_make(k, a, "attrs", S_IFREG | 0664);
+	fill_acl(k, file, ACL_ACCESS_NAME);
 	for (i = 0; i < 3; i++) {
 		char name[32];
 
 		(void)snprintf(name, sizeof name, "user.very long %u", i);
-		put_xattr(file, name, 65000);
+		fill_xattr(k, file, name, 65000);
 	}
-	file = make(a, "hard", S_IFREG | 0640);
-	write_bytes(file, 0, 30000);
-	ok(keys_link(k, file, b, "hard 2", 6, &attr));
-	ok(keys_symlink(k, b, "symlink", 7, "over/there", 10, &cred, &attr));
-	some_files(make(KEYS_ROOT_INO, "second", S_IFDIR | 0755), 200);
+	file = fill_make(k, a, "hard", S_IFREG | 0640);
+	fill_bytes(k, file, 0, 30000);
+	fill_link(k, file, b, "hard 2");
+	(void)fill_symlink(k, b, "symlink", 10);
+	fill_files(k, fill_make(k, KEYS_ROOT_INO, "second", S_IFDIR | 0755), 0, 200);
 	/* Outdated pages look as good as others. */
 	ok(store_checkpoint(keys_store(k)));
 	for (i = 0; i < 40; i++) {
 		char name[32];
 
 		(void)snprintf(name, sizeof name, "gone %u", i);
-		write_bytes(make(KEYS_ROOT_INO, name, S_IFREG | 0600), 0, 900);
+		fill_bytes(k, fill_make(k, KEYS_ROOT_INO, name, S_IFREG | 0600), 0, 900);
 	}
 	ok(store_checkpoint(keys_store(k)));
 	for (i = 0; i < 40; i++) {
 		char name[32];
 
 		(void)snprintf(name, sizeof name, "gone %u", i);
-		ok(keys_unlink(k, KEYS_ROOT_INO, name, strlen(name), &gone, &nlink));
-		/* The last two stay, without a name. */
-		while (i < 38 && keys_reap(k, gone) > 0)
-			;
+		if (i < 38)
+			fill_unlink(k, KEYS_ROOT_INO, name);
+		else    /* the last two stay, without a name */
+			ok(keys_unlink(k, KEYS_ROOT_INO, name, strlen(name), &gone, &nlink));
 	}
 	ok(store_checkpoint(keys_store(k)));
 }
@@ -340,7 +232,7 @@ static void survey(void)
 	for (b = 0; b < im.blocks; b++)
 		if (blocks[b].kind != FREE)
 			used[used_count++] = b;
-	print_message("# SEED=%llu: %llu blocks in use, tree of %u levels\n", (unsigned long long)seed,
+	print_message("# SEED=%llu: %llu blocks in use, tree of %u levels\n", (unsigned long long)cases.seed,
 		      (unsigned long long)used_count, im.sb.root.level + 1);
 }
 
@@ -424,7 +316,7 @@ static char about[512];
 
 static void keep(bool follows, const char *text)
 {
-	if (only)
+	if (cases.only)
 		print_message("#   %s%s\n", follows ? "  " : "", text);
 	assert_true(line_count < LINES_MAX);
 	lines[line_count].follows = follows;
@@ -445,7 +337,7 @@ static void keep_follows(void *ctx, const char *text)
 
 #define broken(...) \
 	do { \
-		print_message("# CASE %llu: %s\n", (unsigned long long)case_number, about); \
+		print_message("# CASE %llu: %s\n", (unsigned long long)cases.number, about); \
 		print_replay(); \
 		for (size_t at_ = 0; at_ < line_count; at_++) \
 			print_message("#   %s%s\n", lines[at_].follows ? "  " : "", lines[at_].text); \
@@ -814,7 +706,6 @@ static void one_case(unsigned count, const enum how *how, const block_t *b, cons
 {
 	unsigned i;
 
-	case_number++;
 	about[0] = '\0';
 	for (i = 0; i < count; i++) {
 		size_t at = strlen(about);
@@ -823,9 +714,8 @@ static void one_case(unsigned count, const enum how *how, const block_t *b, cons
 			       how_names[how[i]]);
 		damage(how[i], b[i], other[i]);
 	}
-	if (only == 0 || only == case_number) {
+	if (cases_next(&cases)) {
 		describe();
-		cases++;
 		ask_check();
 	}
 	put_back();
@@ -833,8 +723,8 @@ static void one_case(unsigned count, const enum how *how, const block_t *b, cons
 
 static void begin(void)
 {
-	rng = seed;
-	case_number = cases = hit_count = 0;
+	cases_restart(&cases);
+	hit_count = 0;
 	make_store();
 	ok(keys_close(k));
 	survey();
@@ -843,8 +733,8 @@ static void begin(void)
 
 static void end(void)
 {
-	print_message("# %llu cases\n", (unsigned long long)cases);
-	assert_true(only || cases > 0);
+	print_message("# %llu cases\n", (unsigned long long)cases.tried);
+	assert_true(cases.only || cases.tried > 0);
 	survey_release();
 }
 
@@ -860,7 +750,7 @@ static void test_damage__one_page(void **ctx)
 			block_t b = used[i], other = random_used();
 			enum kind kind = blocks[b].kind;
 
-			if (full || kind == SUPER || kind == BITMAP || kind == INNER ||
+			if (cases.full || kind == SUPER || kind == BITMAP || kind == INNER ||
 			    random_below(100) < (kind == LEAF ? 40 : 5))
 				one_case(1, &how, &b, &other);
 		}
@@ -870,7 +760,7 @@ static void test_damage__one_page(void **ctx)
 /* None is missed behind another, and both are named in full. */
 static void test_damage__several_pages(void **ctx)
 {
-	unsigned n, i, rounds = full ? 3000 : 300;
+	unsigned n, i, rounds = cases.full ? 3000 : 300;
 
 	(void)ctx;
 	begin();
@@ -896,14 +786,14 @@ static void test_damage__while_it_is_open(void **ctx)
 	unsigned n;
 
 	(void)ctx;
-	rng = seed;
-	case_number = cases = hit_count = 0;
+	cases_restart(&cases);
+	hit_count = 0;
 	make_store();
 	ok(keys_close(k));
 	ok(keys_open(&o, &k));
 	survey();
 	/* What it wrote when it opened the store. */
-	for (n = 0; n < (full ? 300u : 40u); n++) {
+	for (n = 0; n < (cases.full ? 300u : 40u); n++) {
 		enum how how = (enum how)random_below(2);
 		block_t b = random_page(), other = b;
 
@@ -917,41 +807,27 @@ static void test_damage__while_it_is_open(void **ctx)
 /* Changes that only the journal has, one of them damaged, and a page of the checkpoint too. */
 static void test_damage__journal_and_a_page(void **ctx)
 {
-	char copy[128], name[32];
+	char name[32];
 	unsigned i, n, tried = 0;
 	uint64_t where;
 
 	(void)ctx;
-	rng = seed;
-	case_number = cases = hit_count = 0;
+	cases_restart(&cases);
+	hit_count = 0;
 	make_store();
-	(void)snprintf(copy, sizeof copy, "%s/copy", dir);
-	where = make(KEYS_ROOT_INO, "fresh", S_IFDIR | 0755);
+	where = fill_make(k, KEYS_ROOT_INO, "fresh", S_IFDIR | 0755);
 	for (i = 0; i < 60; i++) {
 		(void)snprintf(name, sizeof name, "new %u", i);
-		write_bytes(make(where, name, S_IFREG | 0644), 0, 700);
+		fill_bytes(k, fill_make(k, where, name, S_IFREG | 0644), 0, 700);
 		if (i % 3 == 0)
 			ok(store_sync(keys_store(k)));
 	}
 	ok(store_sync(keys_store(k)));
-	(void)make(where, "last", S_IFREG | 0644);
-	(void)make(where, "very last", S_IFREG | 0644);
-	/* The process "dies": the file is copied as the page cache has it. */
-	{
-		static uint8_t bytes[1 << 20];
-		FILE *f = fopen(path, "rb"), *g = fopen(copy, "wb");
-		size_t got;
-
-		assert_true(f && g);
-		while ((got = fread(bytes, 1, sizeof bytes, f)) > 0)
-			assert_int_equal(fwrite(bytes, 1, got, g), got);
-		assert_int_equal(fclose(g), 0);
-		(void)fclose(f);
-	}
-	ok(keys_close(k));
-	assert_int_equal(rename(copy, path), 0);
+	(void)fill_make(k, where, "last", S_IFREG | 0644);
+	(void)fill_make(k, where, "very last", S_IFREG | 0644);
+	scratch_kill(k, path);
 	survey();
-	for (n = 0; n < (full ? 400u : 60u); n++) {
+	for (n = 0; n < (cases.full ? 400u : 60u); n++) {
 		uint64_t start = im.sb.journal.pos & (((uint64_t)1 << im.sb.seg_shift) - 1);
 		/* Not at its end, where nobody could prove that it was on disk. */
 		uint64_t byte = (im.sb.segs[0] << BLOCK_SHIFT) + start + 200 + random_below(30000);
@@ -963,16 +839,14 @@ static void test_damage__journal_and_a_page(void **ctx)
 
 		if (blocks[b].kind == FREE || blocks[b].kind == BITMAP)
 			continue;
-		case_number++;
 		memset(image_block(&im, journal), 0, BLOCK_SIZE);
 		image_block(&im, b)[100 + random_below(3000)] ^= 8;
 		note_hit(b);
 		(void)snprintf(about, sizeof about, "journal page %llu, and block %llu", (unsigned long long)journal,
 			       (unsigned long long)b);
-		if (only == 0 || only == case_number) {
+		if (cases_next(&cases)) {
 			describe();
 			line_count = 0;
-			cases++;
 			ok(check_path(path, &o, &rep));
 			for (at = 0; at < line_count; at++) {
 				unsigned long long where_byte;
@@ -992,7 +866,7 @@ static void test_damage__journal_and_a_page(void **ctx)
 		}
 		put_back();
 	}
-	assert_true(only || tried > 10);
+	assert_true(cases.only || tried > 10);
 	survey_release();
 }
 
@@ -1094,22 +968,16 @@ static void test_damage__impossible_superblock(void **ctx)
 static int setup(void **ctx)
 {
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-damage.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("damage") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	scratch_path(path, "store");
 	return 0;
 }
 
 static int teardown(void **ctx)
 {
-	char copy[128];
-
 	(void)ctx;
-	(void)snprintf(copy, sizeof copy, "%s/copy", dir);
-	(void)unlink(copy);
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1125,16 +993,12 @@ int main(void)
 		T(test_damage__cut_short),
 		T(test_damage__impossible_superblock),
 	};
-	const char *s = getenv("SEED"), *o = getenv("ONLY");
 	int r;
 
-	seed = s && *s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL);
-	seed = seed ? seed : 1;
-	only = o && *o ? strtoull(o, NULL, 10) : 0;
-	full = getenv("DAMAGE_FULL") != NULL;
+	cases_begin(&cases, "test_damage", "DAMAGE_FULL");
+	ok_failed = print_replay;
 	lines = calloc(LINES_MAX, sizeof *lines);
 	assert_non_null(lines);
-	print_message("# SEED=%llu\n", (unsigned long long)seed);
 	r = cmocka_run_group_tests_name("damage", tests, NULL, NULL);
 	free(lines);
 	return r;

@@ -3,19 +3,13 @@
  * test_epoch: what a store is to others: its identity through crashes, the epochs that it begins, the calls of remote
  * mounts, marked orphans, and what check, dump and salvage make of all that.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "core/check/check.h"
 #include "core/keys/keys_int.h"
 #include "core/salvage/salvage.h"
 #include "core/store/store_int.h"
 #include "core/stream/stream.h"
 #include "tests/unit/image_util.h"
+#include "tests/unit/ok_util.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -47,13 +41,6 @@ static void committed(void *ctx, const uint8_t *rec, uint32_t len)
 	seen.client[i] = get_le64(rec + REC_CLIENT);
 	seen.request[i] = get_le64(rec + REC_REQUEST);
 }
-
-static void done(int r, int line)
-{
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
 
 static struct keys *open_with(const char *where, bool incomplete, bool threads)
 {
@@ -460,6 +447,8 @@ static void test_epoch__who_follows_begins_none(void **state)
 		assert_int_equal(seen.count, 0);
 		assert_int_equal(store_seq(c->store), seq);
 		assert_int_equal(store_epoch(c->store), epoch);
+		/* What it lost it gets again, numbers of inodes and all. */
+		assert_int_equal(store_counts(c->store)->next_ino, store_counts(k->store)->next_ino);
 		assert_int_equal(last_epoch(c).epoch, 1ull << 20);
 		/* Crash: it is one still, and stays one. */
 		copy(other, third);

@@ -2,6 +2,8 @@
  *
  * test_journal: what was appended is read again, to the last whole record and no further, whatever stands behind it.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,16 +43,6 @@ struct world {
 	unsigned given, claimed;                /* segments */
 	uint8_t buf[REC_MAX];
 };
-
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 static void add_segments(struct world *w, unsigned n)
 {

@@ -64,6 +64,31 @@ static void test_key__what_is_made_is_read_again(void **state)
 	assert_int_equal(unlink(path), 0);
 }
 
+/* The same lines give the same number everywhere, other lines another one; only a key with a directory has its clients numbered. */
+static void test_key__tags(void **state)
+{
+	struct net_key k = { .id = "one" }, ro = { .id = "one", .read_only = true }, tree = { .id = "one", .tree = strdup("/a") };
+	struct net_key other = { .id = "one", .tree = strdup("/ab") }, both = { .id = "one", .read_only = true, .tree = strdup("/a") };
+	struct net_key name = { .id = "on", .tree = strdup("/a") };
+	const struct net_key *all[] = { &k, &ro, &tree, &other, &both, &name };
+	unsigned i, j;
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(all); i++) {
+		assert_int_not_equal(key_tag(all[i]), 0);
+		for (j = 0; j < i; j++)
+			assert_int_not_equal(key_tag(all[i]), key_tag(all[j]));
+	}
+	assert_int_equal(key_tag(&tree), hash64("/a", 2, hash64("one", 3, 0)) >> 32 | 1);
+	assert_int_equal(key_client(&k, 0x123456789abcdef0), 0x123456789abcdef0);
+	assert_int_equal(key_client(&ro, 0x123456789abcdef0), 0x123456789abcdef0);
+	assert_int_equal(key_client(&tree, 0x123456789abcdef0), (uint64_t)key_tag(&tree) << 32 | 0x9abcdef0);
+	assert_false(key_is_limited(&k));
+	assert_true(key_is_limited(&ro) && key_is_limited(&tree));
+	for (i = 0; i < ARRAY_LEN(all); i++)
+		free(all[i]->tree);
+}
+
 static void test_key__several_in_one_file(void **state)
 {
 	static const char text[] = "# for the replicas\n\n" KEY("one") "limit=tree:/x\n\n" KEY("two") KEY("three") "limit=read-only";
@@ -222,6 +247,7 @@ static int remove_dir(void **state)
 
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_key__what_is_made_is_read_again),
+	cmocka_unit_test(test_key__tags),
 	cmocka_unit_test(test_key__several_in_one_file),
 	cmocka_unit_test(test_key__what_is_wrong_is_told_with_its_line),
 	cmocka_unit_test(test_key__too_many),

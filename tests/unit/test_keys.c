@@ -3,12 +3,7 @@
  * test_keys: each operation's result, errors, link counts and times; the sizes at which contents change their form;
  * what a directory shows while it changes; a store opened read-only, and one that shrinks.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/unit/ok_util.h"
 
 #include "core/base.h"
 #include "core/check/check.h"
@@ -45,12 +40,6 @@ static uint64_t tick_mono(void *ctx)
 	return sys_linux.now_mono_ns(ctx) + mono_ahead;
 }
 
-static void done(int r, int line)
-{
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
 #define N(s)  (s), strlen(s)
 
 static struct keys *open_at(const char *where, uint64_t max_bytes, bool read_only)

@@ -5,6 +5,8 @@
  *
  *   SEED=n   replays the random part        ROUNDS=n   how long it is
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +19,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define CLIENTS 3u
 #define OWNERS  3u              /* of each */
@@ -27,15 +28,7 @@
 #define WAITERS 256u
 #define PROBE   99u             /* a client that only asks */
 
-static uint64_t rng, seed, rounds;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
+static uint64_t seed, rounds;
 
 /* The model -------------------------------------------------------------------------------------------------------- */
 
@@ -53,6 +46,8 @@ struct world {
 	uint64_t ticket, counter;
 	struct lock_answer last;        /* of the probe, or of who asked last */
 	unsigned answers, lost;
+	uint64_t probe[CLIENTS + 1], probe_round;       /* the last one that each client was asked; and of which statement */
+	unsigned probes;
 	bool off;                       /* the model looks away */
 };
 
@@ -195,6 +190,16 @@ static void on_answer(void *ctx, const struct lock_answer *a)
 		}
 }
 
+static void on_probe(void *ctx, uint64_t client, uint64_t round, uint64_t number)
+{
+	(void)ctx;
+	assert_in_range(client, 1, CLIENTS);
+	assert_true(number > w.probe[client]);
+	w.probe[client] = number;
+	w.probe_round = round;
+	w.probes++;
+}
+
 /* Each byte has in the table what it has in the model. */
 static void compare(void)
 {
@@ -232,11 +237,11 @@ static void world_init(void)
 	unsigned i;
 
 	memset(&w, 0, sizeof w);
-	w.t = locks_new(on_answer, NULL);
+	w.t = locks_new(on_answer, on_probe, NULL);
 	assert_non_null(w.t);
 	locks_lead(w.t, 5, 0, false);
 	for (i = 0; i < CLIENTS; i++) {
-		w.mirror[i] = locks_new(on_answer, NULL);
+		w.mirror[i] = locks_new(on_answer, on_probe, NULL);
 		assert_non_null(w.mirror[i]);
 		locks_lead(w.mirror[i], 5, 0, false);
 	}
@@ -340,7 +345,7 @@ static void random_expire(void)
 				w.posix[ino][b][n] = LOCKS_OFF;
 		}
 	locks_free(w.mirror[client - 1]);
-	w.mirror[client - 1] = locks_new(on_answer, NULL);
+	w.mirror[client - 1] = locks_new(on_answer, on_probe, NULL);
 	assert_non_null(w.mirror[client - 1]);
 	locks_lead(w.mirror[client - 1], 5, 0, false);
 	locks_expire(w.t, client);
@@ -355,7 +360,7 @@ static void random_restate(void)
 
 	drop_waiters(client);
 	w.lost = 0;
-	assert_int_equal(locks_restate(w.t, client, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, client, buf, len, NULL, NULL), 0);
 	assert_int_equal(w.lost, 0);
 }
 
@@ -374,13 +379,13 @@ static void new_primary(void)
 	uint64_t c;
 
 	locks_free(w.t);
-	w.t = locks_new(on_answer, NULL);
+	w.t = locks_new(on_answer, on_probe, NULL);
 	assert_non_null(w.t);
 	locks_lead(w.t, 5, w.counter, true);
 	w.waiting_count = 0;
 	w.lost = 0;
 	for (c = 1; c <= CLIENTS; c++)
-		assert_int_equal(locks_restate(w.t, c, buf, locks_state(w.mirror[c - 1], c, 1, "", buf)), 0);
+		assert_int_equal(locks_restate(w.t, c, buf, locks_state(w.mirror[c - 1], c, 1, "", buf), NULL, NULL), 0);
 	assert_int_equal(w.lost, 0);
 	locks_grace_end(w.t);
 }
@@ -567,13 +572,42 @@ static void test_locks__forged_statement(void **state)
 	len = locks_state(w.t, 1, 1, "", buf);
 	/* The last record's fencing number, then its type. */
 	memset(buf + len - 20, 0xff, 16);
-	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 	(void)locks_to_text(w.t, text, sizeof text);
 	assert_non_null(strstr(text, "fence=5.3 "));
 	assert_null(strstr(text, "fence=18446744073709551615"));
 	buf[len - 57] = 3;
-	assert_int_equal(locks_restate(w.t, 1, buf, len), -EPROTO);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), -EPROTO);
 	assert_held(2);
+	world_free();
+}
+
+static bool only_inode_2(void *ctx, uint64_t ino)
+{
+	(*(unsigned *)ctx)++;
+	return ino == 2;
+}
+
+/* Who may not have a lock there has none, whatever it states, and is told. */
+static void test_locks__stated_where_it_may_not(void **state)
+{
+	static uint8_t buf[LOCKS_STATE_MAX];
+	unsigned asked = 0;
+	size_t len;
+
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(1, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	len = locks_state(w.t, 1, 1, "", buf);
+	w.lost = 0;
+	assert_int_equal(locks_restate(w.t, 1, buf, len, only_inode_2, &asked), 0);
+	assert_int_equal(asked, 2);
+	assert_int_equal(w.lost, 1);
+	assert_held(1);
+	assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+	assert_int_equal(ask(2, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, false), -EAGAIN);
 	world_free();
 }
 
@@ -614,13 +648,13 @@ static void test_locks__grace(void **state)
 	assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
 	len = locks_state(w.t, 1, 3, "one", buf);
 	locks_free(w.t);
-	w.t = locks_new(on_answer, NULL);
+	w.t = locks_new(on_answer, on_probe, NULL);
 	locks_lead(w.t, 6, 100, true);
 	/* Nobody gets anything, whether it wants to wait or not. */
 	assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), 1);
 	assert_int_equal(ask(2, 2, 2, LOCKS_POSIX, LOCKS_SHARED, false), 1);
 	assert_int_equal(ask(3, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 1);
-	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 	assert_true(locks_holds(w.t, 1, 1, 1, LOCKS_POSIX, NULL));
 	w.answers = 0;
 	locks_grace_end(w.t);
@@ -631,11 +665,128 @@ static void test_locks__grace(void **state)
 	assert_true(locks_holds(w.t, 3, 1, 1, LOCKS_POSIX, NULL));
 	/* It comes too late. */
 	w.lost = 0;
-	assert_int_equal(locks_restate(w.t, 1, buf, len), 0);
+	assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
 	assert_int_equal(w.lost, 1);
 	assert_int_equal(w.last.round, 3);
 	assert_false(locks_holds(w.t, 1, 1, 1, LOCKS_POSIX, NULL));
 	world_free();
+}
+
+/* (L5) What was closed before somebody asked without waiting is not in the way. */
+static void test_locks__closed_is_unlocked(void **state)
+{
+	unsigned held, waiting;
+
+	(void)state;
+	world_init();
+	w.off = true;
+	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, true), 0);
+	/* Who does not answer probes is not asked. */
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, false), -EAGAIN);
+	assert_int_equal(w.probes, 0);
+	locks_probes(w.t, 1, 7);
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, false), -EAGAIN);
+	locks_probes(w.t, 1, 0);
+	locks_probes(w.t, 2, 0);
+	/* It really has it. */
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, false), 1);
+	assert_int_equal(w.probes, 1);
+	assert_true(locks_check(w.t));
+	assert_int_equal(locks_probing(w.t), w.probe[1]);
+	locks_probed(w.t, 1, w.probe[1] - 1);
+	locks_probed(w.t, 1, w.probe[1] + 1);
+	locks_probed(w.t, 3, w.probe[1]);
+	assert_int_equal(w.answers, 0);
+	locks_probed(w.t, 1, w.probe[1]);
+	assert_int_equal(w.answers, 1);
+	assert_int_equal(w.last.error, -EAGAIN);
+	assert_int_equal(locks_probing(w.t), 0);
+	/* It was just closing it; two ask, the first one gets it, and the second need not ask him. */
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, false), 1);
+	assert_int_equal(ask(3, 1, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, false), 1);
+	assert_int_equal(w.probes, 3);
+	locks_probes(w.t, 3, 0);
+	assert_int_equal(ask(1, 1, 1, LOCKS_FLOCK, LOCKS_OFF, false), -EAGAIN);
+	assert_int_equal(w.answers, 3);
+	assert_true(locks_holds(w.t, 2, 1, 1, LOCKS_FLOCK, NULL));
+	locks_probed(w.t, 1, w.probe[1]);
+	assert_true(locks_check(w.t));
+	/* Of the same machine; of two who have it together, the answer of both counts. */
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
+	assert_int_equal(ask(3, 1, 1, LOCKS_FLOCK, LOCKS_SHARED, true), 0);
+	assert_int_equal(ask(3, 2, 1, LOCKS_FLOCK, LOCKS_EXCLUSIVE, false), 1);
+	assert_int_equal(w.probe[2], w.probe[3]);
+	locks_probed(w.t, 2, w.probe[2]);
+	assert_int_equal(w.answers, 0);
+	assert_int_equal(ask(2, 1, 1, LOCKS_FLOCK, LOCKS_OFF, false), 0);
+	assert_int_equal(ask(3, 1, 1, LOCKS_FLOCK, LOCKS_OFF, false), 0);
+	assert_true(locks_holds(w.t, 3, 1, 2, LOCKS_FLOCK, NULL));
+	locks_count(w.t, &held, &waiting);
+	assert_int_equal(held, 1);
+	assert_int_equal(waiting, 0);
+	world_free();
+}
+
+/* (L5) Nobody waits for who cannot answer. */
+static void test_locks__probes_end(void **state)
+{
+	unsigned how;
+
+	(void)state;
+	for (how = 0; how < 4; how++) {
+		uint64_t number;
+
+		world_init();
+		w.off = true;
+		assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+		locks_probes(w.t, 1, 0);
+		assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), 1);
+		number = locks_probing(w.t);
+		/* Who waits for what it has is in no circle with it: it goes on. */
+		assert_int_equal(ask(2, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+		assert_int_equal(ask(1, 1, 2, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 1);
+		w.answers = 0;
+		if (how == 0)
+			locks_leave(w.t, 1);
+		else if (how == 1)
+			locks_probe_end(w.t, number);
+		else if (how == 2)
+			locks_cancel(w.t, 2, 2);
+		else
+			locks_expire(w.t, 1);
+		assert_int_equal(w.answers, 1);
+		assert_int_equal(w.last.error, how == 2 ? -EINTR : how == 3 ? 0 : -EAGAIN);
+		assert_int_equal(locks_probing(w.t), 0);
+		assert_true(locks_check(w.t));
+		/* With a statement of the client it is asked anew; if it has gone, not before it says that it can be asked. */
+		if (how < 2) {
+			static uint8_t buf[LOCKS_STATE_MAX];
+			size_t len = locks_state(w.t, 1, 4, "one", buf);
+
+			assert_int_equal(ask(2, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), how == 1 ? 1 : -EAGAIN);
+			number = w.probe[1];
+			w.answers = 0;
+			assert_int_equal(locks_restate(w.t, 1, buf, len, NULL, NULL), 0);
+			assert_int_equal(w.answers, 0);
+			assert_int_equal(w.probe[1] > number, how == 1);
+			assert_int_equal(w.probe_round, how == 1 ? 4 : 0);
+			locks_probed(w.t, 1, w.probe[1]);
+			assert_int_equal(w.answers, how == 1);
+			locks_probes(w.t, 1, 0);
+			assert_int_equal(ask(3, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), how == 1 ? 1 : -EAGAIN);
+			locks_probe_end(w.t, locks_probing(w.t));
+			number = w.probe[1];
+		}
+		/* Numbers of another primary are older than any of ours. */
+		locks_follow(w.t, 9);
+		locks_lead(w.t, 6, number + 100, false);
+		assert_int_equal(ask(1, 1, 1, LOCKS_POSIX, LOCKS_EXCLUSIVE, true), 0);
+		locks_probes(w.t, 1, 0);
+		w.probe[1] = 0;
+		assert_int_equal(ask(3, 1, 1, LOCKS_POSIX, LOCKS_SHARED, false), 1);
+		assert_true(w.probe[1] > number + 100);
+		world_free();
+	}
 }
 
 static void test_locks__bounds(void **state)
@@ -734,7 +885,7 @@ static void test_locks__hostile_statements(void **state)
 	len = locks_state(w.t, 1, 1, "x", buf);
 	for (i = 1; i < len; i++) {
 		p = exact(buf, i);
-		assert_int_equal(locks_restate(w.t, 1, p, i), -EPROTO);
+		assert_int_equal(locks_restate(w.t, 1, p, i, NULL, NULL), -EPROTO);
 		free(p);
 	}
 	assert_true(locks_holds(w.t, 1, 2, 1, LOCKS_POSIX, NULL));
@@ -744,13 +895,13 @@ static void test_locks__hostile_statements(void **state)
 		p = exact(buf, len);
 		while (n-- > 0)
 			p[rnd((uint32_t)len)] = (uint8_t)rnd(256);
-		(void)locks_restate(w.t, 1, p, len);
+		(void)locks_restate(w.t, 1, p, len, NULL, NULL);
 		free(p);
 		if (!locks_check(w.t) || !locks_holds(w.t, 2, 1, 1, LOCKS_POSIX, NULL))
 			fail_msg("SEED=%llu: a statement broke the table", (unsigned long long)seed);
 	}
 	/* None: it has none. */
-	assert_int_equal(locks_restate(w.t, 1, NULL, 0), 0);
+	assert_int_equal(locks_restate(w.t, 1, NULL, 0, NULL, NULL), 0);
 	assert_false(locks_holds(w.t, 1, 2, 1, LOCKS_POSIX, NULL));
 	world_free();
 }
@@ -767,7 +918,7 @@ static void test_locks__hostile_calls(void **state)
 	(void)state;
 	world_init();
 	w.off = true;
-	for (what = LOCK_CALL_SET; what <= LOCK_CALL_CANCEL; what++) {
+	for (what = LOCK_CALL_SET; what <= LOCK_CALL_PROBED; what++) {
 		size_t len = lock_call_encode(what, &op, buf), n;
 		enum lock_call is;
 
@@ -775,7 +926,7 @@ static void test_locks__hostile_calls(void **state)
 		assert_int_equal(lock_call_decode(buf, len, &is, &got), 0);
 		assert_int_equal(is, what);
 		assert_int_equal(got.ticket, 3);
-		if (what != LOCK_CALL_CANCEL)
+		if (what <= LOCK_CALL_GET)
 			assert_memory_equal(&got, &op, sizeof op);
 		for (n = 0; n < len; n++) {
 			uint8_t *p = exact(buf, n);
@@ -796,8 +947,12 @@ static void test_locks__hostile_calls(void **state)
 		assert_memory_equal(buf, again, len);
 		if (what == LOCK_CALL_SET)
 			locks_request(w.t, rnd(CLIENTS) + 1, &got);
-		else
+		else if (what == LOCK_CALL_GET)
 			locks_query(w.t, 1, &got);
+		else if (what == LOCK_CALL_PROBES)
+			locks_probes(w.t, rnd(CLIENTS) + 1, rnd(2));
+		else
+			locks_probed(w.t, rnd(CLIENTS) + 1, got.ticket);
 	}
 	assert_true(locks_check(w.t));
 	world_free();
@@ -841,13 +996,6 @@ static void test_locks__hostile_messages(void **state)
 	}
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *text = getenv(name);
-
-	return text ? strtoull(text, NULL, 0) : otherwise;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -859,8 +1007,11 @@ int main(void)
 		cmocka_unit_test(test_locks__grant_that_frees),
 		cmocka_unit_test(test_locks__behind_who_expires),
 		cmocka_unit_test(test_locks__forged_statement),
+		cmocka_unit_test(test_locks__stated_where_it_may_not),
 		cmocka_unit_test(test_locks__asked_twice),
 		cmocka_unit_test(test_locks__grace),
+		cmocka_unit_test(test_locks__closed_is_unlocked),
+		cmocka_unit_test(test_locks__probes_end),
 		cmocka_unit_test(test_locks__bounds),
 		cmocka_unit_test(test_locks__handle),
 		cmocka_unit_test(test_locks__listing),
@@ -869,9 +1020,8 @@ int main(void)
 		cmocka_unit_test(test_locks__hostile_messages),
 	};
 
-	seed = number_of("SEED", (uint64_t)time(NULL));
-	rounds = number_of("ROUNDS", 20000);
-	rng = seed * 0x9e3779b97f4a7c15u + 1;
-	(void)printf("# SEED=%llu ROUNDS=%llu\n", (unsigned long long)seed, (unsigned long long)rounds);
+	seed = random_seed();
+	rounds = env_number("ROUNDS", 20000);
+	(void)printf("# ROUNDS=%llu\n", (unsigned long long)rounds);
 	return cmocka_run_group_tests_name("locks", tests, NULL, NULL);
 }

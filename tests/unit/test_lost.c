@@ -6,6 +6,8 @@
  *
  *   SEED=n         another series of moments      FAULT_LONG=1    a longer one
  */
+#include "tests/unit/random_util.h"
+
 #include "core/base.h"
 #include "core/keys/keys.h"
 #include "core/store/map.h"
@@ -42,15 +44,9 @@ const char *__asan_default_options(void)
 }
 
 static char dir[64], path[96];
-static uint64_t seed, rng;
+static uint64_t seed;
 static atomic_bool is_cut;
 static const struct keys_cred cred = { 0, 0, 022 };
-
-static uint64_t random_below(uint64_t n)
-{
-	rng = rng * 6364136223846793005ull + 1442695040888963407ull;
-	return (rng >> 33) % n;
-}
 
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
@@ -219,7 +215,7 @@ static void check_gone(struct job *j, uint64_t byte)
 	while ((r = map_guard(look, j)) == -EIO)
 		;
 	if (r != 0)
-		fail_msg("SEED=%llu: wrong bytes, or a change, after the store was lost", (unsigned long long)rng);
+		fail_msg("SEED=%llu: wrong bytes, or a change, after the store was lost", (unsigned long long)seed);
 	assert_int_equal(store_failed(keys_store(j->k)), -EIO);
 }
 
@@ -240,7 +236,7 @@ static void run(const struct cut *plan, bool first)
 	r = map_guard(work, &j);
 	(void)pthread_join(t, NULL);
 	if (r == -EBADMSG && !cut.grow_again)
-		fail_msg("SEED=%llu: wrong bytes were read", (unsigned long long)rng);
+		fail_msg("SEED=%llu: wrong bytes were read", (unsigned long long)seed);
 	check_gone(&j, 0);
 	r = keys_close(j.k);
 	if (!cut.grow_again)
@@ -655,10 +651,7 @@ int main(void)
 		cmocka_unit_test(test_lost__cut_at_any_moment),
 		cmocka_unit_test(test_lost__cut_and_made_long_again),
 	};
-	const char *s = getenv("SEED");
 
-	seed = s && *s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL) << 20 ^ (uint64_t)getpid();
-	rng = seed;
-	printf("# SEED=%llu\n", (unsigned long long)seed);
+	seed = random_seed();
 	return cmocka_run_group_tests_name("lost", tests, make_dir, remove_dir);
 }

@@ -6,130 +6,79 @@
  *
  *   SEED=n   replays the random spans
  */
+#include "tests/unit/fill_util.h"
+#include "tests/unit/findings_util.h"
 #include "tests/unit/image_util.h"
+#include "tests/unit/ok_util.h"
+#include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
-#include "core/check/check.h"
 #include "core/keys/keys_int.h"
 #include "core/keys/place.h"
 #include "core/salvage/salvage.h"
 #include "core/store/salvage.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-static char dir[64], path[96], new_path[96], text[1 << 16];
-static const struct keys_cred cred = { 0, 0, 022 };
+static char path[SCRATCH_PATH], new_path[SCRATCH_PATH];
 static struct salvage_report rep;
 static struct keys *k;
 static struct image im;
-static uint64_t seed;
 
 /* What make_store() made. */
 static struct {
 	uint64_t a, b, file, hard, big, link, attrs;
 } ino;
 
-static void done(int r, int line)
+static void print_findings(void)
 {
-	if (r < 0)
-		fail_msg("line %d: %d: %s\n%s", line, r, err_last(), text);
-}
-#define ok(r) done((r), __LINE__)
-
-static uint64_t make(uint64_t where, const char *name, uint32_t mode)
-{
-	struct keys_attr a;
-
-	ok(keys_make(k, where, name, strlen(name), mode, 0, &cred, &a));
-	return a.ino;
-}
-
-static void put_acl(uint64_t file)
-{
-	static const uint16_t entries[5][3] = { { 1, 7, 0 }, { 2, 6, 1000 }, { 4, 5, 0 }, { 16, 7, 0 }, { 32, 4, 0 } };
-	uint8_t acl[4 + 5 * 8];
-	unsigned i;
-
-	put_le32(acl, 2);
-	for (i = 0; i < 5; i++) {
-		put_le16(acl + 4 + i * 8, entries[i][0]);
-		put_le16(acl + 6 + i * 8, entries[i][1]);
-		put_le32(acl + 8 + i * 8, entries[i][2]);
-	}
-	ok(keys_setxattr(k, file, ACL_ACCESS_NAME, acl, sizeof acl, 0, false));
+	print_message("%s", findings_text());
 }
 
 static void make_store(void)
 {
 	const struct store_options o = { .path = path, .create = true, .max_bytes = 16u << 20 };
 	static uint8_t data[20000];
-	char target[3000];
-	struct keys_attr a;
 	size_t n;
 
 	memset(data, 'd', sizeof data);
-	memset(target, 't', sizeof target);
 	ok(keys_open(&o, &k));
-	ino.a = make(KEYS_ROOT_INO, "a", S_IFDIR | 0755);
-	ino.b = make(ino.a, "b", S_IFDIR | 0755);
-	ino.file = make(ino.b, "file", S_IFREG | 0644);
+	ino.a = fill_make(k, KEYS_ROOT_INO, "a", S_IFDIR | 0755);
+	ino.b = fill_make(k, ino.a, "b", S_IFDIR | 0755);
+	ino.file = fill_make(k, ino.b, "file", S_IFREG | 0644);
 	ok(keys_write(k, ino.file, 0, "contents", 8, 0, &n));
-	ino.hard = make(ino.a, "hard", S_IFREG | 0644);
-	ok(keys_link(k, ino.hard, ino.b, "hard too", 8, &a));
-	ino.big = make(ino.b, "big", S_IFREG | 0644);
+	ino.hard = fill_make(k, ino.a, "hard", S_IFREG | 0644);
+	fill_link(k, ino.hard, ino.b, "hard too");
+	ino.big = fill_make(k, ino.b, "big", S_IFREG | 0644);
 	ok(keys_write(k, ino.big, 0, data, sizeof data, 0, &n));
-	ok(keys_symlink(k, ino.b, "link", 4, target, sizeof target, &cred, &a));
-	ino.link = a.ino;
-	ino.attrs = make(ino.b, "attrs", S_IFREG | 0664);
-	put_acl(ino.attrs);
+	ino.link = fill_symlink(k, ino.b, "link", 3000);
+	ino.attrs = fill_make(k, ino.b, "attrs", S_IFREG | 0664);
+	fill_acl(k, ino.attrs, ACL_ACCESS_NAME);
 	ok(keys_close(k));
 	image_open(&im, path);
 }
 
 /* What salvage makes of it ------------------------------------------------------------------------------------------ */
 
-static void collect(void *ctx, bool lost, const char *line)
-{
-	size_t n = strlen(text);
-
-	(void)ctx;
-	(void)snprintf(text + n, sizeof text - n, "%s%s\n", lost ? "lost: " : "", line);
-}
-
-static void complain(void *ctx, const char *line)
-{
-	collect(ctx, false, line);
-}
-
 /* The new store, open. */
 static void salvage(void)
 {
 	const struct stream_target target = { .path = new_path, .max_bytes = 16u << 20 };
-	const struct salvage_options o = { .say = collect };
-	const struct store_options ro = { .path = new_path, .read_only = true };
-	const struct check_options co = { .problem = complain };
-	struct check_report checked;
+	const struct salvage_options o = { .say = findings_keep_lost };
 
 	image_close(&im);
-	text[0] = '\0';
+	findings_forget();
 	ok(salvage_store(path, &target, &o, &rep));
-	ok(keys_open(&ro, &k));
-	ok(check_run(k, &co, &checked));
-	if (checked.problems > 0)
-		fail_msg("the new store is not clean:\n%s", text);
+	k = findings_open_clean(new_path);
 }
 
 static void assert_said(const char *words)
 {
-	if (!strstr(text, words))
-		fail_msg("\"%s\" is not said:\n%s", words, text);
+	if (!findings_have(words))
+		fail_msg("\"%s\" is not said:\n%s", words, findings_text());
 }
 
 static uint64_t at(uint64_t where, const char *name)
@@ -191,7 +140,7 @@ static void test_mend__whole_store_stays_as_it_is(void **ctx)
 {
 	(void)ctx;
 	salvage();
-	assert_string_equal(text, "");
+	assert_string_equal(findings_text(), "");
 	assert_true(rep.damage == 0 && rep.lost == 0 && rep.aside == 0 && rep.folder[0] == '\0');
 	assert_int_equal(at(ino.b, "file"), ino.file);
 	assert_int_equal(at(ino.b, "hard too"), ino.hard);
@@ -230,7 +179,7 @@ static void test_mend__folder_takes_a_free_name(void **ctx)
 	(void)ctx;
 	image_close(&im);
 	ok(keys_open(&o, &k));
-	(void)make(KEYS_ROOT_INO, "lost+found", S_IFREG | 0644);
+	(void)fill_make(k, KEYS_ROOT_INO, "lost+found", S_IFREG | 0644);
 	ok(keys_close(k));
 	image_open(&im, path);
 	image_remove(&im, entry_key(ino.b, "file"));
@@ -386,7 +335,7 @@ static void test_mend__unlinked_file_without_a_name_goes(void **ctx)
 static void test_mend__new_store_is_not_made_over_another(void **ctx)
 {
 	const struct stream_target target = { .path = new_path };
-	const struct salvage_options o = { .say = collect };
+	const struct salvage_options o = { .say = findings_keep_lost };
 	FILE *f = fopen(new_path, "w");
 
 	(void)ctx;
@@ -405,7 +354,7 @@ static int stop(void *ctx, uint64_t at_block, uint64_t total)
 static void test_mend__can_be_cancelled(void **ctx)
 {
 	const struct stream_target target = { .path = new_path };
-	const struct salvage_options o = { .say = collect, .progress = stop };
+	const struct salvage_options o = { .say = findings_keep_lost, .progress = stop };
 	const struct store_options create = { .path = path };
 	static uint8_t data[1 << 20];
 	size_t n;
@@ -425,16 +374,6 @@ static void test_mend__can_be_cancelled(void **ctx)
 }
 
 /* Spans ------------------------------------------------------------------------------------------------------------- */
-
-static uint64_t random_below(uint64_t n)
-{
-	static uint64_t rng;
-
-	if (!rng)
-		rng = seed;
-	rng = rng * 6364136223846793005ull + 1442695040888963407ull;
-	return (rng >> 33) % n;
-}
 
 /* As plainly as can be. */
 static const struct salvage_span *lost_plainly(const struct salvage_span *v, size_t n, struct key low, struct key high, size_t *i)
@@ -544,7 +483,7 @@ static void test_mend__paths(void **ctx)
 	memset(name, 'n', 255);
 	name[255] = '\0';
 	for (i = 0; i < 5; i++)
-		where = deep = make(where, name, S_IFDIR | 0755);
+		where = deep = fill_make(k, where, name, S_IFDIR | 0755);
 	ok(keys_close(k));
 	image_open(&im, path);
 	ok(keys_open(&(struct store_options){ .path = path, .read_only = true }, &k));
@@ -586,11 +525,10 @@ static void test_mend__paths(void **ctx)
 static int setup(void **ctx)
 {
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-mend.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("mend") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
-	(void)snprintf(new_path, sizeof new_path, "%s/new", dir);
+	scratch_path(path, "store");
+	scratch_path(new_path, "new");
 	k = NULL;
 	make_store();
 	k = NULL;
@@ -605,9 +543,7 @@ static int teardown(void **ctx)
 	k = NULL;
 	if (im.base)
 		image_close(&im);
-	(void)unlink(path);
-	(void)unlink(new_path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 /* These use no store that was salvaged, or close it. */
@@ -646,10 +582,8 @@ int main(void)
 		T(test_mend__spans_have_inodes),
 		T(test_mend__paths),
 	};
-	const char *s = getenv("SEED");
 
-	seed = s && *s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL);
-	seed = seed ? seed : 1;
-	print_message("# SEED=%llu\n", (unsigned long long)seed);
+	(void)random_seed();
+	ok_failed = print_findings;
 	return cmocka_run_group_tests_name("mend", tests, NULL, NULL);
 }

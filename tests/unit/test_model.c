@@ -8,6 +8,8 @@
  *   CASES=n   how many
  */
 #include "tests/unit/model_util.h"
+#include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/check/check.h"
 #include "core/store/store.h"
@@ -33,21 +35,13 @@
 #define DATA_MOST (300u << 10)
 #define NODES_MAX 220u
 
-static char dir[64], path[96];
-static uint64_t rng, seed, cases, case_seed;
+static char path[SCRATCH_PATH];
+static uint64_t seed, cases, case_seed;
 static _Atomic uint64_t clock_ns;
-
-static uint64_t below(uint64_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (rng >> 11) % n;
-}
 
 static bool one_in(uint64_t n)
 {
-	return below(n) == 0;
+	return random_below(n) == 0;
 }
 
 /* Operations -------------------------------------------------------------------------------------------------------- */
@@ -107,12 +101,12 @@ static void pick_name(char *name, size_t *len)
 	static const char *const odd[] = { ".", "..", "" };
 
 	if (one_in(60)) {
-		*len = strlen(strcpy(name, odd[below(3)]));
+		*len = strlen(strcpy(name, odd[random_below(3)]));
 	} else if (one_in(12)) {
-		*len = one_in(8) ? 256 : 200 + below(56);
-		memset(name, (int)('A' + below(4)), *len);
+		*len = one_in(8) ? 256 : 200 + random_below(56);
+		memset(name, (int)('A' + random_below(4)), *len);
 	} else {
-		*len = (size_t)sprintf(name, "name %u", (unsigned)below(60));
+		*len = (size_t)sprintf(name, "name %u", (unsigned)random_below(60));
 	}
 }
 
@@ -122,7 +116,7 @@ static struct model_node *pick_node(const struct model *m)
 	unsigned tries = 0;
 
 	do {
-		n = m->nodes[below(m->count)];
+		n = m->nodes[random_below(m->count)];
 	} while (n->reaping && ++tries < 100);
 	return n->reaping ? m->nodes[0] : n;
 }
@@ -149,7 +143,7 @@ static void pick_entry(const struct model *m, struct op *o, bool want_dir)
 		d = pick_kind(m, S_IFDIR);
 		if (d->entry_count == 0)
 			continue;
-		e = &d->entries[below(d->entry_count)];
+		e = &d->entries[random_below(d->entry_count)];
 		o->dir = d->a.ino;
 		o->len = e->len;
 		memcpy(o->name, e->name, e->len);
@@ -166,19 +160,19 @@ static uint64_t pick_offset(const struct model_node *n)
 {
 	static const uint64_t edges[] = { 0, 1023, 1024, 1025, 4095, 4096, 4097, 8192, 1u << 20 };
 
-	switch (below(6)) {
+	switch (random_below(6)) {
 	case 0:
-		return edges[below(ARRAY_LEN(edges))];
+		return edges[random_below(ARRAY_LEN(edges))];
 	case 1:
-		return n->a.size < 1u << 30 ? n->a.size : below(1u << 20);
+		return n->a.size < 1u << 30 ? n->a.size : random_below(1u << 20);
 	case 2:
-		return below(3000);
+		return random_below(3000);
 	case 3:
-		return below(64) * BLOCK_SIZE;
+		return random_below(64) * BLOCK_SIZE;
 	case 4:
-		return one_in(4) ? (1ull << (20 + below(43))) - below(6000) : below(200000);
+		return one_in(4) ? (1ull << (20 + random_below(43))) - random_below(6000) : random_below(200000);
 	default:
-		return below(400000);
+		return random_below(400000);
 	}
 }
 
@@ -186,21 +180,21 @@ static uint64_t pick_length(void)
 {
 	static const uint64_t edges[] = { 0, 1, 1023, 1024, 1025, 4095, 4096, 4097, 8192, 65536 };
 
-	switch (below(5)) {
+	switch (random_below(5)) {
 	case 0:
-		return edges[below(ARRAY_LEN(edges))];
+		return edges[random_below(ARRAY_LEN(edges))];
 	case 1:
-		return 1 + below(DATA_MOST - 1);
+		return 1 + random_below(DATA_MOST - 1);
 	case 2:
-		return 1 + below(30000);
+		return 1 + random_below(30000);
 	default:
-		return 1 + below(5000);
+		return 1 + random_below(5000);
 	}
 }
 
 static struct keys_time pick_time(void)
 {
-	return (struct keys_time){ (int64_t)below(1ull << 33) - (1 << 20), (uint32_t)below(1000000000) };
+	return (struct keys_time){ (int64_t)random_below(1ull << 33) - (1 << 20), (uint32_t)random_below(1000000000) };
 }
 
 static void pick_setattr(const struct model *m, struct op *o)
@@ -208,16 +202,16 @@ static void pick_setattr(const struct model *m, struct op *o)
 	struct model_node *n = pick_node(m);
 
 	o->ino = n->a.ino;
-	o->set.mask = (unsigned)below(1u << 10) & ~(unsigned)KEYS_SET_SIZE;
+	o->set.mask = (unsigned)random_below(1u << 10) & ~(unsigned)KEYS_SET_SIZE;
 	if (o->kind == OP_TRUNCATE) {
 		n = pick_kind(m, S_IFREG);
 		o->ino = n->a.ino;
 		o->set.mask = KEYS_SET_SIZE | (unsigned)(one_in(4) ? KEYS_KILL_PRIV : 0);
-		o->set.size = one_in(3) ? n->a.size / (1 + below(3)) : one_in(40) ? 1ull << 63 : pick_offset(n);
+		o->set.size = one_in(3) ? n->a.size / (1 + random_below(3)) : one_in(40) ? 1ull << 63 : pick_offset(n);
 	}
-	o->set.mode = (uint32_t)below(010000);
-	o->set.uid = (uint32_t)below(5);
-	o->set.gid = (uint32_t)below(5);
+	o->set.mode = (uint32_t)random_below(010000);
+	o->set.uid = (uint32_t)random_below(5);
+	o->set.gid = (uint32_t)random_below(5);
 	o->set.atime = pick_time();
 	o->set.mtime = pick_time();
 	o->set.ctime = pick_time();
@@ -232,7 +226,7 @@ static void pick_fallocate(const struct model *m, struct op *o)
 	const struct model_node *n = pick_kind(m, S_IFREG);
 
 	o->ino = n->a.ino;
-	o->flags = (unsigned)modes[below(ARRAY_LEN(modes))];
+	o->flags = (unsigned)modes[random_below(ARRAY_LEN(modes))];
 	o->off = pick_offset(n);
 	o->bytes = pick_length();
 }
@@ -243,24 +237,24 @@ static void pick_xattr(const struct model *m, struct op *o)
 
 	o->ino = n->a.ino;
 	if (n->xattr_count > 0 && !one_in(3)) {
-		strcpy(o->name, n->xattrs[below(n->xattr_count)].name);
+		strcpy(o->name, n->xattrs[random_below(n->xattr_count)].name);
 	} else if (one_in(10)) {
 		strcpy(o->name, "security.capability");
 	} else {
-		size_t len = (size_t)sprintf(o->name, "user.x%u", (unsigned)below(20));
+		size_t len = (size_t)sprintf(o->name, "user.x%u", (unsigned)random_below(20));
 
 		if (one_in(6)) {
 			memset(o->name + len, 'x', 255 - len);
 			o->name[255] = '\0';
 		}
 	}
-	o->bytes = one_in(5) ? below(KEYS_XATTR_MAX + 1) : one_in(4) ? 900 + below(300) : below(200);
+	o->bytes = one_in(5) ? random_below(KEYS_XATTR_MAX + 1) : one_in(4) ? 900 + random_below(300) : random_below(200);
 	o->flags = one_in(4) ? XATTR_CREATE : one_in(4) ? XATTR_REPLACE : 0;
 }
 
 static void pick_reap(const struct model *m, struct op *o)
 {
-	size_t i, at = below(m->count);
+	size_t i, at = random_below(m->count);
 
 	for (i = 0; i < m->count; i++) {
 		o->ino = m->nodes[(at + i) % m->count]->a.ino;
@@ -285,7 +279,7 @@ static void pick_rename(const struct model *m, struct op *o)
 		o->ino2 = pick_kind(m, S_IFDIR)->a.ino;
 		pick_name(o->name2, &o->len2);
 	}
-	o->flags = flags[below(ARRAY_LEN(flags))];
+	o->flags = flags[random_below(ARRAY_LEN(flags))];
 }
 
 static void pick_new(const struct model *m, struct op *o)
@@ -295,9 +289,9 @@ static void pick_new(const struct model *m, struct op *o)
 
 	o->dir = pick_kind(m, S_IFDIR)->a.ino;
 	pick_name(o->name, &o->len);
-	o->mode = types[below(ARRAY_LEN(types))] | (uint32_t)below(010000);
+	o->mode = types[random_below(ARRAY_LEN(types))] | (uint32_t)random_below(010000);
 	o->ino = pick_kind(m, S_IFREG)->a.ino;
-	o->bytes = one_in(5) ? 1000 + below(3100) : 1 + below(60);
+	o->bytes = one_in(5) ? 1000 + random_below(3100) : 1 + random_below(60);
 }
 
 static enum kind pick_op_kind(const struct model *m, bool empty)
@@ -308,7 +302,7 @@ static enum kind pick_op_kind(const struct model *m, bool empty)
 		empty = true;
 	for (i = 0; i < OP_KINDS; i++)
 		total += weights[empty][i];
-	total = (unsigned)below(total);
+	total = (unsigned)random_below(total);
 	for (i = 0; total >= weights[empty][i]; i++)
 		total -= weights[empty][i];
 	return (enum kind)i;
@@ -318,10 +312,10 @@ static enum kind pick_op_kind(const struct model *m, bool empty)
 static void pick_op(struct model *m, bool empty, struct op *o)
 {
 	memset(o, 0, sizeof *o);
-	m->now_ns += one_in(50) ? below(5000000000ull) : below(30000000);
+	m->now_ns += one_in(50) ? random_below(5000000000ull) : random_below(30000000);
 	o->kind = pick_op_kind(m, empty);
-	o->fill = below(UINT64_MAX);
-	o->cred = (struct keys_cred){ (uint32_t)below(4), (uint32_t)below(4), one_in(2) ? 022 : (uint32_t)below(01000) };
+	o->fill = random_below(UINT64_MAX);
+	o->cred = (struct keys_cred){ (uint32_t)random_below(4), (uint32_t)random_below(4), one_in(2) ? 022 : (uint32_t)random_below(01000) };
 	switch (o->kind) {
 	case OP_MAKE: case OP_SYMLINK: case OP_LINK:
 		pick_new(m, o);
@@ -356,7 +350,7 @@ static void pick_op(struct model *m, bool empty, struct op *o)
 		break;
 	case OP_ATIME:
 		o->ino = pick_node(m)->a.ino;
-		o->flags = (unsigned)below(3);
+		o->flags = (unsigned)random_below(3);
 		break;
 	case OP_REAP:
 		pick_reap(m, o);
@@ -795,7 +789,7 @@ static int after_kill(struct model *m, const struct segment *s, const struct log
 static int run_killed(struct model *m, const struct segment *s, bool anywhere, uint64_t seq)
 {
 	struct log *log = mmap(NULL, sizeof *log, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	unsigned until = (unsigned)below(s->ops), extra = (unsigned)below(2000);
+	unsigned until = (unsigned)random_below(s->ops), extra = (unsigned)random_below(2000);
 	int status, r = 0;
 	pid_t pid;
 
@@ -851,8 +845,8 @@ static int start(struct model *m, const struct segment *s)
 static int run_case(void)
 {
 	static const uint64_t sizes[] = { 8, 9, 12, 24, 64, 160 };
-	struct segment s = { .max_bytes = sizes[below(ARRAY_LEN(sizes))] << 20 };
-	unsigned segments = 2 + (unsigned)below(4), i;
+	struct segment s = { .max_bytes = sizes[random_below(ARRAY_LEN(sizes))] << 20 };
+	unsigned segments = 2 + (unsigned)random_below(4), i;
 	struct model m = { 0 };
 	uint64_t seq = 0;
 	int r;
@@ -860,11 +854,11 @@ static int run_case(void)
 	(void)unlink(path);
 	r = start(&m, &s);
 	for (i = 0; i < segments && r == 0; i++) {
-		unsigned how = (unsigned)below(4);
+		unsigned how = (unsigned)random_below(4);
 
 		s.threads = one_in(3);
-		s.ops = 100 + (unsigned)below(1200);
-		s.every = 100 + (unsigned)below(300);
+		s.ops = 100 + (unsigned)random_below(1200);
+		s.every = 100 + (unsigned)random_below(300);
 		r = how < 2 ? run_here(&m, &s) : run_killed(&m, &s, how == 3, seq);
 		if (r == 0)
 			r = look(&m, &s, how < 2 ? "closed" : "killed", &seq);
@@ -881,9 +875,9 @@ static void test_model__random_operations(void **ctx)
 	(void)ctx;
 	for (i = 0; i < cases; i++) {
 		case_seed = seed + i;
-		rng = case_seed * 0x9e3779b97f4a7c15ull + 1;
-		(void)below(2);
-		(void)below(2);
+		random_restart(case_seed);
+		(void)random_below(2);
+		(void)random_below(2);
 		if (run_case() < 0) {
 			(void)fprintf(stderr, "# failed: SEED=%llu CASES=1\n", (unsigned long long)case_seed);
 			failures++;
@@ -897,25 +891,16 @@ static void test_model__random_operations(void **ctx)
 static int setup(void **ctx)
 {
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-model.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("model") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	scratch_path(path, "store");
 	return 0;
 }
 
 static int teardown(void **ctx)
 {
 	(void)ctx;
-	(void)unlink(path);
-	return rmdir(dir);
-}
-
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *s = getenv(name);
-
-	return s && *s ? strtoull(s, NULL, 0) : otherwise;
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {
@@ -924,8 +909,8 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	seed = number_of("SEED", (uint64_t)time(NULL) % 1000000 * 1000);
-	cases = number_of("CASES", getenv("MODE") && strcmp(getenv("MODE"), "release") != 0 ? 25 : 100);
+	seed = env_number("SEED", (uint64_t)time(NULL) % 1000000 * 1000);
+	cases = env_number("CASES", getenv("MODE") && strcmp(getenv("MODE"), "release") != 0 ? 25 : 100);
 	(void)printf("# SEED=%llu CASES=%llu\n", (unsigned long long)seed, (unsigned long long)cases);
 	(void)fflush(stdout);
 	return cmocka_run_group_tests_name("model", tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/net_util.h"
+#include "tests/unit/random_util.h"
 
 #include <fcntl.h>
 #include <netdb.h>

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/net_util.h"
+#include "tests/unit/random_util.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

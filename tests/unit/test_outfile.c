@@ -4,12 +4,7 @@
  * leaves the folder as it was. Linked with open64, linkat, renameat2, rename and fsync wrapped (Makefile), so that a test can
  * be a file system without unnamed files, or one that fails.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/unit/ok_util.h"
 
 #include "core/base.h"
 #include "core/stream/outfile.h"
@@ -78,13 +73,6 @@ int __wrap_fsync(int fd)
 	}
 	return __real_fsync(fd);
 }
-
-static void done(int r, int line)
-{
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
 
 /* The names in the folder. */
 static unsigned names(void)

@@ -2,6 +2,8 @@
  *
  * test_page: one tree page: insert, remove, compaction, split, join; what page_validate() accepts and what it refuses.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,16 +16,6 @@
 #include <stdlib.h>
 
 #define STORE 0x1122334455667788ull
-
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 static struct key key_of(uint64_t n)
 {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_pending: the table of calls under way: order, the window of numbers, what is sent again after a cut, interrupts, time,
+ * test_pending: the table of calls under way: order, the window of numbers, what is sent again after a cut, interrupts,
  * memory; and against a primary that remembers the answers of just a window of numbers, with cuts and losses at random:
  * no call is lost, none is executed twice, each is answered once.
  *
  *   SEED=n   replays the random part        ROUNDS=n   how long it is
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,19 +20,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define LOG_MAX 400u
 
-static uint64_t rng, seed, rounds;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
+static uint64_t seed, rounds;
 
 /* Upstream: what was sent, in order; refuses when told to. */
 static struct {
@@ -101,7 +94,7 @@ static void on_answer(void *ctx, const struct pending_call *p, const struct call
 	assert_null(p->what.name.s);
 	assert_null(p->what.data);
 	if (sync_after && res->error == 0 && !p->made) {
-		assert_int_equal(pending_add_sync(ctx, p, res, &sync, 0), 0);
+		assert_int_equal(pending_add_sync(ctx, p, res, &sync), 0);
 		return;
 	}
 	told[told_count].made = p->made;
@@ -122,11 +115,11 @@ static void start(struct pending *t)
 }
 
 /* A call on inode `unique`, so that it is known again. */
-static int add(struct pending *t, uint64_t unique, int64_t now_ms)
+static int add(struct pending *t, uint64_t unique)
 {
 	const struct call c = { .op = CALL_WRITE, .ino = unique, .data = "data", .size = 4 };
 
-	return pending_add(t, NULL, unique, &c, NULL, 0, now_ms);
+	return pending_add(t, NULL, unique, &c, NULL, 0);
 }
 
 static bool done(struct pending *t, uint64_t request, int error, uint64_t number)
@@ -144,7 +137,7 @@ static void test_pending__order_and_window(void **state)
 	(void)state;
 	start(&t);
 	for (i = 1; i <= 40; i++)
-		assert_int_equal(add(&t, i, i), 0);
+		assert_int_equal(add(&t, i), 0);
 	assert_int_equal(up.count, 0);
 	pending_link_up(&t);
 	assert_int_equal(up.count, PENDING_WINDOW);
@@ -186,10 +179,10 @@ static void test_pending__sent_again_in_order(void **state)
 	start(&t);
 	pending_link_up(&t);
 	for (i = 1; i <= 5; i++)
-		assert_int_equal(add(&t, i, i), 0);
+		assert_int_equal(add(&t, i), 0);
 	assert_true(done(&t, 2, 0, 0));
 	pending_link_down(&t);
-	assert_int_equal(add(&t, 6, 6), 0);
+	assert_int_equal(add(&t, 6), 0);
 	assert_int_equal(up.count, 5);
 	assert_true(pending_lowest(&t, &lowest));
 	assert_int_equal(lowest, 1);
@@ -224,8 +217,8 @@ static void test_pending__upstream_refuses(void **state)
 	start(&t);
 	pending_link_up(&t);
 	up.room = 1;
-	assert_int_equal(add(&t, 1, 1), 0);
-	assert_int_equal(add(&t, 2, 2), 0);
+	assert_int_equal(add(&t, 1), 0);
+	assert_int_equal(add(&t, 2), 0);
 	assert_int_equal(up.count, 1);
 	up.error = -E2BIG;
 	up.room = UINT32_MAX;
@@ -233,10 +226,10 @@ static void test_pending__upstream_refuses(void **state)
 	assert_int_equal(told_count, 1);
 	assert_int_equal(told[0].unique, 2);
 	assert_int_equal(told[0].error, -E2BIG);
-	assert_int_equal(add(&t, 3, 3), 0);
+	assert_int_equal(add(&t, 3), 0);
 	assert_int_equal(told[1].unique, 3);
 	up.error = 0;
-	assert_int_equal(add(&t, 4, 4), 0);
+	assert_int_equal(add(&t, 4), 0);
 	assert_int_equal(up.sent[1].request, 2);
 	assert_int_equal(t.count, 2);
 	pending_release(&t);
@@ -253,7 +246,7 @@ static void test_pending__upstream_that_keeps(void **state)
 	/* It takes all that it can, line or not, and the bytes are its own then. */
 	up.room = 100;
 	for (i = 1; i <= 110; i++)
-		assert_int_equal(add(&t, i, i), 0);
+		assert_int_equal(add(&t, i), 0);
 	assert_int_equal(up.count, 100);
 	assert_int_equal(t.count, 110);
 	assert_int_equal(t.bytes, 10 * t.first->len);
@@ -266,11 +259,13 @@ static void test_pending__upstream_that_keeps(void **state)
 	assert_int_equal(up.count, 105);
 	assert_int_equal(up.sent[104].ino, 105);
 	/* What nobody waits for any more is said. */
-	pending_fail(&t, 2, EIO);
+	assert_true(pending_interrupt(&t, 107));
+	assert_true(pending_interrupt(&t, 1));
+	assert_true(pending_interrupt(&t, 2));
+	assert_int_equal(up.cancelled_count, 0);
+	pending_link_down(&t);
 	assert_int_equal(up.cancelled_count, 2);
 	assert_int_equal(up.cancelled[1], 2);
-	assert_true(pending_interrupt(&t, 107));
-	pending_link_down(&t);
 	assert_int_equal(told[told_count - 1].unique, 107);
 	assert_int_equal(told[told_count - 1].error, -EINTR);
 	assert_int_equal(up.cancelled_count, 2);
@@ -290,7 +285,7 @@ static void test_pending__interrupts(void **state)
 	start(&t);
 	pending_link_up(&t);
 	for (i = 1; i <= 4; i++)
-		assert_int_equal(add(&t, i, i), 0);
+		assert_int_equal(add(&t, i), 0);
 	/* The answer is on its way. */
 	assert_true(pending_interrupt(&t, 2));
 	assert_true(pending_interrupt(&t, 3));
@@ -315,38 +310,6 @@ static void test_pending__interrupts(void **state)
 	pending_release(&t);
 }
 
-static void test_pending__time_and_end(void **state)
-{
-	struct pending t;
-	int64_t oldest;
-	unsigned i;
-
-	(void)state;
-	start(&t);
-	assert_false(pending_oldest(&t, &oldest));
-	for (i = 1; i <= 6; i++)
-		assert_int_equal(add(&t, i, 100 * i), 0);
-	assert_true(pending_oldest(&t, &oldest));
-	assert_int_equal(oldest, 100);
-	pending_fail(&t, 99, EIO);
-	assert_int_equal(told_count, 0);
-	pending_fail(&t, 300, EROFS);
-	assert_int_equal(told_count, 3);
-	assert_int_equal(told[2].unique, 3);
-	assert_int_equal(told[2].error, -EROFS);
-	assert_true(pending_oldest(&t, &oldest));
-	assert_int_equal(oldest, 400);
-	pending_fail(&t, INT64_MAX, EIO);
-	assert_int_equal(told_count, 6);
-	assert_int_equal(t.count, 0);
-	assert_int_equal(t.bytes, 0);
-	assert_int_equal(add(&t, 7, 1), 0);
-	pending_link_up(&t);
-	assert_int_equal(up.sent[0].request, 1);
-	assert_int_equal(up.sent[0].ino, 7);
-	pending_release(&t);
-}
-
 static void test_pending__crossed(void **state)
 {
 	struct pending t;
@@ -355,9 +318,9 @@ static void test_pending__crossed(void **state)
 	(void)state;
 	start(&t);
 	pending_link_up(&t);
-	assert_int_equal(add(&t, 4, 0), 0);
-	assert_int_equal(pending_add(&t, NULL, 5, &c, NULL, 0, 0), 0);
-	assert_int_equal(pending_add(&t, NULL, 6, &c, NULL, PENDING_UNSURE_END, 0), 0);
+	assert_int_equal(add(&t, 4), 0);
+	assert_int_equal(pending_add(&t, NULL, 5, &c, NULL, 0), 0);
+	assert_int_equal(pending_add(&t, NULL, 6, &c, NULL, PENDING_UNSURE_END), 0);
 	pending_crossed(&t, 4);
 	pending_crossed(&t, 9);
 	assert_true(done(&t, 1, 0, 4));
@@ -378,9 +341,9 @@ static void test_pending__waits_for_disks(void **state)
 	start(&t);
 	sync_after = true;
 	pending_link_up(&t);
-	assert_int_equal(add(&t, 5, 0), 0);
-	assert_int_equal(add(&t, 6, 0), 0);
-	assert_int_equal(add(&t, 7, 0), 0);
+	assert_int_equal(add(&t, 5), 0);
+	assert_int_equal(add(&t, 6), 0);
+	assert_int_equal(add(&t, 7), 0);
 	assert_true(done(&t, 1, 0, 55));
 	assert_int_equal(told_count, 0);
 	assert_int_equal(up.count, 4);
@@ -415,14 +378,14 @@ static void test_pending__memory(void **state)
 
 	(void)state;
 	start(&t);
-	for (n = 1; (r = pending_add(&t, NULL, n, &c, NULL, 0, n)) == 0; n++)
+	for (n = 1; (r = pending_add(&t, NULL, n, &c, NULL, 0)) == 0; n++)
 		assert_true(n < 100);
 	assert_int_equal(r, -ENOBUFS);
 	assert_true(pending_is_full(&t));
 	assert_int_equal(n, 65);
-	pending_fail(&t, 1, EIO);
+	assert_true(pending_interrupt(&t, 1));
 	assert_false(pending_is_full(&t));
-	assert_int_equal(pending_add(&t, NULL, n, &c, NULL, 0, n), 0);
+	assert_int_equal(pending_add(&t, NULL, n, &c, NULL, 0), 0);
 	pending_release(&t);
 }
 
@@ -544,7 +507,7 @@ static void test_pending__random(void **state)
 		if (what < 250 && ops < OPS_MAX && t.count < 80) {
 			const struct call c = { .op = CALL_WRITE, .ino = 1 + ops % 9, .off = ops, .data = "x", .size = 1 };
 
-			assert_int_equal(pending_add(&t, NULL, ops, &c, NULL, 0, (int64_t)i), 0);
+			assert_int_equal(pending_add(&t, NULL, ops, &c, NULL, 0), 0);
 			ops++;
 		} else if (what < 550) {
 			world_execute();
@@ -558,8 +521,6 @@ static void test_pending__random(void **state)
 			else
 				pending_link_up(&t);
 			linked = !linked;
-		} else if (what < 998) {
-			pending_fail(&t, (int64_t)i - 500, EIO);
 		} else if (t.first) {
 			(void)pending_interrupt(&t, t.first->unique);
 		}
@@ -583,13 +544,6 @@ static void test_pending__random(void **state)
 	pending_release(&t);
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *s = getenv(name);
-
-	return s && *s ? strtoull(s, NULL, 10) : otherwise;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -598,16 +552,14 @@ int main(void)
 		cmocka_unit_test(test_pending__upstream_refuses),
 		cmocka_unit_test(test_pending__upstream_that_keeps),
 		cmocka_unit_test(test_pending__interrupts),
-		cmocka_unit_test(test_pending__time_and_end),
 		cmocka_unit_test(test_pending__crossed),
 		cmocka_unit_test(test_pending__waits_for_disks),
 		cmocka_unit_test(test_pending__memory),
 		cmocka_unit_test(test_pending__random),
 	};
 
-	seed = number_of("SEED", (uint64_t)time(NULL));
-	rounds = number_of("ROUNDS", 100000);
-	rng = seed * 0x9e3779b97f4a7c15ull + 1;
-	(void)printf("# SEED=%llu ROUNDS=%llu\n", (unsigned long long)seed, (unsigned long long)rounds);
+	seed = random_seed();
+	rounds = env_number("ROUNDS", 100000);
+	(void)printf("# ROUNDS=%llu\n", (unsigned long long)rounds);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
  * test_record: what is built is read again; whatever else the bytes are, the reader stays inside them. Buffers to be read
  * are as long as the record to the byte, so that the address sanitizer sees the first step outside.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,16 +15,6 @@
 #include "core/store/record.h"
 
 #include <stdlib.h>
-
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 /* Read all there is; every byte that is pointed to is touched. The number of mutations, or an error. */
 static int read_all(const uint8_t *bytes, uint32_t len)

@@ -84,11 +84,14 @@ static struct msg_hello a_hello(void)
 	return h;
 }
 
+static const uint8_t path[32] = { 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 9 };
+
 static struct msg_welcome a_welcome(void)
 {
-	struct msg_welcome m = { .version = 1, .decision = WELCOME_STREAM, .features = 1, .hash_seed = 5, .epoch = 0x300000,
+	struct msg_welcome m = { .version = 1, .decision = WELCOME_STREAM, .features = 3, .hash_seed = 5, .epoch = 0x300000,
 				 .promised = 0x300000, .seq = 50, .last = 60, .durable = 55, .lease_ms = 10000, .keep_ms = 1000,
-				 .text = (const uint8_t *)"hi", .text_len = 2, .name = (const uint8_t *)"x", .name_len = 1 };
+				 .text = (const uint8_t *)"hi", .text_len = 2, .name = (const uint8_t *)"x", .name_len = 1,
+				 .path = path, .path_count = 2 };
 
 	memset(m.cluster, 1, 16);
 	memset(m.store, 3, 16);
@@ -228,6 +231,8 @@ static void test_message__fields(void **state)
 	assert_int_equal(m.welcome.hash_seed, 5);
 	assert_int_equal(m.welcome.last, 60);
 	assert_int_equal(m.welcome.lease_ms, 10000);
+	assert_int_equal(m.welcome.path_count, 2);
+	assert_memory_equal(m.welcome.path, path, sizeof path);
 	assert_int_equal(get(MSG_RESULT, buf, put(MSG_RESULT, buf, sizeof buf), &m), 0);
 	assert_int_equal(m.result.error, -17);
 	assert_int_equal(m.result.flags, RESULT_SYNC);
@@ -373,7 +378,7 @@ static void test_idset__model(void **state)
 struct sent {
 	unsigned type;
 	uint32_t len;
-	uint8_t bytes[256];
+	uint8_t bytes[1024];
 };
 
 /* Both ends of one link, and what was asked of them. */
@@ -383,7 +388,7 @@ static struct {
 	struct sent to_p[BOX], to_r[BOX];
 	unsigned np, nr;
 	struct history ours, theirs;
-	bool closed_p, closed_r, full_feed;
+	bool closed_p, closed_r, full_feed, unfit;
 	uint64_t promised, fenced, led;
 	unsigned runs, answers, asides, diffs;
 	struct primary_run run[BOX];
@@ -395,6 +400,9 @@ static struct {
 	uint64_t hand_next, lock_of;
 	uint64_t held[4];
 	unsigned held_count, released;
+	struct primary_run here;        /* the last client that came, */
+	uint32_t here_locks;            /* with so many bytes of locks */
+	unsigned heres;
 } t;
 
 static int post(struct sent *box, unsigned *n, unsigned type, const void *a, uint32_t an, const void *b, uint32_t bn)
@@ -489,14 +497,13 @@ static void diff_stop(void *ctx, link_t link)
 	(void)link;
 }
 
-static void p_here(void *ctx, uint64_t client, uint64_t session, uint64_t low, const uint8_t *locks, uint32_t len)
+static void p_here(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
 	(void)ctx;
-	(void)client;
-	(void)session;
-	(void)low;
 	(void)locks;
-	(void)len;
+	t.here = *who;
+	t.here_locks = len;
+	t.heres++;
 }
 
 static void p_left(void *ctx, uint64_t client, uint64_t session)
@@ -598,6 +605,8 @@ static int r_apply(void *ctx, const struct msg_change *c)
 {
 	(void)ctx;
 	assert_memory_equal(c->bytes, "change", 6);
+	if (t.unfit)
+		return err_set(EPROTO, "a change that does not fit");
 	t.theirs.last = c->seq;
 	return 0;
 }
@@ -791,6 +800,41 @@ static enum replica_state state_of(void)
 
 	replica_status(t.r, 0, &s);
 	return s.state;
+}
+
+/* What does not fit would not the next time either: the diff that follows is asked for once. */
+static void test_link__change_that_does_not_fit(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(set_up(&po, &ro, 4), 0);
+		t.unfit = true;
+		join(5);
+		assert_true(t.closed_r);
+		primary_closed(t.p, 1, 5);
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		join(6);
+		assert_int_equal(state_of(), REPLICA_DIFF);
+		assert_int_equal(t.diffs, 1);
+		/* It may be promoted meanwhile, if that diff does not come: it has a whole state. */
+		if (i == 1) {
+			replica_closed(t.r, 1, 7);
+			assert_int_equal(replica_promote(t.r, 7), 0);
+		} else {
+			t.theirs.last = 10;
+			t.unfit = false;
+			replica_diff_done(t.r, 1, 10, 7);
+			carry(7);
+			assert_int_equal(state_of(), REPLICA_STREAM);
+			assert_int_equal(t.diffs, 1);
+		}
+		tear_down();
+	}
 }
 
 static void test_link__streams(void **state)
@@ -1188,6 +1232,242 @@ static void test_calls__read_only_key(void **state)
 	tear_down();
 }
 
+/* Limited keys (P7) -------------------------------------------------------------------------------------------------- */
+
+#define TAG 0x4711u
+static const uint64_t limited_client = (uint64_t)TAG << 32 | 5;
+
+static void join_limited(const char *tree, uint64_t now)
+{
+	assert_int_equal(primary_opened(t.p, 1, tree ? 0 : PRIMARY_PEER_READ_ONLY, now), 0);
+	primary_limit(t.p, 1, tree, TAG);
+	assert_int_equal(replica_opened(t.r, 1, now), 0);
+	carry(now);
+}
+
+/* Another link says this hello. 0: it streams; else it is not there. */
+static int hello_on(link_t link, const char *tree, uint32_t tag, const struct msg_hello *h)
+{
+	struct primary_peer_status s;
+	struct wire_writer w;
+	uint8_t buf[512];
+	unsigned i;
+
+	assert_int_equal(primary_opened(t.p, link, 0, 0), 0);
+	if (tag)
+		primary_limit(t.p, link, tree, tag);
+	w = wire_writer(buf, sizeof buf);
+	msg_put_hello(&w, h);
+	assert_int_equal(primary_frame(t.p, link, MSG_HELLO, buf, (uint32_t)wire_used(&w), 0), 0);
+	t.nr = 0;
+	for (i = 0; primary_peer_status(t.p, i, 0, &s) == 0; i++)
+		if (s.link == link)
+			return 0;
+	return -1;
+}
+
+static struct msg_hello plain_hello(uint8_t store, uint64_t client, uint64_t session)
+{
+	struct msg_hello h = { .version = 1, .version_min = 1, .client = client, .session = session, .low = 1, .epoch = 1, .promised = 1,
+			       .durable = 10, .history = line(1, (const uint64_t[][3]){ { 1, 1, 100 } }, 10), .locks = ids, .locks_len = 5 };
+
+	memset(h.cluster, 1, 16);
+	memset(h.store, store, 16);
+	return h;
+}
+
+/* A call says where it may change something, and so does the client; the status shows it. */
+static void test_limit__calls_say_it(void **state)
+{
+	const struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	struct primary_peer_status s;
+
+	(void)state;
+	ro.client = limited_client;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join_limited("/t", 0);
+	assert_int_equal(t.heres, 1);
+	assert_string_equal(t.here.tree, "/t");
+	assert_int_equal(t.here.client, limited_client);
+	do_calls(1, REPLICA_CALL_WRITE, 0);
+	carry(0);
+	assert_int_equal(t.runs, 1);
+	assert_string_equal(t.run[0].tree, "/t");
+	assert_int_equal(primary_peer_status(t.p, 0, 0, &s), 0);
+	assert_true(s.limited);
+	assert_string_equal(s.tree, "/t");
+	tear_down();
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join(0);
+	do_calls(1, REPLICA_CALL_WRITE, 0);
+	carry(0);
+	assert_null(t.run[0].tree);
+	assert_null(t.here.tree);
+	tear_down();
+}
+
+/* A higher epoch, said by whom nobody has to believe: in its hello, in a message, as its last word. */
+static void test_limit__ends_no_epoch(void **state)
+{
+	const struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	uint8_t buf[64];
+	struct wire_writer w;
+	unsigned i;
+
+	(void)state;
+	ro.client = limited_client;
+	for (i = 0; i < 2; i++) {
+		const char *tree = i ? "/t" : NULL;
+
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		replica_promised(t.r, 0x100000);
+		join_limited(tree, 0);
+		assert_int_equal(t.fenced, 0);
+		assert_int_equal(primary_state(t.p), PRIMARY_LEADS);
+		assert_true(t.closed_p);
+		tear_down();
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		join_limited(tree, 0);
+		w = wire_writer(buf, sizeof buf);
+		msg_put_ack(&w, &(struct msg_ack){ 0x100000, 10, 10, 10, 10, 1 });
+		assert_int_equal(primary_frame(t.p, 1, MSG_ACK, buf, (uint32_t)wire_used(&w), 0), -EPROTO);
+		w = wire_writer(buf, sizeof buf);
+		msg_put_fenced(&w, &(struct msg_fenced){ 0x100000, NULL, 0 });
+		assert_int_equal(primary_frame(t.p, 1, MSG_FENCED, buf, (uint32_t)wire_used(&w), 0), -ESTALE);
+		assert_int_equal(t.fenced, 0);
+		assert_int_equal(primary_state(t.p), PRIMARY_LEADS);
+		tear_down();
+	}
+}
+
+/* What it says that it has counts for nobody's fsync; nor does anybody wait for it. It takes nothing over. */
+static void test_limit__counts_for_nothing(void **state)
+{
+	struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	uint8_t store[16];
+
+	(void)state;
+	memset(store, 3, sizeof store);
+	ro.client = limited_client;
+	po.sync_replicas = 1;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join_limited("/t", 0);
+	replica_durable(t.r, 10);
+	carry(0);
+	assert_int_equal(primary_synced(t.p), 0);
+	assert_int_equal(primary_wait(t.p, 8, 10, 1, 100, 0), 0);
+	primary_tick(t.p, 100);
+	assert_int_equal(t.waited, 8);
+	assert_int_equal(t.waited_error, -ETIMEDOUT);
+	assert_int_equal(primary_switch(t.p, store, 0), -ENOENT);
+	assert_int_equal(primary_state(t.p), PRIMARY_LEADS);
+	tear_down();
+	/* Its disk never has anything. */
+	po.sync_replicas = PRIMARY_SYNC_ALL;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join_limited("/t", 0);
+	t.ours.last = 11;
+	primary_committed(t.p, 11, 1100, 0);
+	primary_durable(t.p, 11);
+	carry(0);
+	assert_int_equal(primary_synced(t.p), 11);
+	tear_down();
+}
+
+/* Nobody but itself: the store or the client of another key is not taken, and who has a right to them gets them back. */
+static void test_limit__is_nobody_else(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	struct msg_hello h;
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	join(0);
+	do_calls(1, 0, 0);
+	carry(0);
+	/* The store of the one that is here; its client, by a read-only key; one whose number is another's. */
+	h = plain_hello(3, limited_client, 1);
+	assert_int_equal(hello_on(2, "/t", TAG, &h), -1);
+	h = plain_hello(4, 5, 9);
+	assert_int_equal(hello_on(3, NULL, TAG, &h), -1);
+	assert_int_equal(hello_on(4, "/t", TAG, &h), -1);
+	h = plain_hello(4, limited_client, 9);
+	assert_int_equal(hello_on(5, "/t", TAG + 1, &h), -1);
+	/* The other one was not touched: it gets its answer. */
+	result(0, 0, false, 0);
+	(void)primary_pump(t.p, 0);
+	carry(0);
+	assert_int_equal(t.answers, 1);
+	assert_false(t.closed_p && state_of() != REPLICA_STREAM);
+	/* Gone for a moment: still not. */
+	t.closed_p = false;
+	primary_closed(t.p, 1, 0);
+	h = plain_hello(3, limited_client, 1);
+	assert_int_equal(hello_on(6, "/t", TAG, &h), -1);
+	h = plain_hello(4, limited_client, 1);
+	assert_int_equal(hello_on(7, "/t", TAG, &h), 0);
+	/* A read-only key says first that it is client 77, of a far session; then 77 comes. */
+	h = plain_hello(5, 77, 1000000);
+	h.low = 1000000;
+	assert_int_equal(hello_on(8, NULL, TAG + 2, &h), 0);
+	assert_int_equal(t.here.client, 77);
+	h = plain_hello(6, 77, 1);
+	assert_int_equal(hello_on(9, NULL, 0, &h), 0);
+	assert_int_equal(t.here.session, 1);
+	assert_int_equal(t.here.low, 1);
+	/* And a store that a limited key had first. */
+	h = plain_hello(5, 78, 1);
+	assert_int_equal(hello_on(10, NULL, 0, &h), 0);
+	tear_down();
+}
+
+/* Who may lock nothing states nothing. */
+static void test_limit__read_only_states_no_locks(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	const struct msg_hello h = plain_hello(4, 9, 1);
+	uint8_t buf[512];
+	struct wire_writer w = wire_writer(buf, sizeof buf);
+
+	(void)state;
+	msg_put_hello(&w, &h);
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	assert_int_equal(primary_opened(t.p, 2, PRIMARY_PEER_READ_ONLY, 0), 0);
+	assert_int_equal(primary_frame(t.p, 2, MSG_HELLO, buf, (uint32_t)wire_used(&w), 0), 0);
+	assert_int_equal(t.heres, 1);
+	assert_int_equal(t.here_locks, 0);
+	assert_int_equal(primary_opened(t.p, 3, 0, 0), 0);
+	assert_int_equal(primary_frame(t.p, 3, MSG_HELLO, buf, (uint32_t)wire_used(&w), 0), 0);
+	assert_int_equal(t.here_locks, 5);
+	tear_down();
+}
+
+/* It feeds nobody, and no relay takes it: what it may do is decided on the primary only. */
+static void test_limit__no_relays(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	struct msg_hello h = plain_hello(4, limited_client, 1);
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	h.flags = HELLO_FEEDS;
+	assert_int_equal(hello_on(2, "/t", TAG, &h), -1);
+	h.flags = 0;
+	assert_int_equal(hello_on(3, "/t", TAG, &h), 0);
+	primary_relay(t.p, 1, 1, 10, 0);
+	primary_committed(t.p, 10, 1000, 0);
+	assert_int_equal(hello_on(4, "/t", TAG, &h), -1);
+	assert_non_null(strstr(t.note, "relay"));
+	assert_int_equal(hello_on(5, NULL, 0, &h), 0);
+	tear_down();
+}
+
 /* (R6) */
 static void test_sync__after_loss(void **state)
 {
@@ -1415,23 +1695,23 @@ static void test_relay__circle(void **state)
 {
 	const struct primary_options po = p_options();
 	const struct replica_options ro = r_options();
-	uint8_t store[16], got[16];
+	uint8_t store[16], got[MSG_PATH_MAX * 16];
 	unsigned paused;
 
 	(void)state;
 	memset(store, 3, sizeof store);
 	for (paused = 0; paused < 2; paused++) {
 		assert_int_equal(set_up(&po, &ro, 10), 0);
-		assert_false(replica_upstream(t.r, got));
+		assert_int_equal(replica_path(t.r, got), 0);
 		relay(1, 0);
 		if (paused)
 			primary_pause(t.p, "over");
-		primary_set_upstream(t.p, store);
+		primary_set_path(t.p, store, 1);
 		join(0);
 		assert_non_null(strstr(t.note, "circle"));
 		assert_true(t.closed_p);
 		/* The other one knows now whom it asked. */
-		assert_true(replica_upstream(t.r, got));
+		assert_int_equal(replica_path(t.r, got), 1);
 		assert_int_equal(got[0], 2);
 		/* As a primary it may feed anyone. */
 		t.closed_p = t.closed_r = false;
@@ -1439,6 +1719,76 @@ static void test_relay__circle(void **state)
 		primary_lead(t.p, 3, 3, 10, 10, 0);
 		join(0);
 		assert_false(t.closed_p);
+		tear_down();
+	}
+}
+
+/* Each says whom it follows, and whom that one does; a circle is told however long it is. An older peer is told as before. */
+static void test_relay__long_circle(void **state)
+{
+	struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	uint8_t stores[MSG_PATH_MAX * 16 + 16], got[MSG_PATH_MAX * 16];
+	unsigned i, features;
+
+	(void)state;
+	for (i = 0; i <= MSG_PATH_MAX; i++)
+		memset(stores + 16 * (size_t)i, (int)(10 + i), 16);
+	for (features = 0; features < 4; features++) {
+		po.features = (features & 1) != 0 ? MSG_FEATURES : 0;
+		ro.features = (features & 2) != 0 ? MSG_FEATURES : 0;
+		/* Who is refused for another reason learns of it. */
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		primary_off(t.p, "over", "");
+		primary_set_path(t.p, stores, 3);
+		join(0);
+		assert_non_null(strstr(t.note, "not in step"));
+		assert_int_equal(replica_path(t.r, got), features == 3 ? 4 : 1);
+		assert_int_equal(got[0], 2);
+		assert_true(features < 3 || memcmp(got + 16, stores, 48) == 0);
+		/* Up to itself, or where it begins anew. */
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		memset(stores + 32, 2, 16);
+		primary_set_path(t.p, stores, 3);
+		join(0);
+		assert_int_equal(replica_path(t.r, got), features == 3 ? 3 : 1);
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		memset(stores + 32, 3, 16);
+		primary_set_path(t.p, stores, 3);
+		join(0);
+		assert_non_null(strstr(t.note, "over 2 others: in a circle"));
+		assert_int_equal(replica_path(t.r, got), features == 3 ? 3 : 1);
+		memset(stores + 32, 12, 16);
+		/* As much as goes into a message. */
+		t.closed_p = t.closed_r = false;
+		t.np = t.nr = 0;
+		primary_set_path(t.p, stores, MSG_PATH_MAX + 1);
+		join(0);
+		assert_int_equal(replica_path(t.r, got), features == 3 ? MSG_PATH_MAX : 1);
+		tear_down();
+	}
+}
+
+/* A relay offers what it can pass on. */
+static void test_relay__features(void **state)
+{
+	struct primary_options po = p_options();
+	struct replica_options ro = r_options();
+	struct replica_status s;
+	unsigned i;
+
+	(void)state;
+	po.features = ro.features = MSG_FEATURES;
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(set_up(&po, &ro, 10), 0);
+		primary_set_features(t.p, MSG_FEATURES_OWN | (i > 0 ? MSG_FEATURE_PROBE | 1ull << 40 : 0));
+		relay(1, 0);
+		join(0);
+		replica_status(t.r, 0, &s);
+		assert_int_equal(s.state, REPLICA_STREAM);
+		assert_int_equal(s.features, i > 0 ? MSG_FEATURES : MSG_FEATURES_OWN);
 		tear_down();
 	}
 }
@@ -1537,6 +1887,7 @@ int main(void)
 		cmocka_unit_test(test_history__compare),
 		cmocka_unit_test(test_idset__model),
 		cmocka_unit_test(test_link__streams),
+		cmocka_unit_test(test_link__change_that_does_not_fit),
 		cmocka_unit_test(test_link__newer_and_older),
 		cmocka_unit_test(test_link__refusals),
 		cmocka_unit_test(test_link__lower_epoch),
@@ -1545,6 +1896,12 @@ int main(void)
 		cmocka_unit_test(test_calls__hostile),
 		cmocka_unit_test(test_calls__policies),
 		cmocka_unit_test(test_calls__read_only_key),
+		cmocka_unit_test(test_limit__calls_say_it),
+		cmocka_unit_test(test_limit__ends_no_epoch),
+		cmocka_unit_test(test_limit__counts_for_nothing),
+		cmocka_unit_test(test_limit__is_nobody_else),
+		cmocka_unit_test(test_limit__read_only_states_no_locks),
+		cmocka_unit_test(test_limit__no_relays),
 		cmocka_unit_test(test_sync__waits_for_replicas),
 		cmocka_unit_test(test_sync__counted),
 		cmocka_unit_test(test_sync__after_loss),
@@ -1554,6 +1911,8 @@ int main(void)
 		cmocka_unit_test(test_switch__lets_syncs_finish),
 		cmocka_unit_test(test_relay__pauses),
 		cmocka_unit_test(test_relay__circle),
+		cmocka_unit_test(test_relay__long_circle),
+		cmocka_unit_test(test_relay__features),
 		cmocka_unit_test(test_relay__locks_pass),
 		cmocka_unit_test(test_relay__holds_all_at_first),
 		cmocka_unit_test(test_memory__little),

@@ -3,46 +3,15 @@
  * test_restore: things put into a new store as they were elsewhere come out as they were put, a store made of them in order
  * is one that check finds clean, and it is so again after a crash; what cannot be is refused and changes nothing.
  */
-#include "core/check/check.h"
+#include "tests/unit/findings_util.h"
+#include "tests/unit/ok_util.h"
+#include "tests/unit/scratch_util.h"
+
 #include "core/keys/keys_int.h"
 #include "core/keys/restore.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
 static struct keys *k;
-static char dir[64], path[96], found[8192];
-
-static void done(int r, int line)
-{
-	if (r < 0)
-		fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
-
-static void collect(void *ctx, const char *text)
-{
-	size_t n = strlen(found);
-
-	(void)ctx;
-	(void)snprintf(found + n, sizeof found - n, "%s\n", text);
-}
-
-static void assert_clean(void)
-{
-	const struct check_options o = { .problem = collect, .follows = collect };
-	struct check_report rep;
-
-	found[0] = '\0';
-	ok(check_run(k, &o, &rep));
-	if (rep.problems)
-		fail_msg("%s", found);
-}
+static char path[SCRATCH_PATH];
 
 static struct keys_attr attr_of(uint64_t ino, uint32_t mode, uint32_t nlink)
 {
@@ -103,7 +72,8 @@ static void assert_all(void)
 	assert_true(a.ino == 205 && a.blocks == 1);
 	ok(keys_readlink(k, 205, buf, sizeof buf, &n));
 	assert_true(n == 3000 && buf[2999] == 't');
-	assert_clean();
+	findings_forget();
+	findings_none(k);
 }
 
 static void test_restore__comes_out_as_it_was_put(void **ctx)
@@ -121,24 +91,10 @@ static void test_restore__comes_out_as_it_was_put(void **ctx)
 static void test_restore__survives_a_crash(void **ctx)
 {
 	const struct store_options ro = { .path = path, .read_only = true };
-	struct keys *old = k;
-	char copy[128];
-	static uint8_t bytes[1 << 20];
-	FILE *f, *g;
-	size_t n;
 
 	(void)ctx;
 	put_all();
-	(void)snprintf(copy, sizeof copy, "%s/copy", dir);
-	f = fopen(path, "rb");
-	g = fopen(copy, "wb");
-	assert_true(f && g);
-	while ((n = fread(bytes, 1, sizeof bytes, f)) > 0)
-		assert_int_equal(fwrite(bytes, 1, n, g), n);
-	assert_int_equal(fclose(g), 0);
-	(void)fclose(f);
-	ok(keys_close(old));
-	assert_int_equal(rename(copy, path), 0);
+	scratch_kill(k, path);
 	ok(keys_open(&ro, &k));
 	assert_all();
 }
@@ -177,13 +133,12 @@ static void test_restore__what_cannot_be_is_refused(void **ctx)
 
 static int setup(void **ctx)
 {
-	struct store_options o = { .path = path, .create = true, .max_bytes = 16u << 20 };
+	const struct store_options o = { .path = path, .create = true, .max_bytes = 16u << 20 };
 
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-restore.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("restore") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	scratch_path(path, "store");
 	return keys_open(&o, &k);
 }
 
@@ -191,8 +146,7 @@ static int teardown(void **ctx)
 {
 	(void)ctx;
 	(void)keys_close(k);
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -11,7 +11,12 @@
  *   SEED=n           replays the sample and the swaps
  *   ONLY=n           one case, by its number; its findings are printed
  */
+#include "tests/unit/fill_util.h"
+#include "tests/unit/findings_util.h"
 #include "tests/unit/image_util.h"
+#include "tests/unit/ok_util.h"
+#include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 #include "tests/unit/view_util.h"
 
 #include "core/check/check.h"
@@ -20,17 +25,11 @@
 #include "core/store/store_int.h"
 #include "core/store/sys.h"
 
-#include <fcntl.h>
 #include <linux/falloc.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define SEQS_MAX 4096u
 #define TOUCH    6u
@@ -38,188 +37,37 @@
 enum how { ZEROED, FLIPPED, SWAPPED, HOWS };
 static const char *const how_names[] = { "zeroed", "bit flipped", "swapped" };
 
-static char dir[64], path[96], new_path[96];
-static uint64_t rng, seed, only, case_number;
-static bool full;
-static const struct keys_cred cred = { 0, 0, 022 };
-static uint64_t mounted, refused, lost_something, cases;
+static char path[SCRATCH_PATH], new_path[SCRATCH_PATH];
+static struct cases cases;
+static uint64_t mounted, refused, lost_something;
+static struct keys *k;
 
 /* What the intact store shows, and which inodes each change was about. */
 static struct view good;
 static uint64_t touched[SEQS_MAX][TOUCH];
 
-static uint64_t random_below(uint64_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % n;
-}
-
-/* On standard error, so that it is seen of a failure whatever runs the test. */
 static void print_replay(void)
 {
-	(void)fprintf(stderr, "# replay: SEED=%llu ONLY=%llu%s test_salvage\n", (unsigned long long)seed,
-		      (unsigned long long)case_number, full ? " SALVAGE_FULL=1" : "");
-}
-
-static void done(int r, int line)
-{
-	if (r >= 0)
-		return;
-	print_replay();
-	fail_msg("line %d: %d: %s", line, r, err_last());
-}
-#define ok(r) done((r), __LINE__)
-
-/* Clocks and random numbers that are the same each time, so that a case can be replayed. */
-static uint64_t sys_clock, sys_rng;
-
-static uint64_t fixed_now(void *ctx)
-{
-	(void)ctx;
-	return sys_clock += 1000;
-}
-
-static int fixed_random(void *ctx, void *buf, size_t len)
-{
-	uint8_t *p = buf;
-
-	(void)ctx;
-	for (; len > 0; len--, sys_rng++)
-		*p++ = (uint8_t)hash64(&sys_rng, sizeof sys_rng, 1);
-	return 0;
+	cases_print_replay(&cases);
 }
 
 /* A store to damage ------------------------------------------------------------------------------------------------- */
 
-static struct keys *k;
-static seq_t before;
-
-static void begin(void)
+/* These changes were about a and b. */
+static void touch(seq_t first, seq_t last, uint64_t a, uint64_t b)
 {
-	before = store_seq(keys_store(k));
-}
-
-/* Changes since begin() were about these. */
-static void touch(uint64_t a, uint64_t b, uint64_t c)
-{
-	seq_t s;
-
-	for (s = before + 1; s <= store_seq(keys_store(k)); s++) {
-		assert_true(s < SEQS_MAX);
-		touched[s][0] = a;
-		touched[s][1] = b;
-		touched[s][2] = c;
-	}
-}
-
-static void again_if_short(int r, int line)
-{
-	/* The tools' way: space comes with the next checkpoint or growth. */
-	if (r != -EAGAIN)
-		done(r, line);
-}
-
-static uint64_t make(uint64_t where, const char *name, uint32_t mode)
-{
-	struct keys_attr a;
-	int r;
-
-	begin();
-	while ((r = keys_make(k, where, name, strlen(name), mode, 0x105, &cred, &a)) == -EAGAIN)
-		ok(store_poll(keys_store(k)));
-	again_if_short(r, __LINE__);
-	touch(where, a.ino, 0);
-	return a.ino;
-}
-
-static void write_bytes(uint64_t file, uint64_t off, size_t len)
-{
-	uint8_t *p = malloc(len + 1);
-	size_t n, i;
-
-	assert_non_null(p);
-	for (i = 0; i < len; i++)
-		p[i] = (uint8_t)((off + i) / 7 + (off + i) / BLOCK_SIZE * 31 + file * 17);
-	begin();
-	for (i = 0; i < len; i += n) {
-		int r = keys_write(k, file, off + i, p + i, len - i, false, &n);
-
-		again_if_short(r, __LINE__);
-		if (r == -EAGAIN)
-			n = 0;
-	}
-	touch(file, 0, 0);
-	free(p);
-}
-
-static void put_xattr(uint64_t file, const char *name, size_t size)
-{
-	uint8_t *p = malloc(size + 1);
-
-	assert_non_null(p);
-	memset(p, (int)('a' + file % 26), size);
-	begin();
-	ok(keys_setxattr(k, file, name, p, size, 0, false));
-	touch(file, 0, 0);
-	free(p);
-}
-
-static void put_acl(uint64_t file, const char *name)
-{
-	uint8_t acl[4 + 5 * 8];
-	static const uint16_t entries[5][3] = { { 1, 7, 0 }, { 2, 6, 1000 }, { 4, 5, 0 }, { 16, 7, 0 }, { 32, 4, 0 } };
 	unsigned i;
 
-	put_le32(acl, 2);
-	for (i = 0; i < 5; i++) {
-		put_le16(acl + 4 + i * 8, entries[i][0]);
-		put_le16(acl + 6 + i * 8, entries[i][1]);
-		put_le32(acl + 8 + i * 8, entries[i][2]);
-	}
-	begin();
-	ok(keys_setxattr(k, file, name, acl, sizeof acl, 0, false));
-	touch(file, 0, 0);
-}
+	for (; first <= last; first++) {
+		uint64_t *t = touched[first];
 
-static void link_to(uint64_t file, uint64_t where, const char *name)
-{
-	struct keys_attr a;
-
-	begin();
-	ok(keys_link(k, file, where, name, strlen(name), &a));
-	touch(where, file, 0);
-}
-
-static uint64_t symlink_to(uint64_t where, const char *name, size_t len)
-{
-	char target[KEYS_SYMLINK_MAX];
-	struct keys_attr a;
-
-	memset(target, 't', len);
-	begin();
-	ok(keys_symlink(k, where, name, strlen(name), target, len, &cred, &a));
-	touch(where, a.ino, 0);
-	return a.ino;
-}
-
-static void some_files(uint64_t where, unsigned count, unsigned from)
-{
-	char name[80];
-	unsigned i;
-
-	for (i = from; i < from + count; i++) {
-		uint64_t file;
-
-		(void)snprintf(name, sizeof name, "file %u with a name that is not short, so that leaves are many", i);
-		file = make(where, name, S_IFREG | (0600 + i % 64));
-		if (i % 3)
-			write_bytes(file, 0, (i * 37) % 900);
-		else
-			write_bytes(file, i % 2 ? 0 : 8192, (i * 131) % 9000);
-		if (i % 7 == 0)
-			put_xattr(file, "user.tag", 20 + i % 300);
+		assert_true(first < SEQS_MAX);
+		for (i = 0; t[i] && t[i] != a; i++)
+			assert_true(i + 2 < TOUCH);
+		t[i] = a;
+		for (i = 0; t[i] && t[i] != b; i++)
+			assert_true(i + 1 < TOUCH);
+		t[i] = b;
 	}
 }
 
@@ -230,68 +78,67 @@ static void kinds(uint64_t where)
 	struct keys_attr a;
 	char name[32];
 	uint64_t file;
+	seq_t before;
 
-	file = make(where, "big", S_IFREG | 0644);
-	write_bytes(file, 0, 700000);
-	write_bytes(file, 123456, 99);
-	file = make(where, "sparse", S_IFREG | 0644);
-	write_bytes(file, 1u << 20, 5000);
-	write_bytes(file, 1ull << 40, 10000);
-	file = make(where, "cut", S_IFREG | 0644);
-	write_bytes(file, 0, 50000);
-	begin();
+	file = fill_make(k, where, "big", S_IFREG | 0644);
+	fill_bytes(k, file, 0, 700000);
+	fill_bytes(k, file, 123456, 99);
+	file = fill_make(k, where, "sparse", S_IFREG | 0644);
+	fill_bytes(k, file, 1u << 20, 5000);
+	fill_bytes(k, file, 1ull << 40, 10000);
+	file = fill_make(k, where, "cut", S_IFREG | 0644);
+	fill_bytes(k, file, 0, 50000);
+	before = store_seq(keys_store(k));
 	ok(keys_setattr(k, file, &set, &a));
-	touch(file, 0, 0);
-	file = make(where, "fallocated", S_IFREG | 0644);
-	begin();
+	touch(before + 1, store_seq(keys_store(k)), file, 0);
+	file = fill_make(k, where, "fallocated", S_IFREG | 0644);
+	before = store_seq(keys_store(k));
 	ok(keys_fallocate(k, file, 0, 0, 100000, 0));
-	touch(file, 0, 0);
-	write_bytes(file, 8192, 20000);
-	file = make(where, "hard", S_IFREG | 0640);
-	write_bytes(file, 0, 3000);
-	link_to(file, where, "hard 2");
+	touch(before + 1, store_seq(keys_store(k)), file, 0);
+	fill_bytes(k, file, 8192, 20000);
+	file = fill_make(k, where, "hard", S_IFREG | 0640);
+	fill_bytes(k, file, 0, 3000);
+	fill_link(k, file, where, "hard 2");
 	(void)snprintf(name, sizeof name, "hard %llu", (unsigned long long)where);
-	link_to(file, KEYS_ROOT_INO, name);
-	(void)symlink_to(where, "symlink", 10);
-	(void)symlink_to(where, "long symlink", 3000);
-	(void)make(where, "device", S_IFCHR | 0600);
-	(void)make(where, "fifo", S_IFIFO | 0600);
-	(void)make(where, "socket", S_IFSOCK | 0600);
-	file = make(where, "attrs", S_IFREG | 0664);
-	put_xattr(file, "user.empty", 0);
-	put_xattr(file, "user.exact", 1024 - 10);
-	put_xattr(file, "user.long", 20000);
+	fill_link(k, file, KEYS_ROOT_INO, name);
+	(void)fill_symlink(k, where, "symlink", 10);
+	(void)fill_symlink(k, where, "long symlink", 3000);
+	(void)fill_make(k, where, "device", S_IFCHR | 0600);
+	(void)fill_make(k, where, "fifo", S_IFIFO | 0600);
+	(void)fill_make(k, where, "socket", S_IFSOCK | 0600);
+	file = fill_make(k, where, "attrs", S_IFREG | 0664);
+	fill_xattr(k, file, "user.empty", 0);
+	fill_xattr(k, file, "user.exact", 1024 - 10);
+	fill_xattr(k, file, "user.long", 20000);
 	/* Many leaves of the tree. */
 	for (unsigned i = 0; i < 3; i++) {
 		(void)snprintf(name, sizeof name, "user.very long %u", i);
-		put_xattr(file, name, 65000);
+		fill_xattr(k, file, name, 65000);
 	}
-	put_acl(file, ACL_ACCESS_NAME);
-	file = make(where, "directory", S_IFDIR | 0750);
-	put_acl(file, ACL_DEFAULT_NAME);
-	(void)make(file, "inherits", S_IFREG | 0666);
-	(void)make(make(file, "deep", S_IFDIR | 0700), "deeper", S_IFDIR | 0700);
+	fill_acl(k, file, ACL_ACCESS_NAME);
+	file = fill_make(k, where, "directory", S_IFDIR | 0750);
+	fill_acl(k, file, ACL_DEFAULT_NAME);
+	(void)fill_make(k, file, "inherits", S_IFREG | 0666);
+	(void)fill_make(k, fill_make(k, file, "deep", S_IFDIR | 0700), "deeper", S_IFDIR | 0700);
 }
 
 /* Something stands in front, so that what comes goes to the second group; it is gone in the end. */
 static void fill_first_group(void)
 {
-	uint64_t file = make(KEYS_ROOT_INO, "filler", S_IFREG | 0600), off;
+	uint64_t file = fill_make(k, KEYS_ROOT_INO, "filler", S_IFREG | 0600), off;
 	const uint64_t step = 8u << 20;
 
 	for (off = 0; off < 120 * (uint64_t)(1u << 20); off += step) {
+		const seq_t before = store_seq(keys_store(k));
 		int r;
 
-		begin();
 		while ((r = keys_fallocate(k, file, 0, off, step, 0)) == -EAGAIN)
 			ok(store_poll(keys_store(k)));
 		ok(r);
-		touch(file, 0, 0);
+		touch(before + 1, store_seq(keys_store(k)), file, 0);
 	}
 	ok(store_checkpoint(keys_store(k)));
 }
-
-static void unlink_one(uint64_t where, const char *name);
 
 /* Leaves of files that are gone look as good as others: only the bitmaps know better. */
 static void leave_outdated_leaves(void)
@@ -301,57 +148,40 @@ static void leave_outdated_leaves(void)
 
 	for (i = 0; i < 60; i++) {
 		(void)snprintf(name, sizeof name, "gone %u", i);
-		write_bytes(make(KEYS_ROOT_INO, name, S_IFREG | 0600), 0, 900);
+		fill_bytes(k, fill_make(k, KEYS_ROOT_INO, name, S_IFREG | 0600), 0, 900);
 	}
 	ok(store_checkpoint(keys_store(k)));
 	for (i = 0; i < 60; i++) {
 		(void)snprintf(name, sizeof name, "gone %u", i);
-		unlink_one(KEYS_ROOT_INO, name);
+		fill_unlink(k, KEYS_ROOT_INO, name);
 	}
-	ok(store_checkpoint(keys_store(k)));
-}
-
-static void drop_filler(void)
-{
-	uint64_t ino;
-	uint32_t nlink;
-	int r;
-
-	begin();
-	ok(keys_unlink(k, KEYS_ROOT_INO, "filler", 6, &ino, &nlink));
-	touch(KEYS_ROOT_INO, ino, 0);
-	do
-		r = keys_reap(k, ino);
-	while (r == 1 || r == -EAGAIN);
-	ok(r);
 	ok(store_checkpoint(keys_store(k)));
 }
 
 static void make_base(bool two_groups)
 {
-	struct sys_ops sys = sys_linux;
-	struct store_options o = { .path = path, .create = true, .max_bytes = (two_groups ? 200u : 24u) << 20 };
+	const struct sys_ops sys = fill_sys(cases.seed);
+	const struct store_options o = { .path = path, .create = true, .max_bytes = (two_groups ? 200u : 24u) << 20,
+					 .sys = &sys };
 	uint64_t a, b;
 
-	sys.now_real_ns = sys.now_mono_ns = fixed_now;
-	sys.random = fixed_random;
-	o.sys = &sys;
-	sys_rng = seed;
-	sys_clock = 1700000000000000000ull;
 	memset(touched, 0, sizeof touched);
+	fill_told = touch;
 	ok(keys_open(&o, &k));
-	a = make(KEYS_ROOT_INO, "first", S_IFDIR | 0755);
+	a = fill_make(k, KEYS_ROOT_INO, "first", S_IFDIR | 0755);
 	kinds(a);
-	some_files(a, two_groups ? 150 : 60, 0);
+	fill_files(k, a, 0, two_groups ? 150 : 60);
 	if (two_groups)
 		fill_first_group();
-	b = make(KEYS_ROOT_INO, "second", S_IFDIR | 0755);
+	b = fill_make(k, KEYS_ROOT_INO, "second", S_IFDIR | 0755);
 	kinds(b);
-	some_files(b, two_groups ? 200 : 60, 1000);
-	some_files(make(b, "third", S_IFDIR | 0755), 60, 2000);
+	fill_files(k, b, 1000, two_groups ? 200 : 60);
+	fill_files(k, fill_make(k, b, "third", S_IFDIR | 0755), 2000, 60);
 	leave_outdated_leaves();
-	if (two_groups)
-		drop_filler();
+	if (two_groups) {
+		fill_unlink(k, KEYS_ROOT_INO, "filler");
+		ok(store_checkpoint(keys_store(k)));
+	}
 }
 
 static void take_good(void)
@@ -367,40 +197,13 @@ static void make_clean_store(void)
 	ok(keys_close(k));
 }
 
-static void rename_one(uint64_t from, const char *name, uint64_t to, const char *new_name)
-{
-	struct keys_attr a;
-	uint64_t orphan;
-
-	ok(keys_lookup(k, from, name, strlen(name), &a));
-	begin();
-	ok(keys_rename(k, from, name, strlen(name), to, new_name, strlen(new_name), 0, &cred, &orphan));
-	touch(from, to, a.ino);
-}
-
-static void unlink_one(uint64_t where, const char *name)
-{
-	uint64_t ino;
-	uint32_t nlink;
-
-	begin();
-	ok(keys_unlink(k, where, name, strlen(name), &ino, &nlink));
-	touch(where, ino, 0);
-	if (nlink == 0)
-		while (keys_reap(k, ino) > 0)
-			;
-}
-
-/* Changes that only the journal has. The process "dies": the file is copied as the page cache has it. */
+/* Changes that only the journal has. */
 static void make_killed_store(void)
 {
-	char copy[128], text[64];
 	uint64_t a, b, fresh;
 	struct keys_attr attr;
+	char name[64];
 	unsigned i;
-	FILE *f, *g;
-	static uint8_t bytes[1 << 20];
-	size_t n;
 
 	make_base(false);
 	ok(store_checkpoint(keys_store(k)));
@@ -408,38 +211,29 @@ static void make_killed_store(void)
 	a = attr.ino;
 	ok(keys_lookup(k, KEYS_ROOT_INO, "second", 6, &attr));
 	b = attr.ino;
-	fresh = make(b, "fresh", S_IFDIR | 0711);
+	fresh = fill_make(k, b, "fresh", S_IFDIR | 0711);
 	kinds(fresh);
 	for (i = 0; i < 40; i++) {
 		uint64_t file;
 
-		(void)snprintf(text, sizeof text, "new %u", i);
-		file = make(i % 2 ? fresh : a, text, S_IFREG | 0644);
-		write_bytes(file, 0, i * 450);
+		(void)snprintf(name, sizeof name, "new %u", i);
+		file = fill_make(k, i % 2 ? fresh : a, name, S_IFREG | 0644);
+		fill_bytes(k, file, 0, i * 450);
 		/* Everything up to here is known to be on disk when the next record is written. */
 		if (i % 3 == 0)
 			ok(store_sync(keys_store(k)));
 	}
-	rename_one(a, "new 4", b, "renamed");
-	rename_one(fresh, "new 5", a, "new 6");
-	unlink_one(a, "new 8");
-	unlink_one(a, "big");
+	fill_rename(k, a, "new 4", b, "renamed");
+	fill_rename(k, fresh, "new 5", a, "new 6");
+	fill_unlink(k, a, "new 8");
+	fill_unlink(k, a, "big");
 	ok(keys_lookup(k, a, "sparse", 6, &attr));
-	write_bytes(attr.ino, 3u << 20, 300);
+	fill_bytes(k, attr.ino, 3u << 20, 300);
 	ok(store_sync(keys_store(k)));
-	(void)make(b, "last but one", S_IFREG | 0644);
-	(void)make(b, "last", S_IFREG | 0644);
+	(void)fill_make(k, b, "last but one", S_IFREG | 0644);
+	(void)fill_make(k, b, "last", S_IFREG | 0644);
 	take_good();
-	(void)snprintf(copy, sizeof copy, "%s/copy", dir);
-	f = fopen(path, "rb");
-	g = fopen(copy, "wb");
-	assert_true(f && g);
-	while ((n = fread(bytes, 1, sizeof bytes, f)) > 0)
-		assert_int_equal(fwrite(bytes, 1, n, g), n);
-	assert_int_equal(fclose(g), 0);
-	(void)fclose(f);
-	ok(keys_close(k));
-	assert_int_equal(rename(copy, path), 0);
+	scratch_kill(k, path);
 }
 
 /* What stands where ------------------------------------------------------------------------------------------------- */
@@ -514,41 +308,28 @@ static void see_seq(block_t b, seq_t seq)
 	places[b].last_seq = seq;
 }
 
-static int claim_nothing(void *ctx, block_t first, uint64_t blocks)
+static void see_record(void *ctx, const uint8_t *rec, uint32_t len)
 {
-	(void)ctx;
-	(void)first;
-	(void)blocks;
-	return 0;
-}
-
-/* Records since the checkpoint. */
-static seq_t see_journal(void)
-{
+	const seq_t seq = get_le64(rec + REC_SEQ);
+	const block_t last = (block_t)(rec + len - 1 - im.base) >> BLOCK_SHIFT;
+	block_t b = (block_t)(rec - im.base) >> BLOCK_SHIFT;
 	struct record_reader reader;
-	struct journal_next next;
-	struct journal j;
-	struct map map = { .base = im.base };
 	unsigned i;
 
-	atomic_init(&map.blocks, im.blocks);
-	ok(journal_init(&j, &map, im.sb.seg_shift, super_store_id(&im.sb), 0));
-	ok(journal_load(&j, im.sb.segs, im.sb.seg_count, &im.sb.journal));
-	while (journal_peek(&j, &next) > 0) {
-		seq_t seq = get_le64(next.rec + REC_SEQ);
-		block_t b = (block_t)(next.rec - im.base) >> BLOCK_SHIFT;
+	(void)ctx;
+	for (; b <= last; b++)
+		see_seq(b, seq);
+	ok(record_open(&reader, rec, len));
+	for (i = 0; i < reader.extent_count; i++)
+		for (b = reader.extents[i].block; b < reader.extents[i].block + reader.extents[i].count; b++)
+			if (reader.extents[i].flags & EXT_DATA)
+				see_seq(b, seq);
+}
 
-		for (; b <= (block_t)(next.rec + next.len - 1 - im.base) >> BLOCK_SHIFT; b++)
-			see_seq(b, seq);
-		ok(record_open(&reader, next.rec, next.len));
-		for (i = 0; i < reader.extent_count; i++)
-			for (b = reader.extents[i].block; b < reader.extents[i].block + reader.extents[i].count; b++)
-				if (reader.extents[i].flags & EXT_DATA)
-					see_seq(b, seq);
-		ok(journal_accept(&j, &next, claim_nothing, NULL));
-	}
-	journal_release(&j);
-	return j.seq;
+/* Records since the checkpoint; the last one's number. */
+static seq_t see_journal(void)
+{
+	return image_records(&im, see_record, NULL);
 }
 
 static void survey(void)
@@ -595,8 +376,6 @@ static size_t hurt_count, nameless_count;
 static bool prefix;             /* of the changes: nothing proves that those behind were on disk */
 /* A bitmap and an inner page were swapped: what stood below that and what is outdated look the same, and it is said so. */
 static bool outdated;
-static char *text;
-static size_t text_len, text_room;
 
 static bool is_among(const uint64_t *v, size_t n, uint64_t ino)
 {
@@ -636,43 +415,6 @@ static void expect_damage(block_t b)
 	hurt_seqs(at->first_seq, at->first_seq > durable_seq ? last_seq : at->last_seq);
 }
 
-static void collect(const char *line)
-{
-	size_t n = strlen(line);
-
-	if (only)
-		print_message("#   %s\n", line);
-	while (text_len + n + 2 > text_room) {
-		text_room = text_room ? 2 * text_room : 65536;
-		text = realloc(text, text_room);
-		assert_non_null(text);
-	}
-	memcpy(text + text_len, line, n);
-	text_len += n;
-	text[text_len++] = '\n';
-	text[text_len] = '\0';
-}
-
-static void forget_text(void)
-{
-	collect("");
-	text_len = 0;
-	text[0] = '\0';
-}
-
-static void found(void *ctx, bool lost, const char *line)
-{
-	(void)ctx;
-	(void)lost;
-	collect(line);
-}
-
-static void checked(void *ctx, const char *line)
-{
-	(void)ctx;
-	collect(line);
-}
-
 /* Nothing is left that could tell more: a lost page or change was about it, and that one is named. */
 static bool is_in_range(uint64_t ino)
 {
@@ -680,10 +422,10 @@ static bool is_in_range(uint64_t ino)
 	unsigned long long from, to;
 	unsigned i;
 
-	for (p = text; (p = strstr(p, "it had items of inodes ")); p++)
+	for (p = findings_text(); (p = strstr(p, "it had items of inodes ")); p++)
 		if (sscanf(p, "it had items of inodes %llu to %llu", &from, &to) == 2 && ino >= from && ino <= to)
 			return true;
-	for (p = text; (p = strstr(p, ": changes ")); p++)
+	for (p = findings_text(); (p = strstr(p, ": changes ")); p++)
 		if (sscanf(p, ": changes %llu to %llu are lost", &from, &to) == 2)
 			for (; from <= to && from < SEQS_MAX; from++)
 				for (i = 0; i < TOUCH; i++)
@@ -696,7 +438,7 @@ static bool is_in_range(uint64_t ino)
 static bool is_named(uint64_t ino)
 {
 	char number[32];
-	const char *p = text;
+	const char *const text = findings_text(), *p = text;
 	size_t n = (size_t)snprintf(number, sizeof number, "%llu", (unsigned long long)ino);
 
 	for (; (p = strstr(p, number)); p++)
@@ -711,7 +453,8 @@ static char about[256];
 
 #define broken(...) \
 	do { \
-		print_message("# CASE %llu: %s\n%s", (unsigned long long)case_number, about, text); \
+		print_message("# CASE %llu: %s\n%s", (unsigned long long)cases.number, about, \
+			      findings_text()); \
 		print_replay(); \
 		fail_msg(__VA_ARGS__); \
 	} while (0)
@@ -783,11 +526,11 @@ static void try_mount(void)
 /* Does check name the damage? */
 static void try_check(bool harmless)
 {
-	const struct check_options co = { .problem = checked, .follows = checked };
+	const struct check_options co = { .problem = findings_keep, .follows = findings_keep };
 	struct check_report rep;
 	int r;
 
-	forget_text();
+	findings_forget();
 	r = check_path(path, &co, &rep);
 	/* Which says what is wrong by itself. */
 	if (r < 0 && (r != -EMEDIUMTYPE || *err_last() == '\0'))
@@ -846,17 +589,10 @@ static void compare_node(const struct view *now, const struct view_node *was)
 
 static void compare_new(const struct salvage_report *rep)
 {
-	const struct store_options o = { .path = new_path, .read_only = true };
-	const struct check_options co = { .problem = checked };
-	struct check_report check_rep;
+	struct keys *m = findings_open_clean(new_path);
 	struct view now;
-	struct keys *m;
 	size_t i;
 
-	ok(keys_open(&o, &m));
-	ok(check_run(m, &co, &check_rep));
-	if (check_rep.problems)
-		broken("the new store is not clean");
 	ok(view_take(&now, m, false));
 	ok(keys_close(m));
 	for (i = 0; i < good.count; i++)
@@ -864,7 +600,7 @@ static void compare_new(const struct salvage_report *rep)
 	compare_names(&now);
 	for (i = 0; i < now.count; i++)
 		if (!view_node(&good, now.nodes[i].a.ino) && !prefix && hurt_count + nameless_count == 0 &&
-		    !(outdated && strstr(text, "they may be outdated")))
+		    !(outdated && findings_have("they may be outdated")))
 			broken("salvage: inode %llu was never there", (unsigned long long)now.nodes[i].a.ino);
 	if (hurt_count + nameless_count == 0 && !outdated && rep->lost > 0)
 		broken("salvage: says that something is lost");
@@ -875,11 +611,11 @@ static void compare_new(const struct salvage_report *rep)
 static void try_salvage(void)
 {
 	const struct stream_target target = { .path = new_path, .max_bytes = 32u << 20 };
-	const struct salvage_options o = { .say = found };
+	const struct salvage_options o = { .say = findings_keep_lost };
 	struct salvage_report rep;
 	int r;
 
-	forget_text();
+	findings_forget();
 	r = salvage_store(path, &target, &o, &rep);
 	/* Of what is outdated there may be more than what there was. */
 	if (r == -ENOSPC && outdated)
@@ -933,7 +669,6 @@ static void one_case(enum how how, block_t b, block_t other)
 	uint8_t was[BLOCK_SIZE], was_other[BLOCK_SIZE], now[BLOCK_SIZE];
 	bool same;
 
-	case_number++;
 	memcpy(was, image_block(&im, b), BLOCK_SIZE);
 	memcpy(was_other, image_block(&im, other), BLOCK_SIZE);
 	damage(how, b, other);
@@ -942,8 +677,7 @@ static void one_case(enum how how, block_t b, block_t other)
 	(void)snprintf(about, sizeof about, "block %llu (%s) %s%s%.0llu", (unsigned long long)b,
 		       places[b].tree ? "tree" : places[b].first_seq ? "journal" : places[b].used ? "used" : "free",
 		       how_names[how], how == SWAPPED ? " with " : "", how == SWAPPED ? (unsigned long long)other : 0ull);
-	if (!same && (only == 0 || only == case_number)) {
-		cases++;
+	if (cases_next(&cases) && !same) {
 		hurt_count = nameless_count = 0;
 		prefix = false;
 		outdated = how == SWAPPED && ((places[b].bitmap && places[other].inner) || (places[b].inner && places[other].bitmap));
@@ -951,7 +685,7 @@ static void one_case(enum how how, block_t b, block_t other)
 			expect_damage(b);
 		if (how == SWAPPED && places[other].used)
 			expect_damage(other);
-		forget_text();
+		findings_forget();
 		try_mount();
 		try_check(is_harmless(how, b));
 		try_salvage();
@@ -975,7 +709,7 @@ static block_t random_used(block_t but)
 /* How many of a hundred pages of this sort are tried, in one of the ways each. */
 static unsigned share(const struct place *at)
 {
-	if (full)
+	if (cases.full)
 		return at->used ? 100 : 1;
 	return !at->used ? 0 : at->tree ? 12 : at->own_count ? 3 : 9;
 }
@@ -985,21 +719,21 @@ static void try_all(void)
 	block_t b;
 	int how;
 
-	mounted = refused = lost_something = cases = case_number = 0;
-	rng = seed;
+	mounted = refused = lost_something = 0;
+	cases_restart(&cases);
 	for (b = 0; b < im.blocks; b++) {
 		/* All that there is only once or twice, always. */
 		bool single = b <= SUPERS + SLOTS || (b >= SUPER_COPY && b < SUPER_COPY + SUPERS) ||
 			      b == im.sb.root.block;
 
 		for (how = 0; how < HOWS; how++)
-			if (single || random_below(full ? 100 : 300) < share(&places[b]))
+			if (single || random_below(cases.full ? 100 : 300) < share(&places[b]))
 				one_case((enum how)how, b, random_used(b));
 	}
 	print_message("# %llu cases: mounted %llu times, refused %llu times, something was lost %llu times\n",
-		      (unsigned long long)cases, (unsigned long long)mounted, (unsigned long long)refused,
+		      (unsigned long long)cases.tried, (unsigned long long)mounted, (unsigned long long)refused,
 		      (unsigned long long)lost_something);
-	assert_true(only || (mounted > 0 && refused > 0 && lost_something > 0));
+	assert_true(cases.only || (mounted > 0 && refused > 0 && lost_something > 0));
 }
 
 /* Tests ------------------------------------------------------------------------------------------------------------- */
@@ -1031,24 +765,17 @@ static void test_salvage__killed_store(void **ctx)
 static int setup(void **ctx)
 {
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-salvage.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("salvage") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
-	(void)snprintf(new_path, sizeof new_path, "%s/new", dir);
+	scratch_path(path, "store");
+	scratch_path(new_path, "new");
 	return 0;
 }
 
 static int teardown(void **ctx)
 {
-	char copy[128];
-
 	(void)ctx;
-	(void)snprintf(copy, sizeof copy, "%s/copy", dir);
-	(void)unlink(copy);
-	(void)unlink(path);
-	(void)unlink(new_path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1059,18 +786,14 @@ int main(void)
 		T(test_salvage__closed_store),
 		T(test_salvage__killed_store),
 	};
-	const char *s = getenv("SEED"), *o = getenv("ONLY");
 	int r;
 
-	seed = s && *s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL);
-	seed = seed ? seed : 1;
-	only = o && *o ? strtoull(o, NULL, 10) : 0;
-	full = getenv("SALVAGE_FULL") != NULL;
-	print_message("# SEED=%llu\n", (unsigned long long)seed);
+	cases_begin(&cases, "test_salvage", "SALVAGE_FULL");
+	ok_failed = print_replay;
+	findings_print = cases.only != 0;
 	r = cmocka_run_group_tests_name("salvage", tests, NULL, NULL);
 	view_release(&good);
 	free(hurt);
 	free(nameless);
-	free(text);
 	return r;
 }

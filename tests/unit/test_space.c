@@ -4,6 +4,8 @@
  * is held back, from DESIGN.md section 3; every block handed out must be free in all of them, and the counters must say
  * what the model counts.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,16 +38,6 @@ struct world {
 	uint64_t used_d;
 	uint64_t slot_hash[GROUPS_MAX][2];      /* of the slots of D and F */
 };
-
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 static int slot_gen(void *ctx, uint64_t group, gen_t *ret_gen)
 {

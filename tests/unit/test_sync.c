@@ -552,11 +552,16 @@ static void test_sync__the_journals_blocks_were_written_before(void **state)
 	(void)state;
 	open_store();
 	ino = make();
+	ask_sync();
+	until(is_durable);
 	until(is_next_written);
 	was = store->journal.used;
 	while (segments < 3) {
+		/* Who sleeps is woken by the sync. */
+		while (!atomic_load(&store->prov_asleep))
+			(void)usleep(1000);
 		before = msyncs();
-		for (i = 0; i < 8; i++)
+		for (i = 0; i < 60; i++)
 			write_bytes(ino, 0, 4000);
 		ask_sync();
 		until(is_durable);

@@ -3,6 +3,8 @@
  * test_tree: the tree against a sorted array: put, del, get, patch, cursors; old roots stay readable; pages are neither
  * lost nor used twice.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,16 +33,6 @@ struct world {
 	unsigned count;
 	uint64_t taken;                 /* blocks that are nobody's */
 };
-
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
 
 /* Ascending; both halves of the key matter. Smaller keys are the store's own. */
 static struct key key_of(uint32_t n)

@@ -4,6 +4,8 @@
  * -EPROTO, or means what it says. Buffers to be read are as long as their bytes, so that the address sanitizer sees the
  * first step outside.
  */
+#include "tests/unit/random_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,16 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static uint64_t rng = 88172645463325252ull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)(rng >> 32) % n;
-}
-
 static uint8_t *exact(const void *bytes, size_t len)
 {
 	uint8_t *p = malloc(len ? len : 1);
@@ -34,6 +26,38 @@ static uint8_t *exact(const void *bytes, size_t len)
 	if (len > 0)
 		memcpy(p, bytes, len);
 	return p;
+}
+
+/* Numbers in groups of 7 bits: those of up to 64 bits, and no others. */
+static void test_wire__var(void **state)
+{
+	static const struct {
+		uint8_t bytes[11];
+		uint8_t len;
+		bool bad;
+		uint64_t want;
+	} cases[] = {
+		{ { 0 }, 1, false, 0 },
+		{ { 0x7f }, 1, false, 127 },
+		{ { 0x80, 1 }, 2, false, 128 },
+		{ { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1 }, 10, false, UINT64_MAX },
+		{ { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2 }, 10, true, 0 },
+		{ { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x81, 0 }, 11, true, 0 },
+		{ { 0x80 }, 1, true, 0 },
+		{ { 0 }, 0, true, 0 },
+	};
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_LEN(cases); i++) {
+		uint8_t *p = exact(cases[i].bytes, cases[i].len);
+		struct wire_reader r = wire_reader(p, cases[i].len);
+
+		assert_int_equal(wire_get_var(&r), cases[i].want);
+		assert_int_equal(r.bad, cases[i].bad);
+		assert_true(cases[i].bad || wire_left(&r) == 0);
+		free(p);
+	}
 }
 
 static void test_wire__round_trip(void **state)
@@ -346,7 +370,8 @@ static void test_wire__changed_bytes(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(test_wire__round_trip),
+	cmocka_unit_test(test_wire__var),
+		cmocka_unit_test(test_wire__round_trip),
 	cmocka_unit_test(test_wire__a_reader_stays_inside),
 	cmocka_unit_test(test_wire__strings_have_a_limit),
 	cmocka_unit_test(test_wire__a_writer_stays_inside),

@@ -12,12 +12,15 @@
  *      exit       fcntl: the holder's death frees the lock
  *      flock      flock(2): exclusive against shared, waiting, inheritance over fork
  *      count      500 times: lock (flock and fcntl by turns), add one to the number in FILE, unlock
+ *      closed     flock and open file description locks: what was closed, or whose process has ended and was waited for, is
+ *                 unlocked: who asks next without waiting gets it, 200 times
  *      ofd        open file description locks: two descriptors of one process meet
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,9 +300,39 @@ static int case_ofd(void)
 	check(lock_with(b, F_OFD_SETLK, F_RDLCK, 5, 1) < 0 && errno == EAGAIN);
 	check(lock_with(b, F_OFD_SETLK, F_WRLCK, 10, 1) == 0);
 	check(close(a) == 0);
-	/* The kernel does not wait for what the last close causes. */
-	alarm(20);
-	check(lock_with(b, F_OFD_SETLKW, F_WRLCK, 0, 10) == 0);
+	check(lock_with(b, F_OFD_SETLK, F_WRLCK, 0, 10) == 0);
+	return 0;
+}
+
+/* The kernel tells the mount later, and nobody waits for that; it must not be seen. */
+static int case_closed(void)
+{
+	const char *here = path, *there = path_of_child != NULL ? path_of_child : path;
+
+	path = there;
+	for (int i = 0; i < 200; i++) {
+		int a, b = open_file(), r;
+		bool flocks = i % 2 == 0, exits = i % 4 >= 2;
+		pid_t child = exits ? fork() : 0;
+
+		if (child == 0) {
+			path = here;
+			a = open_file();
+			check(flocks ? flock(a, LOCK_EX) == 0 : lock_with(a, F_OFD_SETLK, F_WRLCK, 0, 0) == 0);
+			if (exits)
+				_exit(0);
+			check(close(a) == 0);
+		} else {
+			check(finish(child) == 0);
+		}
+		path = there;
+		r = flocks ? flock(b, LOCK_EX | LOCK_NB) : lock_with(b, F_OFD_SETLK, F_WRLCK, 0, 0);
+		if (r != 0)
+			printf("round %d, %s, %s\n", i, flocks ? "flock" : "open file description lock", exits ? "exit" : "close");
+		check(r == 0);
+		check(flocks ? flock(b, LOCK_UN) == 0 : lock_with(b, F_OFD_SETLK, F_UNLCK, 0, 0) == 0);
+		check(close(b) == 0);
+	}
 	return 0;
 }
 
@@ -334,7 +367,7 @@ static const struct {
 } cases[] = {
 	{ "exclusive", case_exclusive }, { "ranges", case_ranges }, { "wait", case_wait }, { "signal", case_signal },
 	{ "deadlock", case_deadlock }, { "close", case_close }, { "exit", case_exit }, { "flock", case_flock },
-	{ "ofd", case_ofd }, { "count", case_count },
+	{ "closed", case_closed }, { "ofd", case_ofd }, { "count", case_count },
 };
 
 int main(int argc, char **argv)

@@ -94,6 +94,8 @@ static int do_link(char **a) { return done(link(a[0], a[1])); }
 static int do_symlink(char **a) { return done(symlink(a[0], a[1])); }
 static int do_creat(char **a) { return done(open(a[0], O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)); }
 static int do_truncate(char **a) { return done(truncate(a[1], number(a[0]))); }
+/* chown UID GID FILE; -1: as it is */
+static int do_chown(char **a) { return done(chown(a[2], (uid_t)number(a[0]), (gid_t)number(a[1]))); }
 static int do_chmod(char **a) { return done(chmod(a[1], (mode_t)strtoul(a[0], NULL, 8))); }
 
 /* open FLAG,... FILE */
@@ -489,7 +491,7 @@ static const struct {
 } ops[] = {
 	{ "rename", 3, do_rename }, { "mkdir", 1, do_mkdir }, { "rmdir", 1, do_rmdir }, { "unlink", 1, do_unlink },
 	{ "link", 2, do_link }, { "symlink", 2, do_symlink }, { "creat", 1, do_creat }, { "truncate", 2, do_truncate },
-	{ "chmod", 2, do_chmod }, { "open", 2, do_open }, { "fallocate", 4, do_fallocate }, { "seek", 3, do_seek },
+	{ "chmod", 2, do_chmod }, { "chown", 3, do_chown }, { "open", 2, do_open }, { "fallocate", 4, do_fallocate }, { "seek", 3, do_seek },
 	{ "map", 1, do_map }, { "copy_range", 5, do_copy_range }, { "pwrite", 3, do_pwrite },
 	{ "handle_save", 2, do_handle_save }, { "handle_cat", 2, do_handle_cat }, { "mknod", 4, do_mknod },
 	{ "socket", 1, do_socket }, { "utimens", 5, do_utimens }, { "times", 1, do_times }, { "fsync", 1, do_fsync },

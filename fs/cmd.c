@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cmd: see cmd.h.
+ */
+#include "fs/cmd.h"
+
+#include "fs/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg)
+{
+	const char *arg;
+
+	if (!a->words && a->at + 1 < a->argc && strcmp(a->argv[a->at + 1], "--") == 0) {
+		a->words = true;
+		a->at++;
+	}
+	if (a->at + 1 >= a->argc)
+		return CMD_END;
+	*ret_arg = arg = a->argv[++a->at];
+	if (a->words || arg[0] != '-' || arg[1] == '\0')
+		return CMD_WORD;
+	return strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0 ? CMD_HELP : CMD_OPTION;
+}
+
+const char *cmd_value(const char *arg, const char *name)
+{
+	size_t len = strlen(name);
+
+	return strncmp(arg, name, len) == 0 && arg[len] == '=' ? arg + len + 1 : NULL;
+}
+
+bool cmd_number(const char *text, unsigned long long max, unsigned long long *ret)
+{
+	unsigned long long n;
+	char *end;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || n > max)
+		return false;
+	*ret = n;
+	return true;
+}
+
+void cmd_say_usage(const char *verb, const char *what, const char *why)
+{
+	log_error("%s: %s: see msyncfs %s --help", what, why, verb);
+}
