@@ -14,7 +14,7 @@
  * does not even get to that: the kernel first waits for all threads, to write the core. So it tells the guard by the same signal.
  * The guard then writes to the connection's file `abort` in /sys/fs/fuse/connections, opened when the mount was made: all who wait get an
  * error, the lock is free, the thread ends. That descriptor is good for this one connection only: when the connection ends, the kernel parts
- * the file from it, and the number in its name may be used again without harm (fs/fuse/control.c). The file belongs to who mounted, so a common
+ * the file from it, and the number in its name may be used again without harm (fs/fuse/control.c). While it is open, /sys/fs/fuse/connections cannot be unmounted (but with -l). The file belongs to who mounted, so a common
  * user's guard can write to it. Where there is no such file (containers without fusectl), root's guard does what `umount -f` does.
  *
  * It is made before the store is opened, while the daemon has one thread and little memory, keeps no descriptor of it, and has a session

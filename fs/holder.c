@@ -64,7 +64,7 @@ static bool has_device(const char *proc, const struct stat *file, unsigned *ret_
 		n = readlinkat(dirfd(d), e->d_name, target, sizeof target - 1);
 		target[n > 0 ? n : 0] = '\0';
 		/* The name of a store that was made here is not the one that it got. */
-		other = other || (is_number(e->d_name) && is_file(dirfd(d), e->d_name, file));
+		other = other || (file != NULL && is_number(e->d_name) && is_file(dirfd(d), e->d_name, file));
 		if (device || strcmp(target, "/dev/fuse") != 0)
 			continue;
 		device = true;

@@ -72,8 +72,8 @@ mutant queue-always L2 'who holds something stands behind others, too' $table $L
 mutant asked-twice L3 'a question that comes again stands in the queue twice' $table $L '		if (l->client == c && l->op.ticket == op->ticket)
 			return true;' '		if (l->client == c && l->op.ticket == op->ticket)
 			break;'
-mutant keeps-waiting L 'who is gone goes on to wait' $table $L '	if (c)
-		drop_of(t, c, false, true);' '	(void)c;'
+mutant keeps-waiting L 'who is gone goes on to wait' $table $L '	drop_of(t, c, false, true);
+	if (!c->probes)' '	if (!c->probes)'
 mutant keeps-all L 'what is not stated any more stays' $cluster $L '	drop_of(t, c, false, false);
 	drop_of(t, c, true, false);
 	for (i = 0; i < s.count; i++)' '	drop_of(t, c, false, false);

@@ -267,7 +267,8 @@ static void model_preallocate(struct work *w, uint64_t ino, uint64_t off, uint64
 	for (; left > 1; left--)
 		model_push(w, w->states[work_now(w)].seq + 1, true);
 	n = node_edit(w, ino);
-	if (end > 1)
+	/* Contents within the inode stay there. */
+	if (end > 1 || n->inline_len == 0)
 		n->a.flags &= ~KEYS_ATTR_INLINE;
 	if (!(n->a.flags & KEYS_ATTR_INLINE))
 		model_allocate(w, n, at, end, done ? UINT64_MAX : a.blocks);
