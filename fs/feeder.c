@@ -2,6 +2,10 @@
  *
  * feeder: the net thread's side of a link: the primary's engine over real connections, the feed and diffs. It never
  * touches the store but by what is marked [any]: positions, blocks of contents by pread, a snapshot of its own.
+ *
+ * Memory that is refused. Who cannot be told something for want of it would wait for ever: so either the memory is there before
+ * it is needed (an answer comes back in the call's own item, orders and ends of links have theirs), or the link ends, which needs
+ * none. Whatever was under way on it is said again on the next one.
  */
 #include "fs/remote_int.h"
 
@@ -14,6 +18,7 @@
 #include <string.h>
 
 #define CHECKPOINT_POLL_NS 5000000
+#define SPARES 8u
 
 /* A diff for one connection, in a thread of its own, which may wait for the disk. */
 struct diff_job {
@@ -21,6 +26,7 @@ struct diff_job {
 	struct remote *l;
 	net_id id;
 	pthread_t thread;
+	struct net_work finished;       /* how the net thread hears of its end */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct diff_source *source;     /* the thread's */
@@ -181,7 +187,8 @@ static void *diff_main(void *arg)
 	if (k != NULL)
 		(void)keys_close(k);
 	/* When the net thread has ended, feeder_release() waits for this one. */
-	(void)net_post(job->l->net, diff_finished, job);
+	job->finished = (struct net_work){ .fn = diff_finished, .ctx = job };
+	(void)net_post_work(job->l->net, &job->finished);
 	return NULL;
 }
 
@@ -250,13 +257,52 @@ static void op_diff_stop(void *ctx, link_t id)
 	f->diff = NULL;
 }
 
+/* ---- News for the request thread that must not be lost ---- */
+
+static void refill_spares(struct remote *l)
+{
+	while (l->spare_count < SPARES) {
+		struct item *item = malloc(sizeof *item + MSG_NAME_MAX + 1);
+
+		if (item == NULL)
+			return;
+		item->next = l->spares;
+		l->spares = item;
+		l->spare_count++;
+	}
+}
+
+/* At most MSG_NAME_MAX + 1 bytes. NULL: even the spare ones are used up. */
+static struct item *sure_item(struct remote *l, enum news kind, const void *bytes, uint32_t len)
+{
+	struct item *item = remote_item(kind, 0, bytes, len);
+
+	if (item != NULL || l->spares == NULL)
+		return item;
+	item = l->spares;
+	l->spares = item->next;
+	l->spare_count--;
+	*item = (struct item){ .kind = kind, .len = len };
+	if (len > 0)
+		memcpy(item->bytes, bytes, len);
+	return item;
+}
+
 /* ---- What the engine wants ---- */
+
+/* It would be waited for. */
+static int no_memory(struct remote *l, net_id id)
+{
+	(void)net_close(l->net, id, WIRE_E_BUSY, "no memory for a message: connect again");
+	return -ENOTCONN;
+}
 
 static int op_send(void *ctx, link_t id, unsigned type, const void *bytes, uint32_t len)
 {
 	struct remote *l = ctx;
+	int r = net_send(l->net, id, (uint16_t)type, msg_flags(type), bytes, len);
 
-	return net_send(l->net, id, (uint16_t)type, msg_flags(type), bytes, len);
+	return r == -ENOMEM ? no_memory(l, id) : r;
 }
 
 static int read_blocks(void *ctx, block_t block, uint64_t count, uint8_t *to)
@@ -296,7 +342,7 @@ static int make_change(struct remote *l, struct feeder *f, const struct msg_chan
 	net_buf_put(l->frame);
 	l->frame = net_buf_new(MSG_CHANGE, msg_flags(MSG_CHANGE), MSG_OVERHEAD + m.len);
 	if (l->frame == NULL)
-		return -EAGAIN;
+		return -ENOMEM;
 	w = wire_writer(net_buf_payload(l->frame), MSG_OVERHEAD + m.len);
 	msg_put_change(&w, &m);
 	net_buf_trim(l->frame, (uint32_t)wire_used(&w));
@@ -314,7 +360,9 @@ static int op_send_change(void *ctx, link_t id, const struct msg_change *head)
 		return -ENOTCONN;
 	if (l->frame == NULL || l->frame_seq != head->seq)
 		r = make_change(l, f, head);
-	return r < 0 ? r : net_send_buf(l->net, id, l->frame);
+	if (r == 0)
+		r = net_send_buf(l->net, id, l->frame);
+	return r == -ENOMEM ? no_memory(l, id) : r;
 }
 
 static void op_close(void *ctx, link_t id, const char *reason)
@@ -350,15 +398,16 @@ static int op_run(void *ctx, const struct primary_run *run)
 	return 0;
 }
 
-static void client_news(struct remote *l, enum news kind, const struct primary_run *who, const uint8_t *locks, uint32_t len)
+static bool client_news(struct remote *l, enum news kind, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
 	struct item *item = remote_item(kind, 0, locks, locks != NULL ? len : 0);
 
 	if (item == NULL)
-		return;
+		return false;
 	item->run = *who;
 	item->type = locks != NULL;
 	remote_push(l, item);
+	return true;
 }
 
 /* It may be run all the same, and nobody is told; a relay sends it no more. */
@@ -367,22 +416,25 @@ static void op_cancel(void *ctx, uint64_t token, uint64_t client, uint64_t reque
 	struct remote *l = ctx;
 
 	if (primary_state(l->primary) == PRIMARY_RELAYS)
-		client_news(l, NEWS_CANCEL, &(struct primary_run){ .token = token, .client = client, .request = request }, NULL, 0);
+		(void)client_news(l, NEWS_CANCEL, &(struct primary_run){ .token = token, .client = client, .request = request }, NULL, 0);
 }
 
 static void op_client_here(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len)
 {
-	client_news(ctx, NEWS_CLIENT_HERE, who, locks, len);
+	/* The locks that it has would be given to others. */
+	if (!client_news(ctx, NEWS_CLIENT_HERE, who, locks, len))
+		feeder_break(ctx);
 }
 
+/* If nobody is told: what it waits for is dropped when it comes again, or expires. */
 static void op_client_left(void *ctx, uint64_t client, uint64_t session)
 {
-	client_news(ctx, NEWS_CLIENT_LEFT, &(struct primary_run){ .client = client, .session = session }, NULL, 0);
+	(void)client_news(ctx, NEWS_CLIENT_LEFT, &(struct primary_run){ .client = client, .session = session }, NULL, 0);
 }
 
-static void op_client_expired(void *ctx, uint64_t client)
+static int op_client_expired(void *ctx, uint64_t client)
 {
-	client_news(ctx, NEWS_CLIENT_EXPIRED, &(struct primary_run){ .client = client }, NULL, 0);
+	return client_news(ctx, NEWS_CLIENT_EXPIRED, &(struct primary_run){ .client = client }, NULL, 0) ? 0 : -ENOMEM;
 }
 
 static void op_held(void *ctx, uint64_t ino, bool held)
@@ -395,7 +447,7 @@ static void op_held(void *ctx, uint64_t ino, bool held)
 
 static void op_fenced(void *ctx, uint64_t promised)
 {
-	struct item *item = remote_item(NEWS_FENCED, 0, NULL, 0);
+	struct item *item = sure_item(ctx, NEWS_FENCED, NULL, 0);
 
 	if (item == NULL)
 		return;
@@ -416,9 +468,8 @@ static void op_park(void *ctx, bool park)
 
 static void op_hand_over(void *ctx, uint64_t next, seq_t seq)
 {
-	struct item *item = remote_item(NEWS_HAND_OVER, 0, NULL, 0);
+	struct item *item = sure_item(ctx, NEWS_HAND_OVER, NULL, 0);
 
-	/* Without it the switch-over's time passes, and all goes on as before. */
 	if (item == NULL)
 		return;
 	item->number = next;
@@ -428,7 +479,7 @@ static void op_hand_over(void *ctx, uint64_t next, seq_t seq)
 
 static void op_handed(void *ctx, const uint8_t store[16], const char *name)
 {
-	struct item *item = remote_item(NEWS_HANDED, 0, name, (uint32_t)strlen(name) + 1);
+	struct item *item = sure_item(ctx, NEWS_HANDED, name, (uint32_t)strlen(name) + 1);
 
 	(void)store;
 	if (item != NULL)
@@ -520,20 +571,26 @@ void feeder_pump(struct remote *l)
 		;
 }
 
-static void pump_posted(void *ctx)
+static void on_poked(void *ctx)
 {
 	struct remote *l = ctx;
 
-	/* Before it is looked what there is: what comes later posts again. */
-	atomic_store(&l->pump_posted, false);
+	if (atomic_exchange(&l->break_links, false))
+		for (struct feeder *f = l->feeders; f != NULL; f = f->next)
+			(void)no_memory(l, f->id);
 	feeder_pump(l);
 }
 
 void feeder_kick(struct remote *l)
 {
-	if (l->net != NULL && atomic_load_explicit(&l->peer_count, memory_order_relaxed) > 0 &&
-	    !atomic_exchange(&l->pump_posted, true))
-		(void)net_post(l->net, pump_posted, l);
+	if (l->net != NULL && atomic_load_explicit(&l->peer_count, memory_order_relaxed) > 0)
+		net_poke(l->net);
+}
+
+void feeder_break(struct remote *l)
+{
+	atomic_store(&l->break_links, true);
+	net_poke(l->net);
 }
 
 /* Give the engine the frame that it could not take before. */
@@ -633,8 +690,8 @@ static void write_status(struct remote *l)
 void feeder_tick(void *ctx)
 {
 	struct remote *l = ctx;
-	net_id timer;
 
+	refill_spares(l);
 	primary_tick(l->primary, now_ms());
 	retry_all(l);
 	mark_orphans(l);
@@ -642,7 +699,6 @@ void feeder_tick(void *ctx)
 	/* Some may have waited for too long. */
 	if (atomic_load_explicit(&l->fs->started, memory_order_acquire))
 		defer_run(&l->fs->synced);
-	(void)net_timer(l->net, TICK_NET_MS, feeder_tick, l, &timer);
 }
 
 /* ---- Connections ---- */
@@ -656,10 +712,15 @@ static void on_opened(void *ctx, net_id id, const struct net_peer *peer)
 	if (peer->dialer != 0) {
 		struct item *item = remote_item(NEWS_OPENED, id, NULL, 0);
 
-		if (item == NULL) {
+		/* With the news of its beginning goes that of its end. */
+		if (l->up_closed == NULL)
+			l->up_closed = remote_item(NEWS_CLOSED, id, NULL, 0);
+		if (item == NULL || l->up_closed == NULL) {
+			free(item);
 			(void)net_close(l->net, id, WIRE_E_CLOSED, "");
 			return;
 		}
+		l->up_closed->id = id;
 		l->up_link = id;
 		log_debug("connected to %s", peer->address);
 		remote_push(l, item);
@@ -736,6 +797,8 @@ static void on_writable(void *ctx, net_id id)
 
 		if (item != NULL)
 			remote_push(l, item);
+		else
+			(void)no_memory(l, id);
 		return;
 	}
 	if (f != NULL && f->diff != NULL)
@@ -764,7 +827,9 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 	struct feeder **at, *f;
 
 	if (end->dialer != 0) {
-		struct item *item = remote_item(NEWS_CLOSED, id, NULL, 0);
+		bool ours = l->up_link == id;
+		/* Of one that never opened it only counts as a failure. */
+		struct item *item = ours ? l->up_closed : remote_item(NEWS_CLOSED, id, NULL, 0);
 		char trouble[sizeof l->trouble];
 		bool news;
 
@@ -777,8 +842,10 @@ static void on_closed(void *ctx, net_id id, const struct net_end *end)
 		/* Before the mount can be used, who waits for that says it. */
 		if (news && atomic_load_explicit(&l->fs->started, memory_order_acquire))
 			log_warn("no link to the primary: %s", trouble);
-		if (l->up_link == id)
+		if (ours) {
 			l->up_link = 0;
+			l->up_closed = NULL;
+		}
 		if (item != NULL)
 			remote_push(l, item);
 		return;
@@ -805,61 +872,61 @@ static void on_note(void *ctx, const char *text)
 
 const struct net_owner feeder_owner = {
 	.opened = on_opened, .frame = on_frame, .writable = on_writable, .closed = on_closed, .note = on_note,
+	.poked = on_poked,
 };
 
 /* ---- For the request thread ---- */
 
-struct lead {
-	struct remote *l;
-	uint64_t epoch, promised, seed;
-	uint8_t cluster[16];
-};
+static struct lead take_lead(struct remote *l)
+{
+	struct lead lead;
+
+	pthread_mutex_lock(&l->lock);
+	lead = l->lead;
+	pthread_mutex_unlock(&l->lock);
+	primary_set_cluster(l->primary, lead.cluster, lead.seed);
+	return lead;
+}
 
 static void cluster_posted(void *ctx)
 {
-	struct lead *lead = ctx;
-
-	primary_set_cluster(lead->l->primary, lead->cluster, lead->seed);
-	free(lead);
+	(void)take_lead(ctx);
 }
 
 static void lead_posted(void *ctx)
 {
-	struct lead *lead = ctx;
-	struct remote *l = lead->l;
+	struct remote *l = ctx;
+	struct lead lead = take_lead(l);
 
-	primary_set_cluster(l->primary, lead->cluster, lead->seed);
 	primary_set_features(l->primary, MSG_FEATURES);
-	primary_lead(l->primary, lead->epoch, lead->promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
-	free(lead);
+	primary_lead(l->primary, lead.epoch, lead.promised, store_seq(l->fs->store), store_durable_seq(l->fs->store), now_ms());
 	feeder_pump(l);
 }
 
-static void post_lead(struct remote *l, void (*fn)(void *ctx))
+static void post_lead(struct remote *l, struct net_work *work)
 {
-	struct lead *lead = malloc(sizeof *lead);
+	struct lead lead = { .epoch = store_epoch(l->fs->store), .seed = store_hash_seed(l->fs->store) };
 	struct store_identity id;
 
-	if (lead == NULL)
-		return;
 	store_identity(l->fs->store, &id);
-	*lead = (struct lead){ .l = l, .epoch = store_epoch(l->fs->store), .promised = id.promised_epoch,
-			       .seed = store_hash_seed(l->fs->store) };
-	memcpy(lead->cluster, id.cluster, sizeof lead->cluster);
-	if (net_post(l->net, fn, lead) < 0)
-		free(lead);
+	lead.promised = id.promised_epoch;
+	memcpy(lead.cluster, id.cluster, sizeof lead.cluster);
+	pthread_mutex_lock(&l->lock);
+	l->lead = lead;
+	pthread_mutex_unlock(&l->lock);
+	(void)net_post_work(l->net, work);
 }
 
 void feeder_lead(struct remote *l)
 {
 	/* What was counted before was of an earlier epoch; the net thread counts nothing before it leads. */
 	atomic_store(&l->synced, 0);
-	post_lead(l, lead_posted);
+	post_lead(l, &l->lead_work);
 }
 
 void feeder_cluster(struct remote *l)
 {
-	post_lead(l, cluster_posted);
+	post_lead(l, &l->cluster_work);
 }
 
 static void handed_posted(void *ctx)
@@ -872,7 +939,7 @@ static void handed_posted(void *ctx)
 
 void feeder_handed(struct remote *l)
 {
-	(void)net_post(l->net, handed_posted, l);
+	(void)net_post_work(l->net, &l->handed_work);
 }
 
 static void went_on_posted(void *ctx)
@@ -885,21 +952,32 @@ static void went_on_posted(void *ctx)
 
 void feeder_went_on(struct remote *l)
 {
-	(void)net_post(l->net, went_on_posted, l);
+	(void)net_post_work(l->net, &l->went_on_work);
+}
+
+static void elsewhere_posted(void *ctx)
+{
+	struct remote *l = ctx;
+	char name[sizeof l->elsewhere];
+
+	pthread_mutex_lock(&l->lock);
+	memcpy(name, l->elsewhere, sizeof name);
+	pthread_mutex_unlock(&l->lock);
+	primary_elsewhere(l->primary, name);
+}
+
+void feeder_elsewhere(struct remote *l, const char *who)
+{
+	pthread_mutex_lock(&l->lock);
+	snprintf(l->elsewhere, sizeof l->elsewhere, "%s", who);
+	pthread_mutex_unlock(&l->lock);
+	(void)net_post_work(l->net, &l->elsewhere_work);
 }
 
 struct name_post {
 	struct remote *l;
 	char name[MSG_NAME_MAX + 1];
 };
-
-static void elsewhere_posted(void *ctx)
-{
-	struct name_post *p = ctx;
-
-	primary_elsewhere(p->l->primary, p->name);
-	free(p);
-}
 
 /* The remote mount of this name; without one, that which has applied most. */
 static bool choose(struct remote *l, const char *name, struct primary_peer_status *ret)
@@ -930,26 +1008,19 @@ static void switch_posted(void *ctx)
 	free(p);
 }
 
-static void post_name(struct remote *l, void (*fn)(void *ctx), const char *name)
+int feeder_switch(struct remote *l, const char *name)
 {
 	struct name_post *p = malloc(sizeof *p);
+	int r;
 
 	if (p == NULL)
-		return;
+		return -ENOMEM;
 	p->l = l;
 	snprintf(p->name, sizeof p->name, "%s", name);
-	if (net_post(l->net, fn, p) < 0)
+	r = net_post(l->net, switch_posted, p);
+	if (r < 0)
 		free(p);
-}
-
-void feeder_elsewhere(struct remote *l, const char *who)
-{
-	post_name(l, elsewhere_posted, who);
-}
-
-void feeder_switch(struct remote *l, const char *name)
-{
-	post_name(l, switch_posted, name);
+	return r;
 }
 
 static void wait_posted(void *ctx)
@@ -978,25 +1049,20 @@ int feeder_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t repli
 	return r;
 }
 
-struct result {
-	struct remote *l;
-	uint64_t client, request, token;
-	struct primary_result res;
-};
-
 static void result_posted(void *ctx)
 {
-	struct result *r = ctx;
+	struct item *item = ctx;
+	struct remote *l = item->l;
 
-	primary_committed(r->l->primary, fed(r->l), atomic_load(&r->l->change_bytes), now_ms());
-	primary_result(r->l->primary, r->client, r->request, r->token, &r->res, now_ms());
-	feeder_pump(r->l);
-	free(r);
+	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
+	primary_result(l->primary, item->run.client, item->run.request, item->run.token, &item->res, now_ms());
+	free(item);
+	feeder_pump(l);
 }
 
-void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+void feeder_result(struct remote *l, struct item *item, const struct primary_result *res)
 {
-	struct result *r = malloc(sizeof *r);
+	const struct primary_result given = *res;
 	bool refused;
 
 	pthread_mutex_lock(&l->lock);
@@ -1004,14 +1070,14 @@ void feeder_result(struct remote *l, const struct primary_run *run, const struct
 	if (refused)
 		l->runs_refused = false;
 	pthread_mutex_unlock(&l->lock);
+	/* If that is not heard: each tick tries. */
 	if (refused)
 		(void)net_post(l->net, retry_all, l);
-	/* Without memory the client asks again after a reconnect. */
-	if (r == NULL)
-		return;
-	*r = (struct result){ l, run->client, run->request, run->token, *res };
-	if (net_post(l->net, result_posted, r) < 0)
-		free(r);
+	item->res = given;
+	item->l = l;
+	item->work = (struct net_work){ .fn = result_posted, .ctx = item };
+	if (net_post_work(l->net, &item->work) < 0)
+		free(item);
 }
 
 struct lock_post {
@@ -1032,8 +1098,10 @@ void feeder_lock(struct remote *l, const struct msg_lock *m)
 {
 	struct lock_post *p = malloc(sizeof *p);
 
-	if (p == NULL)
+	if (p == NULL) {
+		feeder_break(l);
 		return;
+	}
 	*p = (struct lock_post){ l, *m };
 	if (net_post(l->net, lock_posted, p) < 0)
 		free(p);
@@ -1094,7 +1162,13 @@ int feeder_init(struct remote *l)
 	l->record = malloc(REC_MAX);
 	l->change = malloc(CHANGE_MAX);
 	l->primary = primary_new(&o, &engine_ops, l);
-	return l->record != NULL && l->change != NULL && l->primary != NULL ? 0 : -ENOMEM;
+	l->lead_work = (struct net_work){ .fn = lead_posted, .ctx = l };
+	l->cluster_work = (struct net_work){ .fn = cluster_posted, .ctx = l };
+	l->handed_work = (struct net_work){ .fn = handed_posted, .ctx = l };
+	l->went_on_work = (struct net_work){ .fn = went_on_posted, .ctx = l };
+	l->elsewhere_work = (struct net_work){ .fn = elsewhere_posted, .ctx = l };
+	refill_spares(l);
+	return l->spare_count == SPARES && l->record != NULL && l->change != NULL && l->primary != NULL ? 0 : -ENOMEM;
 }
 
 /* The net thread has ended, and told of the end of each connection. */
@@ -1109,6 +1183,13 @@ void feeder_release(struct remote *l)
 	}
 	primary_free(l->primary);
 	net_buf_put(l->frame);
+	while (l->spares != NULL) {
+		struct item *item = l->spares;
+
+		l->spares = item->next;
+		free(item);
+	}
+	free(l->up_closed);
 	free(l->record);
 	free(l->change);
 	free(l->orphans);

@@ -277,6 +277,13 @@ static bool diff_step(struct remote *l)
 
 /* ---- What the engine wants ---- */
 
+/* What is not said would be waited for: on the next link it is said again. */
+static int no_memory(struct remote *l, net_id id)
+{
+	(void)net_close(l->net, id, WIRE_E_CLOSED, "no memory for a message");
+	return -ENOTCONN;
+}
+
 static int op_send(void *ctx, link_t id, unsigned type, const void *head, uint32_t head_len, const void *body,
 		   uint32_t body_len)
 {
@@ -285,13 +292,13 @@ static int op_send(void *ctx, link_t id, unsigned type, const void *head, uint32
 	int r;
 
 	if (b == NULL)
-		return -EAGAIN;
+		return no_memory(l, id);
 	memcpy(net_buf_payload(b), head, head_len);
 	if (body_len > 0)
 		memcpy(net_buf_payload(b) + head_len, body, body_len);
 	r = net_send_buf(l->net, id, b);
 	net_buf_put(b);
-	return r;
+	return r == -ENOMEM ? no_memory(l, id) : r;
 }
 
 static void op_close(void *ctx, link_t id, const char *reason)
@@ -311,7 +318,8 @@ static void op_history(void *ctx, struct history *ret)
 static int op_apply(void *ctx, const struct msg_change *c)
 {
 	struct remote *l = ctx;
-	int r = change_apply(l->fs->keys, c->bytes, c->len);
+	/* What the kernel could not be told of it would keep for ever. */
+	int r = notify_ready(l->notify) ? change_apply(l->fs->keys, c->bytes, c->len) : -EAGAIN;
 
 	if (r == -ENOSPC && !l->space_logged)
 		log_error("%s: no space for the primary's changes: make room on its disk", l->fs->store_path);
@@ -402,6 +410,7 @@ static void op_run(void *ctx, uint64_t client, uint64_t request, uint64_t low, c
 {
 	struct remote *l = ctx;
 	const struct replica_answer taken = { .seq = store_seq(l->fs->store) };
+	const struct replica_answer unknown = { .error = -EIO, .seq = store_seq(l->fs->store) };
 	struct item *item;
 
 	(void)low;
@@ -412,8 +421,11 @@ static void op_run(void *ctx, uint64_t client, uint64_t request, uint64_t low, c
 		return;
 	}
 	item = remote_item(NEWS_RUN, 0, bytes, len);
-	if (item == NULL)
+	if (item == NULL) {
+		/* The old primary may have run it. */
+		replica_local_result(l->replica, client, request, &unknown);
 		return;
+	}
 	item->run = (struct primary_run){ .client = client, .request = request, .bytes = item->bytes, .len = len };
 	remote_push(l, item);
 }
@@ -570,7 +582,9 @@ int follower_item(struct remote *l, struct item *item)
 	switch (item->kind) {
 	case NEWS_OPENED:
 		l->link = item->id;
-		(void)replica_opened(l->replica, item->id, now_ms());
+		/* Nothing would ever be said on it. */
+		if (replica_opened(l->replica, item->id, now_ms()) < 0)
+			(void)net_close(l->net, item->id, WIRE_E_CLOSED, err_last());
 		return 0;
 	case NEWS_FRAME:
 		r = replica_frame(l->replica, item->id, item->type, item->bytes, item->len, now_ms());
@@ -689,6 +703,7 @@ int follower_init(struct remote *l)
 {
 	const struct options *o = l->fs->options;
 	struct store *s = l->fs->store;
+	struct pending *pending;
 	struct store_identity id;
 	char name[512];
 	struct replica_options ro = {
@@ -708,6 +723,9 @@ int follower_init(struct remote *l)
 		follow_again(l);
 		return 0;
 	}
+	pending = calloc(1, sizeof *pending);
+	if (pending == NULL)
+		return -ENOMEM;
 	store_identity(s, &id);
 	memcpy(ro.cluster, id.cluster, sizeof ro.cluster);
 	memcpy(ro.store, l->store, sizeof ro.store);
@@ -716,19 +734,15 @@ int follower_init(struct remote *l)
 	follower_name(o, name, sizeof name);
 	name[MSG_NAME_MAX] = '\0';
 	l->told_durable = store_durable_seq(s);
-	/* One that was promoted has its engine of before still; what is left without an answer there ends. */
-	replica_free(l->replica);
 	l->replica = replica_new(&ro, &engine_ops, l, store_epoch(s), store_seq(s), l->told_durable, id.promised_epoch);
-	if (l->pending == NULL) {
-		l->pending = calloc(1, sizeof *l->pending);
-		if (l->pending == NULL)
-			return -ENOMEM;
-		l->upstream = (struct fs_upstream){ .ctx = l, .send = up_send, .cancel = up_cancel };
-		pending_init(l->pending, &l->upstream, ops_answer, l->fs);
-		pending_link_up(l->pending);
-	}
-	if (l->replica == NULL)
+	if (l->replica == NULL) {
+		free(pending);
 		return -ENOMEM;
+	}
+	l->pending = pending;
+	l->upstream = (struct fs_upstream){ .ctx = l, .send = up_send, .cancel = up_cancel };
+	pending_init(l->pending, &l->upstream, ops_answer, l->fs);
+	pending_link_up(l->pending);
 	/* Who was fed from here before this mount was made again may hold what only it knows of. */
 	replica_hold_all(l->replica, o->listen != NULL && !l->handed_over);
 	l->fs->pending = l->pending;

@@ -356,6 +356,16 @@ static bool note_here(struct lockd *d, const struct lock_op *op)
 	return true;
 }
 
+/* Without memory for an entry: others wait for what is unlocked, and its owner may be gone. */
+static void unlock_anyway(struct lockd *d, struct lock_op *op)
+{
+	op->ticket = ++d->ticket;
+	if (d->l->leads)
+		locks_request(d->table, d->l->client, op);
+	else
+		d->restate = true;
+}
+
 void lockd_set(struct lockd *d, fuse_req_t req, struct lock_op *op)
 {
 	if (!d->l->leads && note_here(d, op)) {
@@ -363,8 +373,12 @@ void lockd_set(struct lockd *d, fuse_req_t req, struct lock_op *op)
 			fuse_reply_err(req, 0);
 		return;
 	}
-	if (!add(d, req, op, LOCK_CALL_SET) && req != NULL)
-		fuse_reply_err(req, ENOLCK);
+	if (add(d, req, op, LOCK_CALL_SET))
+		return;
+	if (op->type == LOCKS_OFF)
+		unlock_anyway(d, op);
+	if (req != NULL)
+		fuse_reply_err(req, op->type == LOCKS_OFF ? 0 : ENOLCK);
 }
 
 void lockd_get(struct lockd *d, fuse_req_t req, struct lock_op *op)

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define NAME_MAX_BYTES 255u
+#define SPARES 128u             /* more than one change has names and inodes */
 
 struct entry {
 	struct entry *next;
@@ -46,6 +47,8 @@ struct notify {
 	bool watched;                   /* under lock: somebody wants to know when something was told */
 	void (*told)(void *ctx);
 	void *told_ctx;
+	struct entry *spares;           /* under lock: with room for a name, for when there is no memory */
+	unsigned spare_count;
 	struct worker workers[NOTIFY_THREADS];
 };
 
@@ -113,6 +116,44 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
+/* Under lock. */
+static bool refill(struct notify *n)
+{
+	while (n->spare_count < SPARES) {
+		struct entry *e = malloc(sizeof *e + NAME_MAX_BYTES);
+
+		if (e == NULL)
+			return false;
+		e->next = n->spares;
+		n->spares = e;
+		n->spare_count++;
+	}
+	return true;
+}
+
+static struct entry *take_spare(struct notify *n)
+{
+	struct entry *e = n->spares;
+
+	if (e != NULL) {
+		n->spares = e->next;
+		n->spare_count--;
+	}
+	return e;
+}
+
+bool notify_ready(struct notify *n)
+{
+	bool ready;
+
+	if (n == NULL)
+		return true;
+	pthread_mutex_lock(&n->lock);
+	ready = refill(n);
+	pthread_mutex_unlock(&n->lock);
+	return ready;
+}
+
 int notify_start(int fd, struct notify **ret)
 {
 	struct notify *n = calloc(1, sizeof *n);
@@ -132,6 +173,10 @@ int notify_start(int fd, struct notify **ret)
 			return -EAGAIN;
 		}
 		w->started = true;
+	}
+	if (!notify_ready(n)) {
+		notify_stop(n);
+		return -ENOMEM;
 	}
 	*ret = n;
 	return 0;
@@ -178,6 +223,8 @@ void notify_stop(struct notify *n)
 			free(e);
 		}
 	}
+	for (struct entry *e = take_spare(n); e != NULL; e = take_spare(n))
+		free(e);
 	pthread_mutex_destroy(&n->lock);
 	free(n);
 }
@@ -223,9 +270,11 @@ static void add(struct notify *n, uint64_t ino, bool data, uint64_t off, uint64_
 		return;
 	}
 	e = malloc(sizeof *e + name_len);
+	if (e == NULL)
+		e = take_spare(n);
 	if (e == NULL) {
-		/* Without memory for one entry: what is cached stays, until it is changed again. Nothing that is
-		 * stored is wrong. */
+		/* A comparison has more to say at once than is set aside: what is cached stays until it is changed again. Nothing
+		 * that is stored is wrong. */
 		pthread_mutex_unlock(&n->lock);
 		return;
 	}

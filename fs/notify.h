@@ -28,6 +28,10 @@ void notify_end(struct notify *n);
 bool notify_ended(struct notify *n);
 void notify_stop(struct notify *n);
 
+/* Is there memory set aside for what one change can say? If not, and there is none to be had, it is to wait: what the kernel is not
+ * told of it keeps for ever. NULL: yes. */
+bool notify_ready(struct notify *n);
+
 /* The name does not lead where it led. */
 void notify_name(struct notify *n, uint64_t dir, const char *name, uint32_t len);
 /* Attributes of ino are others. */

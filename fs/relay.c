@@ -152,22 +152,31 @@ void relay_step(struct remote *l, const struct replica_status *st)
 void relay_answer(struct remote *l, uint64_t client, uint64_t session, uint64_t request, uint64_t token,
 		  const struct replica_answer *a)
 {
-	const struct primary_run run = { .client = client, .session = session, .request = request, .token = token };
 	const struct primary_result res = { .error = a->error, .sync = (a->flags & RESULT_SYNC) != 0, .seq = a->seq,
 					    .number = a->number };
+	struct item *item;
 
-	feeder_result(l, &run, &res);
+	/* Answers come in the order of the calls, mostly. */
+	for (size_t n = l->forwarded.count; n > 0; n--) {
+		item = queue_take(&l->forwarded);
+		if (item->run.token == token && item->run.client == client && item->run.session == session &&
+		    item->run.request == request) {
+			feeder_result(l, item, &res);
+			return;
+		}
+		queue_add(&l->forwarded, item);
+	}
 }
 
 int relay_run(struct remote *l, const struct item *item)
 {
-	static const struct primary_result nobodys = { .error = -EIO };
 	/* Its link has ended, or will: it is sent again. */
-	int r = l->relays ? replica_forward(l->replica, &item->run, (uint64_t)remote_now_ms()) : -ENOTCONN;
+	return l->relays ? replica_forward(l->replica, &item->run, (uint64_t)remote_now_ms()) : -ENOTCONN;
+}
 
-	if (r < 0 && r != -EAGAIN)
-		feeder_result(l, &item->run, &nobodys);
-	return r == -EAGAIN ? r : 0;
+void relay_keep(struct remote *l, struct item *item)
+{
+	queue_add(&l->forwarded, remote_item_without_bytes(item));
 }
 
 void relay_client(struct remote *l, const struct item *item)

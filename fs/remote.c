@@ -78,6 +78,17 @@ struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t 
 	return item;
 }
 
+struct item *remote_item_without_bytes(struct item *item)
+{
+	struct item *small = realloc(item, sizeof *item);
+
+	if (small == NULL)
+		small = item;
+	small->run.bytes = NULL;
+	small->run.len = small->len = 0;
+	return small;
+}
+
 void remote_push(struct remote *l, struct item *item)
 {
 	pthread_mutex_lock(&l->lock);
@@ -264,14 +275,15 @@ static void client_news(struct remote *l, const struct item *item)
 }
 
 /* Asking for a lock again does no harm: the table knows it by its ticket. */
-static void run_lock(struct remote *l, const struct item *item)
+static void run_lock(struct remote *l, struct item *item)
 {
 	struct lockd_call c;
 	struct primary_result res = { .error = lockd_take(l->lockd, &item->run, item->len, &c), .seq = store_seq(l->fs->store) };
+	uint64_t client = item->run.client;
 
-	feeder_result(l, &item->run, &res);
+	feeder_result(l, item, &res);
 	if (res.error == 0)
-		lockd_run(l->lockd, item->run.client, &c);
+		lockd_run(l->lockd, client, &c);
 }
 
 /* Calls that were left over from following: whoever leads now gets them from the engine. */
@@ -292,62 +304,43 @@ static int run_before(struct remote *l, const struct primary_run *run, struct pr
 static bool run_aside(struct remote *l, const struct item *item)
 {
 	bool own = item->id == 0, lock = item->kind == NEWS_RUN && lock_call_is(item->bytes, item->len);
+	bool aside = item->kind != NEWS_RUN || (own ? lock || !l->leads : l->leads && lock);
+	struct item *taken = aside ? take(l, &l->runs) : NULL;
 
-	if (item->kind != NEWS_RUN)
-		client_news(l, item);
-	else if (l->leads && lock && !own)
-		run_lock(l, item);
-	else
-		return own && (lock || !l->leads);
+	if (taken == NULL)
+		return false;
+	if (taken->kind == NEWS_RUN && !own) {
+		run_lock(l, taken);
+		return true;
+	}
+	if (taken->kind != NEWS_RUN)
+		client_news(l, taken);
+	free(taken);
 	return true;
 }
 
 /* ---- Answers and this kernel ---- */
 
-/* The result of a call of another machine. */
-struct untold {
-	struct untold *next;
-	uint64_t mark;          /* of the notifier: what the call changed came before it */
-	int64_t since_ms;
-	struct primary_run run; /* without its bytes */
-	struct primary_result res;
-};
-
 /* Who is told that its change was made may ask a program on the primary for it. So the answer leaves when the kernel here has
  * been told. A notifier waits for programs here whose changes are under way, and those of the primary wait for no other
  * machine; but in a switch-over they do, so nothing is held then, nor ever for long. */
-static void release_results(struct remote *l, bool all)
+static void release_results(struct remote *l)
 {
-	struct untold *u;
+	struct item *u;
 
-	while ((u = l->untold) != NULL &&
-	       (all || remote_parks(l) || notify_told(l->notify, u->mark) || remote_now_ms() - u->since_ms >= TOLD_LIMIT_MS)) {
-		l->untold = u->next;
-		if (l->untold == NULL)
-			l->untold_end = &l->untold;
-		feeder_result(l, &u->run, &u->res);
-		free(u);
-	}
+	while ((u = l->untold.first) != NULL &&
+	       (remote_parks(l) || notify_told(l->notify, u->mark) || remote_now_ms() - u->since_ms >= TOLD_LIMIT_MS))
+		feeder_result(l, queue_take(&l->untold), &u->res);
 }
 
-static void give_result(struct remote *l, const struct primary_run *run, const struct primary_result *res)
+static void give_result(struct remote *l, struct item *item, const struct primary_result *res)
 {
-	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);
-
-	if (u == NULL) {
-		/* Told, or no memory to wait with. */
-		release_results(l, true);
-		feeder_result(l, run, res);
-		return;
-	}
-	*u = (struct untold){ .mark = notify_mark(), .since_ms = remote_now_ms(), .run = *run, .res = *res };
-	u->run.bytes = NULL;
-	if (l->untold == NULL)
-		l->untold_end = &l->untold;
-	*l->untold_end = u;
-	l->untold_end = &u->next;
-	/* It may have been told just now: then nobody would say so. */
-	release_results(l, false);
+	item = remote_item_without_bytes(item);
+	item->mark = notify_mark();
+	item->since_ms = remote_now_ms();
+	item->res = *res;
+	queue_add(&l->untold, item);
+	release_results(l);
 }
 
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
@@ -362,16 +355,22 @@ static bool run_next(struct remote *l)
 	pthread_mutex_unlock(&l->lock);
 	if (item == NULL || waits_for_role(l, item))
 		return false;
-	if (run_aside(l, item)) {
-		free(take(l, &l->runs));
+	if (run_aside(l, item))
 		return true;
-	}
 	if (!l->leads) {
-		if (relay_run(l, item) == -EAGAIN)
+		r = relay_run(l, item);
+		if (r == -EAGAIN)
 			return false;
-		free(take(l, &l->runs));
+		item = take(l, &l->runs);
+		res.error = -EIO;
+		if (r == 0)
+			relay_keep(l, item);
+		else
+			feeder_result(l, item, &res);
 		return true;
 	}
+	if (!notify_ready(l->notify))
+		return false;
 	r = run_before(l, &item->run, &res);
 	if (r == 0)
 		;                       /* done before its answer was lost */
@@ -390,10 +389,11 @@ static bool run_next(struct remote *l)
 	/* Of one that was left over from following nobody counts. */
 	if (res.counted && item->id == 0)
 		res.error = -EIO;
-	if (item->id != 0)
-		give_result(l, &item->run, &res);
-	else
-		follower_result(l, &item->run, &res);
+	if (item->id != 0) {
+		give_result(l, item, &res);
+		return true;
+	}
+	follower_result(l, &item->run, &res);
 	free(item);
 	return true;
 }
@@ -441,20 +441,27 @@ static void hand_over(struct remote *l, uint64_t next, seq_t seq)
 		l->hand_ticket = 0;
 }
 
-/* Another one is the primary: follow it. */
-static void handed(struct remote *l, const char *name)
+/* Another one is the primary: follow it. Until that has begun no changes are taken. */
+static int handed(struct remote *l, const char *name)
 {
+	int r = follower_init(l);
+
+	if (r == 0)
+		r = follower_follow(l, name);
+	if (r == -ENOMEM)
+		return -EAGAIN;
 	l->leads = false;
 	clients_release(&l->clients);
 	l->handed_over = true;
 	/* Whoever takes over has what they wait for; whether the others do, nobody here will know. */
 	defer_give_up(&l->fs->synced);
 	log_info("%s: %s is the primary now", l->fs->store_path, name[0] != '\0' ? name : "another machine");
-	if (follower_init(l) < 0 || follower_follow(l, name) < 0)
+	if (r < 0)
 		log_error("%s: cannot follow it: %s: mount again with --from", l->fs->store_path, err_last());
 	lockd_follow(l->lockd);
 	l->handing = false;
 	atomic_store(&l->parked, false);
+	return 0;
 }
 
 /* ---- Too old a state (max-stale) ---- */
@@ -533,8 +540,7 @@ static int handle(struct remote *l, struct item *item)
 		hand_over(l, item->number, item->seq);
 		return 0;
 	case NEWS_HANDED:
-		handed(l, (const char *)item->bytes);
-		return 0;
+		return handed(l, (const char *)item->bytes);
 	case NEWS_MARK:
 		mark(l, item->number);
 		return 0;
@@ -594,7 +600,7 @@ bool remote_step(struct remote *l)
 		free(item);
 		more = i + 1 == STEP_ITEMS;
 	}
-	release_results(l, false);
+	release_results(l);
 	for (unsigned i = 0; i < STEP_ITEMS && run_next(l); i++)
 		more = i + 1 == STEP_ITEMS;
 	want = atomic_load(&l->want_checkpoint);
@@ -645,8 +651,7 @@ int remote_demote(struct remote *l, const char *name)
 {
 	if (!l->leads)
 		return -EINVAL;
-	feeder_switch(l, name);
-	return 0;
+	return feeder_switch(l, name);
 }
 
 size_t remote_locks(const struct remote *l, char *buf, size_t size)
@@ -809,6 +814,8 @@ int remote_new(struct fs *fs, struct remote **ret)
 	queue_init(&l->inbox);
 	queue_init(&l->runs);
 	queue_init(&l->stuck);
+	queue_init(&l->untold);
+	queue_init(&l->forwarded);
 	pthread_mutex_init(&l->lock, NULL);
 	if (o->key_file != NULL) {
 		r = keyring_load(o->key_file, &l->ring);
@@ -835,12 +842,8 @@ void remote_free(struct remote *l)
 	queue_clear(&l->inbox);
 	queue_clear(&l->runs);
 	queue_clear(&l->stuck);
-	while (l->untold != NULL) {
-		struct untold *u = l->untold;
-
-		l->untold = u->next;
-		free(u);
-	}
+	queue_clear(&l->untold);
+	queue_clear(&l->forwarded);
 	if (l->feeds)
 		feed_release(&l->feed);
 	free(l->old);
@@ -914,13 +917,14 @@ static int start_net(struct remote *l)
 {
 	struct net_options no = { .keys = l->ring };
 	struct net_owner owner = feeder_owner;
-	const char *listen = l->fs->options->listen, *what = listen;
+	const char *listen = l->fs->options->listen, *what = listen != NULL ? listen : l->fs->options->from;
+	net_id timer;
 	int r;
 
 	owner.ctx = l;
 	r = net_start(&no, &owner, &l->net);
 	if (r == 0)
-		r = net_post(l->net, feeder_tick, l);
+		r = net_every(l->net, TICK_NET_MS, feeder_tick, l, &timer);
 	if (r == 0 && l->leads)
 		feeder_lead(l);
 	else if (r == 0)

@@ -36,9 +36,14 @@
 enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED,
 	    NEWS_HELD, NEWS_TREE, NEWS_CLIENT_HERE, NEWS_CLIENT_LEFT, NEWS_CLIENT_EXPIRED, NEWS_CANCEL };
 
-/* Something for the request thread. */
+/* Something for the request thread. A call goes back to the net thread with its result: what may be needed to answer it is
+ * there when it is taken, so no answer is lost for want of memory. */
 struct item {
 	struct item *next;
+	struct net_work work;           /* NEWS_RUN: on its way back */
+	struct remote *l;               /* NEWS_RUN */
+	struct primary_result res;      /* NEWS_RUN */
+	uint64_t mark;                  /* NEWS_RUN, run: of the notifier; what the call changed came before it */
 	enum news kind;
 	net_id id;
 	unsigned type;                  /* of a frame; NEWS_HELD, NEWS_CLIENT_HERE: true or false; NEWS_TREE: count */
@@ -54,6 +59,12 @@ struct item {
 struct queue {
 	struct item *first, **end;
 	size_t count, bytes;
+};
+
+/* An order to the net thread that must not be lost. */
+struct lead {
+	uint64_t epoch, promised, seed;
+	uint8_t cluster[16];
 };
 
 struct feeder;                          /* a connection that we feed, see feeder.c */
@@ -93,7 +104,7 @@ struct remote {
 	char noted[512];                /* [N] what was said last of who is fed */
 
 	_Atomic uint64_t change_bytes;  /* [A] of all changes since the start */
-	atomic_bool pump_posted;        /* [A] */
+	atomic_bool break_links;        /* [A] of all that are fed: somebody could not be told what it waits for */
 	_Atomic uint64_t want_checkpoint;       /* [A] seq + 1 that a checkpoint must have; 0: none */
 	_Atomic uint64_t peer_count;    /* [A] */
 	_Atomic uint64_t synced;        /* [A] fsyncs up to here are done on all disks asked for */
@@ -115,6 +126,12 @@ struct remote {
 	bool tree_lost;                 /* [N] a hold could not be told of */
 
 	/* feeder.c */
+	struct net_work lead_work, cluster_work, handed_work, went_on_work, elsewhere_work;     /* [R] */
+	struct lead lead;               /* [L] for the first two */
+	char elsewhere[MSG_NAME_MAX + 1];       /* [L] */
+	struct item *spares;            /* [N] for news that must not be lost */
+	unsigned spare_count;           /* [N] */
+	struct item *up_closed;         /* [N] for the end of up_link */
 	struct primary *primary;        /* [N] */
 	struct feeder *feeders;         /* [N] */
 	net_id up_link;                 /* [N] the connection to our primary */
@@ -152,8 +169,10 @@ struct remote {
 	uint64_t *old;                  /* [R] inodes; NULL: none left */
 	size_t old_count;
 
-	/* remote.c: results of calls of other machines that this kernel has not been told of yet, oldest first */
-	struct untold *untold, **untold_end;    /* [R] */
+	/* remote.c: calls of other machines whose change this kernel has not been told of yet, oldest first */
+	struct queue untold;            /* [R] */
+	/* relay.c: those that were sent on */
+	struct queue forwarded;         /* [R] */
 };
 
 static inline int64_t remote_now_ms(void)
@@ -167,6 +186,8 @@ void remote_walk(struct remote *l);
 /* [any] */
 void remote_push(struct remote *l, struct item *item);
 struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len);
+/* What is left of a call that was run, or sent on. */
+struct item *remote_item_without_bytes(struct item *item);
 void queue_init(struct queue *q);
 void queue_add(struct queue *q, struct item *item);
 struct item *queue_take(struct queue *q);
@@ -182,7 +203,7 @@ void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT]);
 
 /* feeder.c */
 int feeder_init(struct remote *l);
-/* For net_post(), once. */
+/* For net_every(). */
 void feeder_tick(void *l);
 void feeder_release(struct remote *l);
 /* Request thread: be the primary of the epoch in force from now on. */
@@ -195,14 +216,16 @@ void feeder_handed(struct remote *l);
 void feeder_went_on(struct remote *l);
 /* Request thread: who the primary is, for those who ask here. */
 void feeder_elsewhere(struct remote *l, const char *who);
-/* Request thread: hand over to the remote mount of that name, or to the one that has most; told in the log. */
-void feeder_switch(struct remote *l, const char *name);
+/* Request thread: hand over to the remote mount of that name, or to the one that has most; told in the log. -ENOMEM. */
+int feeder_switch(struct remote *l, const char *name);
 /* [any] There is something new to send. */
 void feeder_kick(struct remote *l);
 /* Request thread: see remote_wait(). */
 int feeder_wait(struct remote *l, uint64_t unique, uint32_t size, uint32_t replicas, uint32_t wait_ms);
-/* Request thread. */
-void feeder_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
+/* Request thread: the answer to a call, which it takes over. */
+void feeder_result(struct remote *l, struct item *item, const struct primary_result *res);
+/* [any] Somebody who is fed could not be told what it waits for, for want of memory: all come again, and ask. */
+void feeder_break(struct remote *l);
 void feeder_orphan(struct remote *l, uint64_t ino, seq_t seq);
 /* Request thread: to a client, what became of its lock. */
 void feeder_lock(struct remote *l, const struct msg_lock *m);
@@ -217,8 +240,10 @@ void relay_step(struct remote *l, const struct replica_status *st);
 bool relay_stop(struct remote *l);
 /* Request thread: may what this welcome begins be obeyed? False: not before those behind were let go; ask again. */
 bool relay_welcome(struct remote *l, const struct msg_welcome *w);
-/* Request thread: the oldest call or news of clients behind this mount. 0, or -EAGAIN: not now. */
+/* Request thread: the oldest call of a client behind this mount. 0: it may be sent on, -EAGAIN: not now, else not at all. Then
+ * relay_keep() takes it over, until it is answered; and news of clients. */
 int relay_run(struct remote *l, const struct item *item);
+void relay_keep(struct remote *l, struct item *item);
 void relay_client(struct remote *l, const struct item *item);
 /* Request thread: what became of such a call. */
 void relay_answer(struct remote *l, uint64_t client, uint64_t session, uint64_t request, uint64_t token,

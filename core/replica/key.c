@@ -7,11 +7,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
-#include <openssl/rand.h>
 
 #define FIRST_LINE "msyncfs-key-1"
 #define TEXT_MAX   (KEY_ID_MAX + 2 * KEY_SECRET + KEY_TREE_MAX + 128)
@@ -337,7 +337,8 @@ int key_generate(struct net_key *k)
 {
 	uint8_t id[4];
 
-	if (RAND_priv_bytes(k->secret, sizeof k->secret) != 1 || RAND_bytes(id, sizeof id) != 1)
+	/* Not from OpenSSL, which needs memory before it has any, and does not survive it if there is none. */
+	if (getrandom(k->secret, sizeof k->secret, 0) != sizeof k->secret || getrandom(id, sizeof id, 0) != sizeof id)
 		return err_set(EIO, "there are no random numbers to be had; try again later");
 	if (k->id[0] == '\0')
 		(void)snprintf(k->id, sizeof k->id, "key-%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);

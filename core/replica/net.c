@@ -85,7 +85,7 @@ void net_note(struct net *net, const char *format, ...)
 int timer_reserve(struct net *net)
 {
 	if (net->timers_made + 2 > net->heap_size) {
-		size_t size = net->heap_size ? 2 * net->heap_size : 64;
+		size_t size = 2 * net->heap_size;
 		struct timer **heap = realloc(net->heap, size * sizeof(struct timer *));
 
 		if (!heap)
@@ -434,21 +434,47 @@ const char *net_state_text(enum net_state s)
 
 int net_post(struct net *net, void (*fn)(void *ctx), void *ctx)
 {
-	struct post *p = malloc(sizeof *p);
+	struct net_work *w = malloc(sizeof *w);
+	int r;
 
-	if (!p)
+	if (!w)
 		return -ENOMEM;
-	*p = (struct post){ NULL, fn, ctx };
+	*w = (struct net_work){ .fn = fn, .ctx = ctx, .owned = true };
+	r = net_post_work(net, w);
+	if (r < 0)
+		free(w);
+	return r;
+}
+
+int net_post_work(struct net *net, struct net_work *w)
+{
 	net_lock(net);
-	if (net->stop) {
+	if (net->stop || w->queued) {
+		int r = net->stop ? -ESHUTDOWN : 0;
+
 		net_unlock(net);
-		free(p);
-		return -ESHUTDOWN;
+		return r;
 	}
-	*net->posts_end = p;
-	net->posts_end = &p->next;
+	w->queued = true;
+	w->next = NULL;
+	*net->posts_end = w;
+	net->posts_end = &w->next;
 	net_unlock_wake(net);
 	return 0;
+}
+
+/* The first of the posts, which is its owner's from here on. */
+static struct net_work *take_post(struct net *net, struct net_work **list)
+{
+	struct net_work *w = *list;
+
+	if (!w)
+		return NULL;
+	net_lock(net);
+	*list = w->next;
+	w->queued = false;
+	net_unlock(net);
+	return w;
 }
 
 /* The flag is taken back before poked() is called, so a poke during the call leads to another one. */
@@ -460,26 +486,50 @@ void net_poke(struct net *net)
 	net_unlock_wake(net);
 }
 
-int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret)
+/* Under the lock: to its place. */
+static void timer_put(struct net *net, struct owner_timer *t)
 {
-	struct owner_timer *t = malloc(sizeof *t), **p;
+	struct owner_timer **p;
+
+	for (p = &net->timers; *p && (*p)->at_ns <= t->at_ns; p = &(*p)->next)
+		;
+	t->next = *p;
+	*p = t;
+}
+
+static int new_timer(struct net *net, const struct owner_timer *what, net_id *ret)
+{
+	struct owner_timer *t = malloc(sizeof *t);
 
 	if (!t)
 		return -ENOMEM;
-	*t = (struct owner_timer){ NULL, net_new_id(net), net_now_ns(net) + delay_ms * MS, fn, ctx };
+	*t = *what;
+	t->id = net_new_id(net);
 	net_lock(net);
 	if (net->stop) {
 		net_unlock(net);
 		free(t);
 		return -ESHUTDOWN;
 	}
-	for (p = &net->timers; *p && (*p)->at_ns <= t->at_ns; p = &(*p)->next)
-		;
-	t->next = *p;
-	*p = t;
+	timer_put(net, t);
 	*ret = t->id;
 	net_unlock_wake(net);
 	return 0;
+}
+
+int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret)
+{
+	const struct owner_timer t = { .at_ns = net_now_ns(net) + delay_ms * MS, .fn = fn, .ctx = ctx };
+
+	return new_timer(net, &t, ret);
+}
+
+int net_every(struct net *net, uint32_t period_ms, void (*fn)(void *ctx), void *ctx, net_id *ret)
+{
+	const uint64_t every = max_u64(period_ms, 1) * MS;
+	const struct owner_timer t = { .at_ns = net_now_ns(net) + every, .every_ns = every, .fn = fn, .ctx = ctx };
+
+	return new_timer(net, &t, ret);
 }
 
 int net_timer_cancel(struct net *net, net_id timer)
@@ -501,7 +551,7 @@ int net_timer_cancel(struct net *net, net_id timer)
 static void run_owner_timers(struct net *net)
 {
 	for (;;) {
-		struct owner_timer *t;
+		struct owner_timer *t, due;
 
 		net_lock(net);
 		t = net->timers;
@@ -510,9 +560,16 @@ static void run_owner_timers(struct net *net)
 			return;
 		}
 		net->timers = t->next;
+		due = *t;
+		/* Back in the list before it is run: so it can be cancelled, and freed, meanwhile. */
+		if (t->every_ns != 0) {
+			t->at_ns = net->now_ns + t->every_ns;
+			timer_put(net, t);
+		}
 		net_unlock(net);
-		t->fn(t->ctx);
-		free(t);
+		if (due.every_ns == 0)
+			free(t);
+		due.fn(due.ctx);
 	}
 }
 
@@ -540,13 +597,13 @@ int net_watch(struct net *net, struct source *src, uint32_t events)
 /* What other threads have handed over. True: it is time to stop. */
 static bool take_news(struct net *net)
 {
-	struct post *p, *next;
+	struct net_work *posts, *w;
 	struct link *c;
-	bool stop;
+	bool stop, dialers;
 
 	net_lock(net);
 	atomic_store_explicit(&net->news, false, memory_order_relaxed);
-	p = net->posts;
+	posts = net->posts;
 	net->posts = NULL;
 	net->posts_end = &net->posts;
 	for (c = net->news_links; c; c = c->news_next) {
@@ -555,12 +612,17 @@ static bool take_news(struct net *net)
 	}
 	net->news_links = NULL;
 	stop = net->stop;
+	dialers = net->dialers_new || net->dialers_dropped;
 	net_unlock(net);
-	for (; p; p = next) {
-		next = p->next;
-		p->fn(p->ctx);
-		free(p);
+	while ((w = take_post(net, &posts)) != NULL) {
+		const struct net_work work = *w;
+
+		if (work.owned)
+			free(w);
+		work.fn(work.ctx);
 	}
+	if (dialers && !stop)
+		dialers_news(net);
 	if (atomic_exchange(&net->poked, false) && net->owner.poked)
 		net->owner.poked(net->owner.ctx);
 	return stop;
@@ -786,8 +848,13 @@ int net_start(const struct net_options *o, const struct net_owner *owner, struct
 	net->ready_end = &net->ready;
 	(void)pthread_mutex_init(&net->lock, NULL);
 	fill_options(net, o);
+	/* For all that may come in, and some that are begun here: so that none of them can be refused a timer. */
+	net->heap_size = net->o.links_max + 256;
+	net->heap = malloc(net->heap_size * sizeof(struct timer *));
 	/* Not from OpenSSL: without keys it is not needed, and it does not survive a lack of memory when it is used first. */
-	if (getrandom(&net->instance, sizeof net->instance, 0) != sizeof net->instance ||
+	if (!net->heap)
+		r = -ENOMEM;
+	else if (getrandom(&net->instance, sizeof net->instance, 0) != sizeof net->instance ||
 	    getrandom(&net->rng, sizeof net->rng, 0) != sizeof net->rng)
 		r = err_set(EIO, "there are no random numbers to be had");
 	else

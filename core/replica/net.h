@@ -129,7 +129,7 @@ int net_unlisten(struct net *net);
  * *ret is set before any callback names it. -EACCES without a key for a number that is not loopback; for a name this
  * turns up in closed(). */
 int net_dial(struct net *net, const char *address, net_id *ret);
-/* Its link, if any, is closed. */
+/* Its link, if any, is closed. Needs no memory; -ENOENT: there is no such dialer. */
 int net_undial(struct net *net, net_id dialer);
 
 /* Sending ---------------------------------------------------------------------------------------------------------- */
@@ -163,11 +163,22 @@ int net_resume(struct net *net, net_id id);
 
 /* Run fn(ctx) on the net thread, in order; -ESHUTDOWN once it stops, and then fn is never called. */
 int net_post(struct net *net, void (*fn)(void *ctx), void *ctx);
+/* The same with memory of the caller's, which can be had when it is too late to fail: fn and ctx are filled in, the rest is zero
+ * before its first use. It is the caller's again when fn is called. Queued already: it stays where it is. */
+struct net_work {
+	struct net_work *next;
+	void (*fn)(void *ctx);
+	void *ctx;
+	bool queued, owned;             /* owned: net_post() made it */
+};
+int net_post_work(struct net *net, struct net_work *w);
 /* Have poked() called on the net thread, once for all pokes before it begins: what was stored before the poke is seen by
  * it. Costs no memory; for a producer that says "there is more" very often. Lost only if the net stops. */
 void net_poke(struct net *net);
 /* Run fn(ctx) on the net thread once, not before delay_ms are over. */
 int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret);
+/* The same again and again: what has begun needs no memory to go on. */
+int net_every(struct net *net, uint32_t period_ms, void (*fn)(void *ctx), void *ctx, net_id *ret);
 /* 0: it will not run. -ENOENT: it has run, or (called from another thread) may be running. Timers that are left are
  * dropped by net_stop() without being run. */
 int net_timer_cancel(struct net *net, net_id timer);

@@ -49,8 +49,6 @@ static void local_sockaddr(const char *path, struct sockaddr_un *ret)
 struct hand_over {
 	struct net *net;
 	struct listener *listeners;
-	struct dialer *dialer;
-	net_id id;
 };
 
 static int hand_over(struct net *net, void (*fn)(void *ctx), const struct hand_over *what)
@@ -656,28 +654,9 @@ static void dialer_free(struct dialer *d)
 	free(d);
 }
 
-static void add_dialer(void *ctx)
-{
-	struct hand_over *h = ctx;
-	struct net *net = h->net;
-	struct dialer *d = h->dialer;
-
-	free(h);
-	d->timer.fire = attempt;
-	if (timer_reserve(net) < 0) {
-		net_note(net, "%s: no memory to connect", d->text);
-		dialer_free(d);
-		return;
-	}
-	d->next = net->dialers;
-	net->dialers = d;
-	attempt(net, &d->timer);
-}
-
 int net_dial(struct net *net, const char *address, net_id *ret)
 {
-	struct hand_over h = { .dialer = calloc(1, sizeof *h.dialer) };
-	struct dialer *d = h.dialer;
+	struct dialer *d = calloc(1, sizeof *d);
 	int r;
 
 	if (!d)
@@ -691,7 +670,14 @@ int net_dial(struct net *net, const char *address, net_id *ret)
 	if (r == 0) {
 		(void)snprintf(d->text, sizeof d->text, "%s", address);
 		*ret = d->id = net_new_id(net);
-		r = hand_over(net, add_dialer, &h);
+		net_lock(net);
+		if (net->stop) {
+			r = -ESHUTDOWN;
+		} else {
+			d->next = net->dialers_new;
+			net->dialers_new = d;
+		}
+		net_unlock_wake(net);
 	}
 	if (r < 0)
 		free(d);
@@ -710,28 +696,74 @@ static void dialer_drop(struct net *net, struct dialer *d)
 	dialer_free(d);
 }
 
-static void drop_dialer(void *ctx)
+/* Under the lock: those that are not wanted any more, out of their list. */
+static struct dialer *take_unwanted(struct dialer **list)
 {
-	struct hand_over *h = ctx;
-	struct dialer **p;
+	struct dialer *d, **p = list, *gone = NULL;
 
-	for (p = &h->net->dialers; *p; p = &(*p)->next) {
-		struct dialer *d = *p;
-
-		if (d->id != h->id)
+	while ((d = *p) != NULL) {
+		if (!d->unwanted) {
+			p = &d->next;
 			continue;
+		}
 		*p = d->next;
-		dialer_drop(h->net, d);
-		break;
+		d->next = gone;
+		gone = d;
 	}
-	free(h);
+	return gone;
+}
+
+/* What other threads have begun and given up. Without memory for a timer one waits for the next turn. */
+void dialers_news(struct net *net)
+{
+	struct dialer *d, *gone, *unborn;
+
+	net_lock(net);
+	net->dialers_dropped = false;
+	gone = take_unwanted(&net->dialers);
+	unborn = take_unwanted(&net->dialers_new);
+	while ((d = net->dialers_new) != NULL && timer_reserve(net) == 0) {
+		net->dialers_new = d->next;
+		d->next = net->dialers;
+		net->dialers = d;
+	}
+	net_unlock(net);
+	while ((d = unborn) != NULL) {
+		unborn = d->next;
+		dialer_free(d);
+	}
+	while ((d = gone) != NULL) {
+		gone = d->next;
+		dialer_drop(net, d);
+	}
+	for (d = net->dialers; d; d = d->next)
+		if (!d->timer.fire) {
+			d->timer.fire = attempt;
+			attempt(net, &d->timer);
+		}
+}
+
+static bool give_up(struct dialer *list, net_id id)
+{
+	for (; list; list = list->next)
+		if (list->id == id) {
+			list->unwanted = true;
+			return true;
+		}
+	return false;
 }
 
 int net_undial(struct net *net, net_id dialer)
 {
-	const struct hand_over h = { .id = dialer };
+	int r = 0;
 
-	return hand_over(net, drop_dialer, &h);
+	net_lock(net);
+	if (give_up(net->dialers, dialer) || give_up(net->dialers_new, dialer))
+		net->dialers_dropped = true;
+	else
+		r = -ENOENT;
+	net_unlock_wake(net);
+	return r;
 }
 
 void dialers_free(struct net *net)
@@ -743,6 +775,10 @@ void dialers_free(struct net *net)
 		if (d->link)
 			d->link->dialer = NULL;
 		timer_unreserve(net, &d->timer);
+		dialer_free(d);
+	}
+	while ((d = net->dialers_new) != NULL) {
+		net->dialers_new = d->next;
 		dialer_free(d);
 	}
 }

@@ -147,18 +147,14 @@ struct dialer {
 	struct timer timer;
 	struct link *link;              /* of the current attempt */
 	bool denied;                    /* an address was left out for want of a key */
-};
-
-struct post {
-	struct post *next;
-	void (*fn)(void *ctx);
-	void *ctx;
+	bool unwanted;                  /* (L) */
 };
 
 struct owner_timer {
 	struct owner_timer *next;
 	net_id id;
 	uint64_t at_ns;
+	uint64_t every_ns;              /* 0: once */
 	void (*fn)(void *ctx);
 	void *ctx;
 };
@@ -178,7 +174,7 @@ struct net {
 	bool stop, asleep;              /* (L) */
 	atomic_bool news;               /* set under the lock: there is something in the lists below */
 	atomic_bool poked;              /* poked() is due */
-	struct post *posts, **posts_end;        /* (L) */
+	struct net_work *posts, **posts_end;    /* (L) */
 	struct owner_timer *timers;     /* (L), the first due first */
 	struct link *news_links;        /* (L) links that somebody did something to */
 	struct link **slots;            /* (L) by the low bits of the id */
@@ -189,7 +185,9 @@ struct net {
 	uint64_t rng;
 	struct link *links, *links_last, *ready, **ready_end, *dead;
 	struct listener *listeners;
-	struct dialer *dialers;
+	struct dialer *dialers;         /* read by any thread under the lock, so changed under it */
+	struct dialer *dialers_new;     /* (L) not begun yet */
+	bool dialers_dropped;           /* (L) some are not wanted any more */
 	unsigned incoming, unfinished;
 	struct timer **heap;            /* [1..heap_count] */
 	size_t heap_count, heap_size, timers_made;
@@ -246,6 +244,10 @@ static inline void link_set_state(struct link *c, enum net_state s)
 ssize_t link_recv_raw(struct link *c, void *buf, size_t len);
 ssize_t link_send_raw(struct link *c, const void *buf, size_t len);
 
+/* net_mem.c: before the first use of OpenSSL; and whether there is enough for a new link. Any thread */
+int tls_memory(void);
+bool tls_memory_left(void);
+
 /* net_tls.c: net thread */
 int tls_setup(struct net *net);
 void tls_release(struct net *net);
@@ -262,6 +264,7 @@ void listener_event(struct net *net, struct listener *l);
 void listeners_free(struct net *net);
 void dialers_free(struct net *net);
 void dialers_look(struct net *net);
+void dialers_news(struct net *net);
 /* A socket that was to be connected may be writable. */
 void dial_progress(struct link *c);
 /* The dialer's attempt is over; returns when the next begins. */

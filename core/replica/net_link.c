@@ -44,7 +44,12 @@ struct link *link_new(struct net *net)
 	c->timer.fire = link_tick;
 	c->began_ns = net->now_ns;
 	c->deadline_ns = net->now_ns + net->o.handshake_ms * MS;
-	if (timer_reserve(net) < 0 || slot_take(net, c) < 0) {
+	if (timer_reserve(net) < 0) {
+		free(c);
+		return NULL;
+	}
+	if (slot_take(net, c) < 0) {
+		timer_unreserve(net, &c->timer);
 		free(c);
 		return NULL;
 	}

@@ -7,17 +7,21 @@
  * and no early data, so every link makes fresh keys from fresh random numbers of both sides and recorded bytes are worth
  * nothing; no certificate anywhere, and who connects verifies one, which none can pass: so a peer without the key
  * cannot complete a handshake, and completion by anything but the key is checked once more at its end.
+ * A context is made of what OpenSSL finds while it is made: a cipher that it cannot fetch for want of memory is left out, without
+ * a word, for as long as the context lives. So tls_setup() has both contexts shake hands with each other.
  * OpenSSL reads and writes through a BIO of ours, so that bytes are counted and a link's share of a turn is kept also
  * inside a handshake.
  */
 #include "core/replica/net_int.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <openssl/err.h>
 #include <openssl/obj_mac.h>
 
 #define SUITES "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
+#define SUITE_COUNT 2
 
 /* The socket as OpenSSL sees it ----------------------------------------------------------------------------------- */
 
@@ -127,19 +131,78 @@ static SSL_CTX *new_context(const SSL_METHOD *method)
 	return NULL;
 }
 
+static const char *reason_of(unsigned long e)
+{
+	const char *text = e != 0 ? ERR_reason_error_string(e) : NULL;
+
+	return text ? text : "no memory";
+}
+
+/* One of the two ends of a handshake in memory: a link of which only the key is looked at. */
+static SSL *trial_end(struct net *net, struct link *c, bool incoming, BIO *bio)
+{
+	SSL *ssl = bio ? SSL_new(incoming ? net->tls_server : net->tls_client) : NULL;
+
+	if (!ssl) {
+		BIO_free(bio);
+		return NULL;
+	}
+	c->net = net;
+	c->incoming = incoming;
+	SSL_set_bio(ssl, bio, bio);
+	(void)SSL_set_app_data(ssl, c);
+	if (incoming)
+		SSL_set_accept_state(ssl);
+	else
+		SSL_set_connect_state(ssl);
+	return ssl;
+}
+
+/* Do the contexts have all that a handshake needs? */
+static bool try_handshake(struct net *net)
+{
+	struct link *c = calloc(2, sizeof *c);
+	BIO *bio[2] = { NULL, NULL };
+	SSL *ssl[2] = { NULL, NULL };
+	bool done[2] = { false, false }, all = false;
+
+	if (c && BIO_new_bio_pair(&bio[0], 0, &bio[1], 0) == 1) {
+		ssl[0] = trial_end(net, &c[0], false, bio[0]);
+		ssl[1] = trial_end(net, &c[1], true, bio[1]);
+	}
+	if (ssl[0] && ssl[1]) {
+		STACK_OF(SSL_CIPHER) *suites = SSL_get1_supported_ciphers(ssl[0]);
+
+		all = sk_SSL_CIPHER_num(suites) == SUITE_COUNT;
+		sk_SSL_CIPHER_free(suites);
+	}
+	for (int i = 0; all && i < 8; i++)
+		done[i % 2] = done[i % 2] || SSL_do_handshake(ssl[i % 2]) == 1;
+	for (int i = 0; i < 2; i++) {
+		done[i] = done[i] && SSL_session_reused(ssl[i]) == 1 && SSL_version(ssl[i]) == TLS1_3_VERSION;
+		SSL_free(ssl[i]);
+	}
+	free(c);
+	return all && done[0] && done[1];
+}
+
 int tls_setup(struct net *net)
 {
+	if (tls_memory() < 0)
+		return err_set(ENOMEM, "TLS cannot be set up: no memory");
 	ERR_clear_error();
 	net->tls_server = new_context(TLS_server_method());
 	net->tls_client = new_context(TLS_client_method());
 	net->bio = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "msyncfs");
 	if (!net->tls_server || !net->tls_client || !net->bio || BIO_meth_set_read(net->bio, bio_read) != 1 ||
 	    BIO_meth_set_write(net->bio, bio_write) != 1 || BIO_meth_set_ctrl(net->bio, bio_ctrl) != 1)
-		return err_set(EIO, "TLS cannot be set up: %s", ERR_reason_error_string(ERR_peek_error()));
+		return err_set(ENOMEM, "TLS cannot be set up: %s", reason_of(ERR_peek_error()));
 	/* Only one of them ever asks its peer for a certificate: who listens knows peers by their key. */
 	SSL_CTX_set_verify(net->tls_server, SSL_VERIFY_NONE, NULL);
 	SSL_CTX_set_psk_find_session_callback(net->tls_server, find_key);
 	SSL_CTX_set_psk_use_session_callback(net->tls_client, offer_key);
+	if (!try_handshake(net))
+		return err_set(ENOMEM, "TLS cannot be set up: its first handshake fails: %s", reason_of(ERR_peek_error()));
 	return 0;
 }
 
@@ -154,8 +217,11 @@ void tls_release(struct net *net)
 
 int tls_begin(struct link *c)
 {
-	BIO *b = BIO_new(c->net->bio);
+	BIO *b;
 
+	if (!tls_memory_left())
+		return -ENOMEM;
+	b = BIO_new(c->net->bio);
 	c->ssl = SSL_new(c->incoming ? c->net->tls_server : c->net->tls_client);
 	if (!c->ssl || !b) {
 		BIO_free(b);
@@ -198,7 +264,7 @@ static int tls_result(struct link *c, int n)
 	if (c->eof)
 		return 0;       /* frames have lengths: a cut is noticed without TLS's own word of goodbye */
 	e = ERR_peek_error();
-	return err_set(EPROTO, "TLS: %s", e ? ERR_reason_error_string(e) : "failed");
+	return err_set(EPROTO, "TLS: %s", reason_of(e));
 }
 
 /* Why a handshake failed, in words for who has to do something about it. */

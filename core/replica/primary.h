@@ -88,10 +88,11 @@ struct primary_ops {
 	int (*diff_frame)(void *ctx, link_t link, unsigned type, const uint8_t *bytes, uint32_t len);
 	void (*diff_stop)(void *ctx, link_t link);
 	/* A client is here (again), with all locks that it has; NULL: it does not say, they stay; those outside of `tree` (or NULL)
-	 * it cannot have. Left: its link broke. Expired: a lease ago. */
+	 * it cannot have. Left: its link broke. Expired: a lease ago; negative: not
+	 * now, it is said again. */
 	void (*client_here)(void *ctx, const struct primary_run *who, const uint8_t *locks, uint32_t len);
 	void (*client_left)(void *ctx, uint64_t client, uint64_t session);
-	void (*client_expired)(void *ctx, uint64_t client);
+	int (*client_expired)(void *ctx, uint64_t client);
 	/* The first peer holds this inode; the last one does not any more (relays pass it on). */
 	void (*held)(void *ctx, uint64_t ino, bool held);
 	/* A higher epoch was heard of. If we were the primary, we are not any more (P1). Make the promise durable. */

@@ -296,12 +296,11 @@ void primary_expire(struct primary *p)
 	for (i = 0; i < p->client_count;) {
 		struct client *c = p->clients[i];
 
-		if (c->peer || elapsed(p->now, c->left_at) < p->o.lease_ms) {
+		if (c->peer || elapsed(p->now, c->left_at) < p->o.lease_ms || p->ops->client_expired(p->ctx, c->id) < 0) {
 			i++;
 			continue;
 		}
 		p->clients[i] = p->clients[--p->client_count];
-		p->ops->client_expired(p->ctx, c->id);
 		free(c);
 	}
 }

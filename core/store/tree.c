@@ -142,7 +142,7 @@ static int verify_page(const struct tree *t, block_t block, gen_t gen, unsigned 
 
 int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, const uint8_t **ret_page)
 {
-	const uint8_t *p = map_block(t->map, block);
+	const uint8_t *p;
 	uint64_t *v, tag;
 	int r;
 
@@ -159,6 +159,8 @@ int tree_page(const struct tree *t, block_t block, gen_t gen, unsigned level, co
 			*v = tag;
 		}
 	}
+	/* Not before: until now it may be any number. */
+	p = map_block(t->map, block);
 	/* Zeros, where somebody cut the file and made it long again. */
 	if (get_le32(p + PAGE_MAGIC_OFF) != PAGE_MAGIC)
 		return err_corrupt(PAGE_AT " is gone", PAGE_AT_ARGS(block));
@@ -326,9 +328,13 @@ static int path_writable(struct tree *t, struct key k, bool grow, struct tree_pa
 /* The header and the first entries of a page that is looked at next: their lines are fetched side by side. */
 static void prefetch(const struct tree *t, block_t block)
 {
-	const uint8_t *p = map_block(t->map, block);
+	const uint8_t *p;
 	unsigned i;
 
+	/* It may be any number: whoever looks at it says so. */
+	if (block >= map_blocks(t->map))
+		return;
+	p = map_block(t->map, block);
 	for (i = 0; i < 5; i++)
 		__builtin_prefetch(p + i * 64);
 }

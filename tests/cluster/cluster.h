@@ -66,10 +66,11 @@ struct simlink {
 struct post {
 	void (*fn)(void *ctx);
 	void *ctx;
+	struct net_work *work;          /* NULL: none of the poster's */
 };
 
 struct timer {
-	uint64_t due_ms;
+	uint64_t due_ms, every_ms;
 	void (*fn)(void *ctx);
 	void *ctx;
 };
@@ -125,6 +126,7 @@ struct node {
 	uint64_t dial_ms;
 	struct post posts[POSTS_MAX];
 	unsigned post_first, post_count;
+	bool poked;
 	struct timer timers[TIMERS_MAX];
 
 	struct prog progs[PROGS];

@@ -303,11 +303,41 @@ int net_post(struct net *net, void (*fn)(void *ctx), void *ctx)
 
 	if (n->post_count == POSTS_MAX)
 		failed("node %u: too many posts", n->id);
-	n->posts[(n->post_first + n->post_count++) % POSTS_MAX] = (struct post){ fn, ctx };
+	n->posts[(n->post_first + n->post_count++) % POSTS_MAX] = (struct post){ fn, ctx, NULL };
 	return 0;
 }
 
-int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *ctx, net_id *ret)
+int net_post_work(struct net *net, struct net_work *w)
+{
+	struct node *n = node_of(net);
+
+	if (w->queued)
+		return 0;
+	w->queued = true;
+	(void)net_post(net, w->fn, w->ctx);
+	n->posts[(n->post_first + n->post_count - 1) % POSTS_MAX].work = w;
+	return 0;
+}
+
+static void run_poked(void *ctx)
+{
+	struct node *n = ctx;
+
+	n->poked = false;
+	n->owner.poked(n->owner.ctx);
+}
+
+void net_poke(struct net *net)
+{
+	struct node *n = node_of(net);
+
+	if (n->poked)
+		return;
+	n->poked = true;
+	(void)net_post(net, run_poked, n);
+}
+
+int net_every(struct net *net, uint32_t period_ms, void (*fn)(void *ctx), void *ctx, net_id *ret)
 {
 	struct node *n = node_of(net);
 	unsigned i;
@@ -316,7 +346,7 @@ int net_timer(struct net *net, uint32_t delay_ms, void (*fn)(void *ctx), void *c
 		;
 	if (i == TIMERS_MAX)
 		failed("node %u: too many timers", n->id);
-	n->timers[i] = (struct timer){ C->now_ms + delay_ms, fn, ctx };
+	n->timers[i] = (struct timer){ C->now_ms + period_ms, period_ms, fn, ctx };
 	*ret = new_id();
 	return 0;
 }
@@ -330,6 +360,8 @@ static bool run_post(struct node *n)
 	p = n->posts[n->post_first];
 	n->post_first = (n->post_first + 1) % POSTS_MAX;
 	n->post_count--;
+	if (p.work)
+		p.work->queued = false;
 	p.fn(p.ctx);
 	return true;
 }
@@ -341,7 +373,7 @@ static bool run_timer(struct node *n)
 
 		if (!t.fn || t.due_ms > C->now_ms)
 			continue;
-		n->timers[i].fn = NULL;
+		n->timers[i].due_ms = C->now_ms + t.every_ms;
 		t.fn(t.ctx);
 		return true;
 	}
@@ -759,6 +791,7 @@ int notify_start(int fd, struct notify **ret) { (void)fd, (void)ret; return -ENO
 void notify_attr(struct notify *n, uint64_t ino) { (void)n, (void)ino; }
 void notify_name(struct notify *n, uint64_t dir, const char *name, uint32_t len) { (void)n, (void)dir, (void)name, (void)len; }
 void notify_end(struct notify *n) { (void)n; }
+bool notify_ready(struct notify *n) { (void)n; return true; }
 bool notify_ended(struct notify *n) { (void)n; return true; }
 void notify_stop(struct notify *n) { (void)n; }
 void notify_watch(struct notify *n, void (*told)(void *ctx), void *ctx) { (void)n, (void)told, (void)ctx; }

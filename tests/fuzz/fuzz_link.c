@@ -148,6 +148,18 @@ static void expect(const uint8_t *p, size_t len, uint64_t *frames, uint64_t *has
 	}
 }
 
+/* The fuzzer's clock is a signal: a read that it ended would be followed by a close, and what the owner has not been handed by
+ * then may be lost. */
+static ssize_t read_on(int fd, void *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = read(fd, buf, len);
+	} while (n < 0 && errno == EINTR);
+	return n;
+}
+
 static void talk(struct fuzz_side *s, const uint8_t *p, size_t len, uint8_t piece)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -157,13 +169,17 @@ static void talk(struct fuzz_side *s, const uint8_t *p, size_t len, uint8_t piec
 	while (len > 0) {
 		size_t n = min_u64(len, piece ? piece : 100000);
 
-		if (send(fd, p, n, MSG_NOSIGNAL) != (ssize_t)n)
+		ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
 			break;          /* it was closed on us, as it may be */
-		p += n;
-		len -= n;
+		p += sent;
+		len -= (size_t)sent;
 	}
 	(void)shutdown(fd, SHUT_WR);
-	while (read(fd, answer, sizeof answer) > 0)
+	while (read_on(fd, answer, sizeof answer) > 0)
 		;
 	(void)close(fd);
 }

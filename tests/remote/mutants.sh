@@ -92,7 +92,7 @@ change fs/ops_data.c 'return (fi->flags & O_APPEND) != 0 && fs->shared != NULL ?
 run
 
 begin told-late 'the primary answers a call before its own kernel was told of the change'
-change fs/remote.c '	struct untold *u = l->untold == NULL && notify_told(l->notify, notify_mark()) ? NULL : malloc(sizeof *u);' '	struct untold *u = NULL;'
+change fs/remote.c '	       (remote_parks(l) || notify_told(l->notify, u->mark) ||' '	       (true || remote_parks(l) || notify_told(l->notify, u->mark) ||'
 run
 
 printf 'remote-mutants: %d found, %d not found, %d errors\n' "$found" "$missed" "$errors"

@@ -145,10 +145,11 @@ static void p_client_left(void *ctx, uint64_t client, uint64_t session)
 	add_todo(node_of(ctx), &t);
 }
 
-static void p_client_expired(void *ctx, uint64_t client)
+static int p_client_expired(void *ctx, uint64_t client)
 {
 	(void)ctx;
 	(void)client;
+	return 0;
 }
 
 static void p_held(void *ctx, uint64_t ino, bool held)

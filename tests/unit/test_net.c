@@ -628,6 +628,87 @@ static void test_net__posts_and_timers(void **state)
 	assert_int_equal(o.bad, 0);
 }
 
+/* ---- Memory that is refused to this thread ---- */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+
+static _Thread_local bool refuse;
+
+void *__wrap_malloc(size_t size)
+{
+	return refuse ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return refuse ? NULL : __real_calloc(n, size);
+}
+
+struct again {
+	struct net *net;
+	struct net_work work;
+	atomic_uint runs;
+};
+
+/* It may be posted anew from within. */
+static void run_again(void *ctx)
+{
+	struct again *a = ctx;
+
+	if (atomic_fetch_add(&a->runs, 1) < 9)
+		assert_int_equal(net_post_work(a->net, &a->work), 0);
+}
+
+/* What was given its memory before needs none later: work, what happens again and again, the end of a dialer, a close. */
+static void test_net__without_memory(void **state)
+{
+	struct net_options o = quick(NULL);
+	struct side *a = side_new(&o), *b = side_new(&o);
+	struct again again = { .net = a->net };
+	static struct step steps[3];
+	struct order order = { PTHREAD_MUTEX_INITIALIZER, 0, 0 };
+	struct net_work work[3] = { 0 };
+	atomic_uint fired = 0;
+	net_id every, dialer, open;
+
+	(void)state;
+	side_listen(a, "127.0.0.1:0");
+	dialer = side_dial(b, a->address);
+	open = side_wait_open(b);
+	assert_int_equal(net_every(a->net, 5, count_up, &fired, &every), 0);
+	again.work = (struct net_work){ .fn = run_again, .ctx = &again };
+	for (unsigned i = 0; i < 3; i++) {
+		steps[i] = (struct step){ &order, i };
+		work[i] = (struct net_work){ .fn = in_order, .ctx = &steps[i] };
+	}
+	refuse = true;
+	assert_int_equal(net_post(a->net, count_up, &fired), -ENOMEM);
+	assert_int_equal(net_send(b->net, open, TYPE, 0, "x", 1), -ENOMEM);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(net_post_work(a->net, &work[i]), 0);
+	assert_int_equal(net_post_work(a->net, &again.work), 0);
+	assert_int_equal(net_close(b->net, open, WIRE_E_BUSY, "no memory"), 0);
+	assert_int_equal(net_undial(b->net, dialer), 0);
+	refuse = false;
+	WAIT(b, b->closed >= 1);
+	assert_int_equal(net_undial(b->net, dialer + 1), -ENOENT);
+	while (atomic_load(&again.runs) < 10 || atomic_load(&fired) < 5)
+		(void)usleep(1000);
+	assert_int_equal(net_timer_cancel(a->net, every), 0);
+	assert_int_equal(net_timer_cancel(a->net, every), -ENOENT);
+	side_turn(b);
+	/* Nobody connects any more. */
+	assert_int_equal(net_undial(b->net, dialer), -ENOENT);
+	side_free(b);
+	side_free(a);
+	assert_int_equal(order.next, 3);
+	assert_int_equal(order.bad, 0);
+	assert_int_equal(atomic_load(&again.runs), 10);
+}
+
 /* None is lost, however they fall, and many are one. */
 static void test_net__pokes(void **state)
 {
@@ -834,6 +915,7 @@ static const struct CMUnitTest tests[] = {
 	NET_TEST(test_net__accepted_may_refuse),
 	NET_TEST(test_net__links_max),
 	NET_TEST(test_net__posts_and_timers),
+	NET_TEST(test_net__without_memory),
 	NET_TEST(test_net__pokes),
 	NET_TEST(test_net__a_look_up_that_blocks),
 	NET_TEST(test_net__stop_while_busy),

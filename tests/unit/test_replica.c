@@ -513,10 +513,11 @@ static void p_left(void *ctx, uint64_t client, uint64_t session)
 	(void)session;
 }
 
-static void p_expired(void *ctx, uint64_t client)
+static int p_expired(void *ctx, uint64_t client)
 {
 	(void)ctx;
 	(void)client;
+	return 0;
 }
 
 static void p_held(void *ctx, uint64_t ino, bool held)
