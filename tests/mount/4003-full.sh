@@ -48,12 +48,12 @@ same '... and has what was written' "$T/paid" <(head -c 3000000 "$MNT/paid")
 backwards() {
 	local i
 	for ((i = 732; i >= 0; i--)); do
-		dd if="$T/paid" of="$MNT/kept" bs=4096 skip=$i seek=$i count=1 conv=notrunc status=none || return
+		dd if="$T/paid" of="$MNT/kept" bs=4096 skip="$i" seek="$i" count=1 conv=notrunc status=none || return
 	done
 }
 ok '... behind its end, and in pieces' backwards
 same '... and has it, too' "$T/paid" "$MNT/kept"
-errno '... also a small one' ok sysop pwrite "$MNT/tiny" 0 "$(printf %100s)"
+errno '... also a small one' ok sysop pwrite "$MNT/tiny" 0 "$(printf %100s '')"
 rm -f "$T/sum."* "$MNT"/small-* "$MNT/kept" "$MNT/paid"
 ok 'deletes work when it is full' rm -f "$MNT"/fill-*
 room() { sync; [ "$(sysop statfs "$MNT" | cut -d' ' -f3)" -gt 10000000 ]; }
