@@ -9,7 +9,7 @@
  *                    needed after 100 ms without a change; and when one of the short mutexes (store_int.h, defer.h) is held just then
  *   fstat            for an fsync that finds nothing to sync: is the file whole?
  *   timer_settime    the tick starts with the first change after a checkpoint, and stops when there is nothing to do
- *   madvise          at the first look at each 256 KiB of the store since it was opened (map.h)
+ *   mincore, madvise at the first look at each 256 KiB of the store since it was opened (map.h): is it there? If not, read it
  *   poll, read       of the eventfd and the device, while requests are parked or wait for a checkpoint, and always with other machines
  *   write            to the eventfd of the net thread, if that sleeps
  *   brk, mmap...     when the tables that grow with the kernel's inodes, or with parked requests, do

@@ -7,6 +7,7 @@
 #include "core/store/store_int.h"
 
 #define POPULATE_AHEAD (256u * 1024u)   /* bytes of journal faulted in before the tail */
+#define SYNCS_MANY     4u               /* in one segment */
 
 static int grow_by(struct store *s, uint64_t want)
 {
@@ -123,21 +124,20 @@ static int sync_range(void *ctx, block_t first, uint64_t count)
 }
 
 /* The first msync of a block that was allocated and never written changes the file system's own records too (the extent is
- * no longer "unwritten"): two blocks more, or a commit of its journal, for each page of ours. So the journal's blocks are
- * written once before records are in them, a segment at a time: the one that comes next, and in a new opening the rest
- * of the first. Whatever a crash leaves of that, nothing leads there. */
+ * no longer "unwritten"): two blocks more, or a commit of its journal, for each page of ours. So while there are many
+ * syncs the journal's blocks are written once before records are in them, a segment at a time: the one that comes
+ * next, and at first the rest of the tail's. Whatever a crash leaves of that, nothing leads there. */
 static int write_ahead_of_journal(struct store *s)
 {
-	jpos_t tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire), from;
+	jpos_t tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire), from = align_up(tail, BLOCK_SIZE);
+	uint64_t serial = tail >> s->journal.shift;
 	block_t seg;
 	int r = 0;
 
-	/* A store that nobody changes is not written to. */
-	if (tail == s->first_tail)
+	if (atomic_load(&s->segment_syncs) < SYNCS_MANY)
 		return 0;
-	from = align_up(tail, BLOCK_SIZE);
-	if (s->written_segs == 0 && from >> s->journal.shift == tail >> s->journal.shift)
-		r = journal_ranges(&s->journal, from, ((tail >> s->journal.shift) + 1) << s->journal.shift, sync_range, s);
+	if (s->written_segs == 0 && from >> s->journal.shift == serial)
+		r = journal_ranges(&s->journal, from, (serial + 1) << s->journal.shift, sync_range, s);
 	if (r == 0 && journal_coming(&s->journal, &seg) && !was_written(s, seg)) {
 		s->written_seg[s->written_segs++ % JOURNAL_SEGS] = seg;
 		r = sync_range(s, seg, journal_seg_blocks(&s->journal));

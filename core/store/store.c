@@ -490,6 +490,10 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail, unsigned rebases)
 	atomic_store(&s->last_sync_ns, real);
 	atomic_store(&s->last_sync_took_ns, s->sys.now_mono_ns(s->sys.ctx) - begin);
 	atomic_fetch_add(&s->syncs, 1);
+	if (s->synced_serial != tail >> s->journal.shift)
+		atomic_store(&s->segment_syncs, 0);
+	s->synced_serial = tail >> s->journal.shift;
+	atomic_fetch_add(&s->segment_syncs, 1);
 	return 0;
 }
 

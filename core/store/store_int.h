@@ -107,6 +107,8 @@ struct store {
 
 	_Atomic uint64_t oldest_ns;             /* [A] wall clock of the oldest change not on disk, 0 = none */
 	_Atomic uint64_t last_sync_ns, last_sync_took_ns, syncs;                /* [A] */
+	_Atomic unsigned segment_syncs;         /* [A] that ended in the journal's segment synced_serial */
+	uint64_t synced_serial;                 /* under sync_serial */
 	_Atomic uint64_t last_ckpt_ns, last_ckpt_took_ns, ckpts;                /* [A] */
 	_Atomic uint64_t grows, disk_free;                                      /* [A] blocks */
 	_Atomic uint64_t grown_ns;              /* [A] monotonic: the last growth */
@@ -123,7 +125,6 @@ struct store {
 	struct store_range runs[8];     /* single producer (request thread), single consumer (provisioner) */
 	_Atomic unsigned run_head, run_tail;    /* [A] */
 	jpos_t populated_pos;           /* provisioner's; so are these */
-	jpos_t first_tail;              /* where this opening began */
 	block_t written_seg[JOURNAL_SEGS];      /* journal segments whose blocks were all written once; a ring */
 	unsigned written_segs;
 	unsigned threads_started;

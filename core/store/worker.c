@@ -150,7 +150,6 @@ int workers_start(struct store *s)
 	sigset_t all, old;
 	int r = 0;
 
-	s->first_tail = s->journal.tail;
 	/* Signals are for the thread that the process began with, but for that of a page which cannot be had. */
 	(void)sigfillset(&all);
 	(void)sigdelset(&all, SIGBUS);

@@ -543,6 +543,18 @@ static bool is_next_written(void)
 	return i == n;
 }
 
+/* What tells that there are many syncs. */
+static void sync_often(uint64_t ino)
+{
+	unsigned i;
+
+	for (i = 0; i < 8; i++) {
+		write_bytes(ino, 0, 100);
+		ask_sync();
+		until(is_durable);
+	}
+}
+
 /* The first msync of a block that was never written is a change of the file system's own too. So no fsync makes one. */
 static void test_sync__the_journals_blocks_were_written_before(void **state)
 {
@@ -552,8 +564,7 @@ static void test_sync__the_journals_blocks_were_written_before(void **state)
 	(void)state;
 	open_store();
 	ino = make();
-	ask_sync();
-	until(is_durable);
+	sync_often(ino);
 	until(is_next_written);
 	was = store->journal.used;
 	while (segments < 3) {
@@ -575,6 +586,7 @@ static void test_sync__the_journals_blocks_were_written_before(void **state)
 		if (store->journal.used > was)
 			segments++;
 		was = store->journal.used;
+		sync_often(ino);
 		until(is_next_written);
 	}
 	close_store();
