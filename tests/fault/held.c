@@ -6,7 +6,7 @@
  * one hang as long as the test likes. A directory (HELD_DIR) is where they meet:
  *
  *   hang      while it exists, msyncs do not return           hanging   made when one hangs
- *   msyncs    a byte for each msync that was begun            report    a line for each lock that is both
+ *   msyncs    a byte for each one (not the provisioner's)     report    a line for each lock that is both
  *   seen      a line for each kind of call that was looked at, when it was the first of its kind
  *
  * Callers of pthread_cond_wait() need no look: while a thread waits there it is in no other call.
@@ -202,12 +202,23 @@ int pthread_mutex_unlock(pthread_mutex_t *m)
 
 /* ---- The disk ---- */
 
+/* Who faults pages in is the provisioner. Its msyncs are nobody's who waits. */
+static _Thread_local bool provisions;
+
+int madvise(void *addr, size_t len, int advice)
+{
+	provisions |= advice == MADV_POPULATE_WRITE;
+	return REAL(madvise)(addr, len, advice);
+}
+
 int msync(void *addr, size_t len, int flags)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
 	char hang[4096];
 
 	in_call("msync");
+	if (provisions)
+		return REAL(msync)(addr, len, flags);
 	add_text("msyncs", ".");
 	in_dir("hang", hang, sizeof hang);
 	if (access(hang, F_OK) == 0) {
