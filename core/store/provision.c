@@ -114,35 +114,20 @@ static bool was_written(const struct store *s, block_t seg)
 	return false;
 }
 
-static int sync_range(void *ctx, block_t first, uint64_t count)
-{
-	struct store *s = ctx;
-
-	/* What nobody dirtied would not be written. */
-	map_populate(&s->map, first, count);
-	return map_sync(&s->map, first, count);
-}
-
 /* The first msync of a block that was allocated and never written changes the file system's own records too (the extent is
  * no longer "unwritten"): two blocks more, or a commit of its journal, for each page of ours. So while there are many
- * syncs the journal's blocks are written once before records are in them, a segment at a time: the one that comes
- * next, and at first the rest of the tail's. Whatever a crash leaves of that, nothing leads there. */
+ * syncs the segment that comes next is written once before records are in it. Not the tail's: an append could meet a page
+ * that is being written (J2). Whatever a crash leaves of it, nothing leads there. */
 static int write_ahead_of_journal(struct store *s)
 {
-	jpos_t tail = atomic_load_explicit(&s->journal.pub_tail, memory_order_acquire), from = align_up(tail, BLOCK_SIZE);
-	uint64_t serial = tail >> s->journal.shift;
 	block_t seg;
-	int r = 0;
 
-	if (atomic_load(&s->segment_syncs) < SYNCS_MANY)
+	if (atomic_load(&s->segment_syncs) < SYNCS_MANY || !journal_coming(&s->journal, &seg) || was_written(s, seg))
 		return 0;
-	if (s->written_segs == 0 && from >> s->journal.shift == serial)
-		r = journal_ranges(&s->journal, from, (serial + 1) << s->journal.shift, sync_range, s);
-	if (r == 0 && journal_coming(&s->journal, &seg) && !was_written(s, seg)) {
-		s->written_seg[s->written_segs++ % JOURNAL_SEGS] = seg;
-		r = sync_range(s, seg, journal_seg_blocks(&s->journal));
-	}
-	return r;
+	s->written_seg[s->written_segs++ % JOURNAL_SEGS] = seg;
+	/* What nobody dirtied would not be written. */
+	map_populate(&s->map, seg, journal_seg_blocks(&s->journal));
+	return map_sync(&s->map, seg, journal_seg_blocks(&s->journal));
 }
 
 int store_provision(struct store *s)
