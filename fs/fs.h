@@ -55,6 +55,7 @@ struct fs {
 	struct session *session;
 	struct remote *remote;                      /* to other machines, or NULL */
 	struct guard *guard;                    /* ends the connection if we are killed, or NULL */
+	int unguarded;                          /* why there is none; 0: there is one, or none is needed */
 	struct repeat *repeat;                  /* tells inotify of their changes, or NULL */
 	struct defer durable;                   /* [any] replies that wait for durable_seq */
 	struct defer synced;                    /* [any] replies that wait for disks of other machines, too */

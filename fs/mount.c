@@ -489,30 +489,30 @@ static int open_queues(struct fs *fs)
 	return 0;
 }
 
-/* Only where other machines' changes are told to the kernel can a killed daemon hang. Everything works without a guard. */
-static void no_guard(const struct fs *fs, int r)
-{
-	log_warn("%s: nobody guards the mount: %s: if the daemon is killed while it tells the kernel of another machine's change, "
-		 "programs hang there until umount -f", fs->mountpoint, strerror(-r));
-}
-
+/* Only where other machines' changes are told to the kernel can a killed daemon hang. Everything works without a guard: what stood
+ * in its way is said once the mount is there, since a mount that fails says one line. */
 static void start_guard(struct fs *fs)
 {
-	int r = fs->remote != NULL ? guard_start(fs->mountpoint, &fs->guard) : 0;
-
-	if (r < 0)
-		no_guard(fs, r);
+	if (fs->remote != NULL)
+		fs->unguarded = guard_start(fs->mountpoint, &fs->guard);
 }
 
 static void watch_guard(struct fs *fs)
 {
-	int r = fs->guard != NULL ? guard_watch(fs->guard, fs->device) : 0;
-
-	if (r == 0)
+	if (fs->guard == NULL)
 		return;
-	no_guard(fs, r);
+	fs->unguarded = guard_watch(fs->guard, fs->device);
+	if (fs->unguarded == 0)
+		return;
 	guard_stop(fs->guard);
 	fs->guard = NULL;
+}
+
+static void say_guard(const struct fs *fs)
+{
+	if (fs->unguarded < 0)
+		log_warn("%s: nobody guards the mount: %s: if the daemon is killed while it tells the kernel of another machine's change, "
+			 "programs hang there until umount -f", fs->mountpoint, strerror(-fs->unguarded));
 }
 
 static int open_fs(struct fs *fs)
@@ -553,6 +553,7 @@ static int open_fs(struct fs *fs)
 		log_error("out of memory: free some");
 		return EXIT_FAILED;
 	}
+	say_guard(fs);
 	atomic_store_explicit(&fs->started, true, memory_order_release);
 	reaper_start(fs);
 	return 0;
