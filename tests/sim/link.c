@@ -256,6 +256,9 @@ void link_step(struct simlink *l)
 	}
 	if (!l->up[end])
 		return;
+	/* What is for its request thread waits. */
+	if (end == 0 && node_hangs(end_node(l, 0)))
+		return;
 	if (!l->opened[end] && !l->cut && l->up[!end]) {
 		open_end(l, end);
 		return;

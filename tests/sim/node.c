@@ -455,6 +455,8 @@ void node_start(struct node *n)
 	uint64_t epoch;
 
 	n->alive = true;
+	n->hung_at = 0;
+	n->still = false;
 	n->boot++;
 	n->client = ++W->next_client;
 	n->todo_count = 0;
@@ -554,7 +556,7 @@ void node_demote(struct node *n, uint64_t promised)
 
 void node_disk(struct node *n)
 {
-	if (!n->alive || chance(60) || (n->hand && chance(60)))
+	if (!n->alive || node_hangs(n) || chance(60) || (n->hand && chance(60)))
 		return;
 	if (n->promise) {
 		n->st.promised = max_u64(n->st.promised, n->promise);
@@ -583,7 +585,7 @@ void node_disk(struct node *n)
 
 void node_sync(struct node *n)
 {
-	if (!n->alive || n->full || chance(50) || (W->lazy && !W->calm && chance(85)))
+	if (!n->alive || node_hangs(n) || n->full || chance(50) || (W->lazy && !W->calm && chance(85)))
 		return;
 	n->st.durable += (unsigned)rnd(n->st.n - n->st.durable + 1);
 	if (chance(60))
@@ -665,7 +667,7 @@ void node_todo(struct node *n)
 {
 	struct todo t;
 
-	if (n->todo_count == 0 || (n->full && n->todo[0].kind == TODO_RUN && node_leads(n)))
+	if (node_hangs(n) || n->todo_count == 0 || (n->full && n->todo[0].kind == TODO_RUN && node_leads(n)))
 		return;
 	t = n->todo[0];
 	n->todo_count--;
@@ -765,12 +767,17 @@ void node_look(struct node *n)
 void node_pump(struct node *n)
 {
 	(void)primary_pump(n->p, node_now(n));
+	if (node_hangs(n))
+		return;
 	(void)replica_pump(n->r, node_now(n));
 	node_look(n);
 }
 
 void node_tick(struct node *n)
 {
+	n->still = node_hangs(n) && W->now - n->hung_at >= STILL_MS;
+	primary_stand_still(n->p, n->still ? "its request thread stands still" : NULL, node_now(n));
 	primary_tick(n->p, node_now(n));
-	replica_tick(n->r, node_now(n));
+	if (!node_hangs(n))
+		replica_tick(n->r, node_now(n));
 }

@@ -23,7 +23,7 @@
 
 /* Of one process, seen by the one that started it. */
 struct tally {
-	uint64_t seeds, steps, changes, diffs, asides, promotions, switches, marks, resent;
+	uint64_t seeds, steps, changes, diffs, asides, promotions, switches, marks, resent, hangs;
 	uint64_t failed;                /* seed; 0: none */
 	char why[512];
 };
@@ -76,6 +76,7 @@ static void job(struct tally *t, uint64_t first, uint64_t end, unsigned stride)
 		t->switches += w->switches;
 		t->marks += w->marks;
 		t->resent += w->resent;
+		t->hangs += w->hangs;
 		if (!good) {
 			t->failed = seed;
 			memcpy(t->why, w->why, sizeof t->why);
@@ -156,6 +157,7 @@ static int many(uint64_t first, uint64_t seeds, unsigned jobs)
 		sum.switches += t[i].switches;
 		sum.marks += t[i].marks;
 		sum.resent += t[i].resent;
+		sum.hangs += t[i].hangs;
 		if (t[i].failed != 0) {
 			sum.failed = t[i].failed;
 			printf("# SEED=%llu: %s\n# replay: make sim SEED=%llu TRACE=1   make it short: make sim SEED=%llu SHRINK=1\n",
@@ -164,10 +166,10 @@ static int many(uint64_t first, uint64_t seeds, unsigned jobs)
 		}
 	}
 	printf("# sim: %llu seeds, %llu steps, %llu changes, %llu answered from a slot, %llu diffs, %llu put aside, "
-	       "%llu promotions, %llu switch-overs, %llu marks\n",
+	       "%llu promotions, %llu switch-overs, %llu marks, %llu hung for a while\n",
 	       (unsigned long long)sum.seeds, (unsigned long long)sum.steps, (unsigned long long)sum.changes,
 	       (unsigned long long)sum.resent, (unsigned long long)sum.diffs, (unsigned long long)sum.asides,
-	       (unsigned long long)sum.promotions, (unsigned long long)sum.switches, (unsigned long long)sum.marks);
+	       (unsigned long long)sum.promotions, (unsigned long long)sum.switches, (unsigned long long)sum.marks, (unsigned long long)sum.hangs);
 	printf("1..1\n%s 1 - %llu seeds from %llu on\n", sum.failed || crashed ? "not ok" : "ok",
 	       (unsigned long long)seeds, (unsigned long long)first);
 	return sum.failed || crashed ? 1 : 0;

@@ -80,7 +80,7 @@ struct store {
 /* A program's request. */
 enum chaos {
 	CHAOS_BREAK, CHAOS_KILL, CHAOS_POWER, CHAOS_STOP, CHAOS_FULL, CHAOS_CLOCK, CHAOS_PROMOTE, CHAOS_SWITCH, CHAOS_POINT,
-	CHAOS_DEMOTE, CHAOS_COUNT
+	CHAOS_HANG, CHAOS_DEMOTE, CHAOS_COUNT
 };
 
 enum op_state { OP_NONE, OP_OPEN, OP_OK, OP_ERROR, OP_UNKNOWN };
@@ -153,6 +153,8 @@ struct node {
 	uint64_t client;
 	uint16_t version;
 	bool full;                      /* no space */
+	uint64_t hung_at, hung_until;   /* its request thread and its disk stand still since then, by W->now; 0: they do not */
+	bool still;                     /* and its net thread has noticed */
 	unsigned feed_from;
 	link_t relay_link;              /* while it feeds others as a replica: its own link */
 	uint64_t dial_at;
@@ -194,7 +196,7 @@ struct world {
 	bool calm;                      /* the end: nothing breaks any more */
 	unsigned kinds;                 /* what may happen */
 	uint32_t sync_replicas, wait_ms;
-	uint64_t did, done_calls, diffs, asides, promotions, switches, marks, resent;
+	uint64_t did, done_calls, diffs, asides, promotions, switches, marks, resent, hangs;
 	bool trace;
 	const uint8_t *skip;            /* steps that are left out */
 	jmp_buf failed;
@@ -210,6 +212,13 @@ uint64_t rnd(uint64_t below);
 static inline bool chance(unsigned percent)
 {
 	return rnd(100) < percent;
+}
+
+/* A request thread that stands still for so long is taken for hung by its net thread (look_after_work() in fs/feeder.c). */
+#define STILL_MS 300u
+static inline bool node_hangs(const struct node *n)
+{
+	return n->hung_at != 0;
 }
 
 /* model.c */

@@ -209,6 +209,8 @@ static void do_prog(struct node *n)
 {
 	unsigned prog = (unsigned)rnd(PROGS);
 
+	if (node_hangs(n))
+		return;
 	if (n->progs[prog].op != 0)
 		prog_retry(n, prog);
 	else if (!W->calm)
@@ -218,10 +220,20 @@ static void do_prog(struct node *n)
 /* (R7) Asked after each tick. */
 static void check_patience(struct node *n)
 {
+	const struct simlink *l;
+	const struct node *up;
 	struct replica_status s;
 	unsigned i;
 
+	/* Its own programs hang with it. */
+	if (node_hangs(n))
+		return;
 	replica_status(n->r, node_now(n), &s);
+	l = s.state == REPLICA_STREAM ? link_find(s.link) : NULL;
+	up = l && !l->cut && l->up[1] ? &W->node[l->node[1]] : NULL;
+	must(!up || !node_hangs(up) || W->now - up->hung_at <= STILL_MS + 700,
+	     "node %u is fed by node %u, which has stood still for %llu ms", n->id, up->id,
+	     (unsigned long long)(W->now - up->hung_at));
 	if (s.state == REPLICA_STREAM || s.state == REPLICA_LEADS || s.state == REPLICA_LEADING)
 		return;
 	for (i = 0; i < PROGS; i++) {
@@ -243,7 +255,7 @@ static void do_kernel(struct node *n)
 	uint64_t ino = n->st.s.ino[rnd(KEYS)];
 	unsigned i;
 
-	if (!n->alive)
+	if (!n->alive || node_hangs(n))
 		return;
 	if (ino != 0 && chance(60)) {
 		n->knows[ino] = 1;
@@ -322,6 +334,9 @@ static void watch_live(void)
 		struct replica_status s;
 		const struct simlink *k;
 
+		/* Who was here when it began to stand still cannot come back before it goes on. */
+		if (l->still && lately(n, l))
+			n->live_at = W->now;
 		if (!n->alive || n == l)
 			continue;
 		replica_status(n->r, node_now(n), &s);
@@ -337,7 +352,7 @@ static void do_marks(struct node *n)
 {
 	unsigned i, k;
 
-	if (!n || primary_state(n->p) != PRIMARY_LEADS)
+	if (!n || node_hangs(n) || primary_state(n->p) != PRIMARY_LEADS)
 		return;
 	for (i = 0; i < n->st.s.orphan_count; i++) {
 		uint64_t ino = n->st.s.orphans[i].ino;
@@ -389,10 +404,21 @@ static void crash(struct node *n, bool power)
 
 static void stop_clean(struct node *n)
 {
-	if (n->promise || n->lead || n->hand || n->fence || n->full)
+	if (node_hangs(n) || n->promise || n->lead || n->hand || n->fence || n->full)
 		return;
 	sim_trace("node %u: stopped", n->id);
 	node_stop(n, true);
+}
+
+/* Sometimes for less than is noticed, mostly for longer than patience and leases last. */
+static void hang(struct node *n)
+{
+	if (node_hangs(n))
+		return;
+	n->hung_at = W->now;
+	n->hung_until = W->now + (chance(30) ? rnd(STILL_MS) : rnd(8 * STILL_MS));
+	sim_trace("node %u: stands still", n->id);
+	W->hangs++;
 }
 
 static void point(struct node *n)
@@ -404,7 +430,7 @@ static void point(struct node *n)
 
 static void by_hand(struct node *n)
 {
-	if (node_leads(n) || replica_promote(n->r, node_now(n)) < 0)
+	if (node_hangs(n) || node_leads(n) || replica_promote(n->r, node_now(n)) < 0)
 		return;
 	W->promoted = true;
 	sim_trace("node %u: promoted by hand", n->id);
@@ -480,8 +506,11 @@ static void do_chaos(void)
 	case CHAOS_POINT:
 		point(n);
 		break;
+	case CHAOS_HANG:
+		hang(n);
+		break;
 	default:
-		if (node_leads(n) && world_leader() != n)
+		if (!node_hangs(n) && node_leads(n) && world_leader() != n)
 			demote(n);
 	}
 }
@@ -545,6 +574,9 @@ static void step(void)
 	unsigned i;
 
 	W->now += rnd(4) + (chance(2) ? rnd(100) : 0);
+	for (i = 0; i < W->nodes; i++)
+		if (node_hangs(&W->node[i]) && (W->calm || W->now >= W->node[i].hung_until))
+			W->node[i].hung_at = 0;
 	if (!n->alive) {
 		if (chance(W->calm ? 50 : 6))
 			node_start(n);
