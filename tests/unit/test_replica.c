@@ -399,7 +399,7 @@ static struct {
 	int waited_error;
 	uint64_t hand_next, lock_of;
 	uint64_t held[4];
-	unsigned held_count, released;
+	unsigned held_count, released, expired;
 	struct primary_run here;        /* the last client that came, */
 	uint32_t here_locks;            /* with so many bytes of locks */
 	unsigned heres;
@@ -517,6 +517,7 @@ static int p_expired(void *ctx, uint64_t client)
 {
 	(void)ctx;
 	(void)client;
+	t.expired++;
 	return 0;
 }
 
@@ -1172,6 +1173,118 @@ static void test_sync__counted(void **state)
 	primary_tick(t.p, 1001);
 	assert_int_equal(t.waited, 79);
 	assert_int_equal(t.waited_error, -ECANCELED);
+	tear_down();
+}
+
+/* The link is ended by the primary: both ends see it. */
+static void stand_still(uint64_t now)
+{
+	primary_stand_still(t.p, "it stands still", now);
+	assert_true(t.closed_p);
+	replica_closed(t.r, 1, now);
+	t.closed_p = t.closed_r = false;
+	t.np = t.nr = 0;
+}
+
+/* Who stands still sends all away and lets nobody in; what they hold counts for a lease from when it goes on. */
+static void test_calls__primary_stands_still(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	struct primary_run late;
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	replica_hold(t.r, 77, false);
+	join(0);
+	do_calls(1, REPLICA_CALL_WRITE, 0);
+	carry(0);
+	assert_int_equal(t.runs, 1);
+	late = t.run[0];
+	stand_still(0);
+	/* It was sent: nobody knows. */
+	replica_tick(t.r, 999);
+	assert_int_equal(t.answers, 0);
+	replica_tick(t.r, 1000);
+	assert_int_equal(t.answers, 1);
+	assert_int_equal(t.error, -EIO);
+	/* One that was never sent was not done. */
+	do_calls(1, REPLICA_CALL_WRITE, 1000);
+	replica_tick(t.r, 2000);
+	assert_int_equal(t.answers, 2);
+	assert_int_equal(t.error, -EROFS);
+	/* Said again, it changes nothing. */
+	primary_stand_still(t.p, "it stands still", 3000);
+	primary_tick(t.p, 5000);
+	assert_int_equal(t.released, 0);
+	assert_int_equal(t.expired, 0);
+	join(5000);
+	assert_non_null(strstr(t.note, "stands still"));
+	assert_true(t.closed_p);
+	replica_closed(t.r, 1, 5000);
+	t.closed_p = t.closed_r = false;
+	t.np = t.nr = 0;
+	primary_stand_still(t.p, NULL, 5000);
+	primary_tick(t.p, 5999);
+	assert_int_equal(t.released, 0);
+	assert_int_equal(t.expired, 0);
+	join(5999);
+	assert_int_equal(state_of(), REPLICA_STREAM);
+	/* What is run late after all answers nobody, and no call is sent twice. */
+	primary_result(t.p, late.client, late.request, late.token, &(struct primary_result){ .seq = 10 }, 5999);
+	carry(5999);
+	assert_int_equal(t.runs, 1);
+	assert_int_equal(t.answers, 2);
+	do_calls(1, REPLICA_CALL_WRITE, 5999);
+	carry(5999);
+	assert_int_equal(t.runs, 2);
+	result(1, 0, false, 5999);
+	carry(5999);
+	assert_int_equal(t.answers, 3);
+	assert_int_equal(t.error, 0);
+	/* A lease after it goes on, and not before. */
+	stand_still(7000);
+	primary_tick(t.p, 9000);
+	primary_stand_still(t.p, NULL, 9000);
+	primary_tick(t.p, 9999);
+	assert_int_equal(t.released, 0);
+	assert_int_equal(t.expired, 0);
+	primary_tick(t.p, 10000);
+	assert_int_equal(t.released, 1);
+	assert_int_equal(t.expired, 1);
+	tear_down();
+}
+
+/* What is not on a disk that has failed never will be: who waits for it hears that. */
+static void test_sync__the_disk_fails(void **state)
+{
+	const struct primary_options po = p_options();
+	const struct replica_options ro = r_options();
+	struct primary_result res = { .sync = true, .seq = 11 };
+
+	(void)state;
+	assert_int_equal(set_up(&po, &ro, 10), 0);
+	t.ours.last = 12;
+	primary_committed(t.p, 12, 1200, 0);
+	join(0);
+	do_calls(3, REPLICA_CALL_SYNC, 0);
+	carry(0);
+	primary_result(t.p, 5, 1, t.run[0].token, &res, 0);
+	res.seq = 12;
+	primary_result(t.p, 5, 2, t.run[1].token, &res, 0);
+	carry(100000);
+	assert_int_equal(t.answers, 0);
+	primary_durable(t.p, 11);
+	primary_disk_failed(t.p);
+	carry(100000);
+	assert_int_equal(t.answers, 2);
+	assert_int_equal(t.cookie, 1);
+	assert_int_equal(t.error, -EIO);
+	/* And who asks after that. */
+	primary_result(t.p, 5, 3, t.run[2].token, &res, 100000);
+	carry(100000);
+	assert_int_equal(t.answers, 3);
+	assert_int_equal(t.error, -EIO);
 	tear_down();
 }
 
@@ -1895,7 +2008,9 @@ int main(void)
 		cmocka_unit_test(test_link__fenced),
 		cmocka_unit_test(test_calls__window),
 		cmocka_unit_test(test_calls__hostile),
-		cmocka_unit_test(test_calls__policies),
+		cmocka_unit_test(test_calls__primary_stands_still),
+	cmocka_unit_test(test_sync__the_disk_fails),
+	cmocka_unit_test(test_calls__policies),
 		cmocka_unit_test(test_calls__read_only_key),
 		cmocka_unit_test(test_limit__calls_say_it),
 		cmocka_unit_test(test_limit__ends_no_epoch),
