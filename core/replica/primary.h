@@ -29,6 +29,8 @@
  *      over, and is nobody but itself: not a store or client that another key was seen with. One that is limited to a
  *      directory feeds nobody and is fed by the primary only, and its client's number says whose it is (key_client()),
  *      so that it can use up no number of another client's calls.
+ * (P8) Who stands still (its calls are not run) feeds nobody and lets nobody in, and forgets nobody meanwhile: a lease begins
+ *      when it goes on. So a call that gets no answer is on a link that ends (R7).
  */
 #ifndef MSYNCFS_PRIMARY_H
 #define MSYNCFS_PRIMARY_H

@@ -105,6 +105,7 @@ struct node {
 	char listen[8], from[8];
 	struct fuse_in_header head;
 	struct remote *l;
+	uint64_t hung_until;            /* by now_ms: till then its request thread, and its programs, stand still */
 
 	/* The store. */
 	uint64_t seq, durable;
@@ -144,7 +145,7 @@ struct cluster {
 	bool whole;             /* no link is broken, and the primary stays; all stream by the time that somebody locks */
 	bool closed;            /* a mount has closed a link itself (no hello fits into it) */
 	bool trace;
-	unsigned cuts, switches, grants, refusals;
+	unsigned cuts, switches, hangs, grants, refusals;
 	jmp_buf fail;
 	char why[512];
 };

@@ -119,6 +119,10 @@ mutant change-passes R 'a change that passed the word that changes are parked do
 mutant oneself R 'a mount follows itself if it is told so' $cluster $F '	    strcmp(name, own) == 0)' '	    own[0] == 0)'
 mutant nameless R 'who takes over is not known any more when its link breaks' $cluster core/replica/primary.c '		(void)snprintf(p->target_name, sizeof p->target_name, "%s", peer->name);
 ' ''
+mutant still-forgets P8 'who stands still forgets who was sent away' $cluster core/replica/primary_peer.c '	if (p->still)
+		return;
+	for (peer' '	for (peer'
+mutant still-lease P8 'a lease does not begin anew when it goes on' $cluster core/replica/primary.c '		p->clients[i]->left_at = now;' '		;'
 mutant old-word R 'others are told of the primary before the last' $cluster $F '	feeder_elsewhere(l, l->address);
 ' ''
 

@@ -522,6 +522,7 @@ void store_uuid(const struct store *s, uint8_t ret_uuid[16])
 int store_failed(const struct store *s) { (void)s; return 0; }
 uint64_t store_hash_seed(const struct store *s) { (void)s; return 1; }
 bool store_rebasing(const struct store *s) { (void)s; return false; }
+uint64_t store_disk_turns(const struct store *s) { (void)s; return 0; }
 bool store_is_writing(const struct store *s) { (void)s; return false; }
 int store_poll(struct store *s) { (void)s; return 0; }
 int store_checkpoint(struct store *s) { (void)s; return 0; }

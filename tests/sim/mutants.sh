@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# make sim-mutants: the rules of core/replica/primary.h (P1-P6) and core/replica/replica.h (R1-R7), and what a store owes them (S), broken
+# make sim-mutants: the rules of core/replica/primary.h (P1-P8) and core/replica/replica.h (R1-R7), and what a store owes them (S), broken
 # on purpose, one at a time, in a copy of the sources (tests/mutants.sh). The simulator must find each one; which seed it took is printed.
 # Not here, since no simulated program makes as many calls or speaks in a lower epoch: the window of 32 calls and a stream below
 # a promise (tests/unit/test_replica.c).
@@ -154,6 +154,17 @@ run
 
 begin no-patience R7 'a call waits as long as the link is down'
 change $RC '			if ((*at)->own && r->down_ms - (*at)->down_at >= wait)' '			if ((*at)->own && r->down_ms - (*at)->down_at >= wait + 100000)'
+run
+
+begin still-feeds P8 'who stands still goes on to feed others'
+change $P '		primary_close_all(p, reason, false);
+		primary_check_switch(p);' '		primary_check_switch(p);'
+run
+
+begin still-lets-in P8 'who stands still lets others in'
+change $PP '	if (p->still)
+		return refuse' '	if (0)
+		return refuse'
 run
 
 # -------------------------------------------------------------------------------------------------------------- disks
