@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -71,6 +72,14 @@ int daemon_start(int *ret_ready_fd)
 	}
 	*ret_ready_fd = fds[1];
 	return 0;
+}
+
+bool daemon_is_abandoned(int ready_fd)
+{
+	struct pollfd p = { .fd = ready_fd };
+
+	/* Of a pipe that nobody reads any more. */
+	return ready_fd >= 0 && poll(&p, 1, 0) > 0 && (p.revents & POLLERR) != 0;
 }
 
 int daemon_ready(int ready_fd)

@@ -47,6 +47,7 @@ struct fs {
 	struct store *store;
 	struct fuse_session *fuse;
 	int fd;                                 /* /dev/fuse; -1 before it is mounted */
+	int ready_fd;                           /* of who waits until it is mounted, see daemon.h; -1: nobody */
 	char device[24];                        /* of the mount, as the mount table has it; "" if not known */
 
 	struct inodes inodes;

@@ -44,7 +44,6 @@
 #define WORD_MS       1000      /* so long nothing is said about that */
 #define SERVED_WAIT_MS 10000    /* for one that does not close it, since programs use its mount */
 
-static int ready_fd = -1;
 static int mount_lock = -1;     /* on the mount point: from before we look at it until we are mounted */
 
 /* ---- What libfuse says ---- */
@@ -452,11 +451,11 @@ static void ready(struct fs *fs)
 	struct store_status st;
 
 	fuse_log_keep = false;
-	if (ready_fd >= 0 && daemon_ready(ready_fd) < 0) {
+	if (fs->ready_fd >= 0 && daemon_ready(fs->ready_fd) < 0) {
 		log_warn("%s: the mount command was interrupted: unmounting", fs->mountpoint);
 		raise(SIGTERM);
 	}
-	ready_fd = -1;
+	fs->ready_fd = -1;
 	store_status(fs->store, &st);
 	log_info("mounted %s on %s: inodes=%llu seq=%llu recovered=%llu", fs->store_path,
 		 fs->mountpoint, (unsigned long long)st.inodes, (unsigned long long)st.seq,
@@ -680,6 +679,7 @@ int cmd_mount(int argc, char **argv)
 		goto out;
 	}
 	fs->options = &options;
+	fs->ready_fd = -1;
 	fuse_set_log_func(fuse_log_cb);
 	r = find_paths(fs, &options);
 	if (r != 0)
@@ -691,7 +691,7 @@ int cmd_mount(int argc, char **argv)
 	}
 	log_set_level(options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	if (!options.foreground) {
-		r = daemon_start(&ready_fd);
+		r = daemon_start(&fs->ready_fd);
 		if (r < 0) {
 			say_errno(SAY_MOUNT, "mount", "cannot go to the background", r);
 			r = EXIT_FAILED;

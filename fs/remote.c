@@ -15,7 +15,6 @@
 #include "core/replica/limit.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +22,6 @@
 #include <unistd.h>
 
 #define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
-#define START_POLL_NS  2000000
 #define OLD_WAITING    256      /* entries of the notifier while what is too old is taken from the kernel */
 #define TOLD_LIMIT_MS  1000
 
@@ -941,73 +939,6 @@ static int start_net(struct remote *l)
 	return r;
 }
 
-static void show_progress(struct remote *l, int64_t *shown_ms)
-{
-	struct diff_progress p;
-
-	if (l->diff == NULL || !isatty(STDERR_FILENO) || remote_now_ms() - *shown_ms < 250)
-		return;
-	*shown_ms = remote_now_ms();
-	diff_target_progress(l->diff, &p);
-	fprintf(stderr, "\rfirst sync: %llu of %llu MiB   ", (unsigned long long)p.done_bytes >> 20,
-		(unsigned long long)p.total_bytes >> 20);
-}
-
-/* The signals that end a mount are blocked while it starts. */
-static bool is_told_to_stop(void)
-{
-	sigset_t set;
-
-	return sigpending(&set) == 0 && (sigismember(&set, SIGINT) == 1 || sigismember(&set, SIGTERM) == 1 ||
-					 sigismember(&set, SIGHUP) == 1);
-}
-
-/* Until the store is a state of the primary. A store that was one already is mounted at once, whether or not its primary
- * can be reached. */
-static int wait_first_sync(struct remote *l)
-{
-	const struct timespec pause = { .tv_nsec = START_POLL_NS };
-	int64_t start = remote_now_ms(), heard = start, shown = 0;
-	struct store_identity id;
-	struct replica_status st;
-	char trouble[256];
-
-	store_identity(l->fs->store, &id);
-	if (id.role == STORE_REPLICA && !id.incomplete && !is_zero(id.cluster))
-		return 0;
-	for (;;) {
-		bool more = remote_step(l);
-
-		(void)store_poll(l->fs->store);
-		replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
-		if (st.state == REPLICA_STREAM)
-			break;
-		if (store_failed(l->fs->store) != 0)
-			return store_failed(l->fs->store);
-		/* Of another reason it may be let in later. */
-		if (st.state != REPLICA_DOWN && st.refused != REFUSED_LIMITED)
-			heard = remote_now_ms();
-		if (remote_now_ms() - heard > (int64_t)max_u64(l->fs->options->wait_s, 5) * 1000) {
-			pthread_mutex_lock(&l->lock);
-			memcpy(trouble, l->trouble, sizeof trouble);
-			pthread_mutex_unlock(&l->lock);
-			log_error("%s: the primary cannot be reached: %s: check the address and the key, and that it is mounted with "
-				  "--listen", l->fs->options->from, trouble[0] != '\0' ? trouble : "no answer");
-			return -ETIMEDOUT;
-		}
-		show_progress(l, &shown);
-		if (is_told_to_stop()) {
-			log_error("%s: interrupted before the first sync was complete: mount again to go on", l->fs->store_path);
-			return -EINTR;
-		}
-		if (!more)
-			nanosleep(&pause, NULL);
-	}
-	if (shown != 0)
-		fprintf(stderr, "\r%40s\r", "");
-	return 0;
-}
-
 static int send_away(void *ctx, net_id id, const char *address)
 {
 	(void)ctx;
@@ -1099,7 +1030,7 @@ int remote_start(struct remote *l)
 	}
 	r = start_net(l);
 	if (r == 0 && !l->leads)
-		r = wait_first_sync(l);
+		r = first_sync(l);
 	return r;
 }
 

@@ -103,6 +103,8 @@ struct remote {
 	struct diff_job *jobs;          /* [L] */
 	char peers[STATUS_MAX];         /* [L] lines for status */
 	char trouble[256];              /* [L] why there is no connection */
+	int trouble_error;              /* [L] of that, negative; 0: none is known */
+	unsigned trouble_lasts;         /* [L] so many times in a row it was of a kind that stays */
 	char noted[512];                /* [N] what was said last of who is fed */
 
 	_Atomic uint64_t change_bytes;  /* [A] of all changes since the start */
@@ -239,6 +241,15 @@ void feeder_lock(struct remote *l, const struct msg_lock *m);
 /* Net thread: send what is due. */
 void feeder_pump(struct remote *l);
 extern const struct net_owner feeder_owner;
+
+/* first.c */
+/* At the start: wait until the store is a state of the primary. 0 or -errno, with a line said. */
+int first_sync(struct remote *l);
+/* [any] Will who ended a link like that do so again, whenever it is asked? */
+bool first_is_lasting(const struct net_end *end);
+
+/* still.c */
+void still_look(struct remote *l);
 
 /* relay.c */
 /* Request thread: give out orders as the line to the primary is. */

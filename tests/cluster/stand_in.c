@@ -10,6 +10,7 @@
 #include "core/replica/limit.h"
 #include "core/store/map.h"
 #include "core/stream/stream.h"
+#include "fs/daemon.h"
 #include "fs/device.h"
 #include "fs/ops.h"
 #include "fs/repeat.h"
@@ -824,6 +825,7 @@ void ops_orphaned(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_add(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_start(struct fs *fs) { (void)fs; }
 void session_wake(struct fs *fs) { (void)fs; }
+bool daemon_is_abandoned(int ready_fd) { (void)ready_fd; return false; }
 void session_refuse(struct fs *fs) { (void)fs; }
 void session_block_signals(void) { }
 bool inodes_known(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return true; }
