@@ -58,13 +58,10 @@ static const char *after_refusal(uint8_t code)
 	}
 }
 
-static const char *after_error(int error)
+/* Most that stays of the transport's own says itself what to do; of a key it only says what is wrong. */
+static const char *after_error(int error, const char *trouble)
 {
-	switch (error) {
-	case -EACCES:           return "check --key-file here and there (msyncfs keygen)";
-	case -EPROTONOSUPPORT:  return "upgrade the older of the two";
-	default:                return "give the address of the primary with --from";
-	}
+	return error == -EACCES && strstr(trouble, "--key-file") == NULL ? ": check --key-file here and there (msyncfs keygen)" : "";
 }
 
 static void look_at_trouble(struct first *f)
@@ -133,7 +130,7 @@ static int judge(struct first *f, const struct replica_status *st)
 		return -ECONNREFUSED;
 	}
 	if (st->state == REPLICA_DOWN && f->lasts >= LASTS_ENOUGH) {
-		log_error("%s: %s", f->trouble, after_error(f->error));
+		log_error("%s%s", f->trouble, after_error(f->error, f->trouble));
 		return -ECONNREFUSED;
 	}
 	if (st->state == REPLICA_DOWN)

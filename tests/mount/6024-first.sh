@@ -41,7 +41,7 @@ lasting 'another secret' 'refuses our key "a".*--key-file' --from="$T/socket" --
 lasting 'an unknown key' 'refuses our key "b".*--key-file' --from="$T/socket" --key-file="$T/unknown"
 lasting 'no key' 'uses a key.*--key-file' --from="$T/socket"
 lasting 'a limit that is left out' 'limited to /srv.*limit=' --from="$T/socket" --key-file="$T/bare"
-lasting 'oneself' 'give the address of the primary' --listen="$T/self" --from="$T/./self" --key-file="$key"
+lasting 'oneself' 'this daemon itself: give the address of another' --listen="$T/self" --from="$T/./self" --key-file="$key"
 
 # ---- What may pass: nobody listens
 mkfifo "$T/hold"
