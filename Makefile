@@ -210,7 +210,7 @@ $(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
 $(B)/tests/unit/test_linear: $(call obj,tests/remote/linear/linear.c)
 # Allocations that they make to fail.
 $(B)/tests/unit/test_net: TEST_LDFLAGS := $(foreach f,malloc calloc,-Wl,--wrap=$(f))
-$(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
+$(B)/tests/unit/test_link: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 
 $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC)) $(LIB)
 	$(say) LD $@
