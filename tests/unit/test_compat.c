@@ -411,7 +411,7 @@ static void orphan(struct keys *k, bool marked)
 /* More calls than are remembered, contents in the record and outside it, orphans of both kinds. */
 static void some_calls(struct keys *k, uint64_t where, uint64_t first)
 {
-	uint64_t n, file;
+	uint64_t n, file = 0;
 	size_t wrote;
 
 	for (n = first; n < first + 40; n++)

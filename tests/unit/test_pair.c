@@ -300,7 +300,9 @@ static int lane_add(struct lane *l, unsigned type, const void *bytes, size_t len
 		return -EAGAIN;
 	*m = (struct message){ type, len, malloc(len + 1) };
 	check(m->bytes);
-	memcpy(m->bytes, bytes, len);
+	/* Some have no bytes, and no place of them. */
+	if (len > 0)
+		memcpy(m->bytes, bytes, len);
 	l->count++;
 	return 0;
 }
