@@ -215,7 +215,7 @@ static void test_net__new_keys_both_ways(void **state)
 	char path[64];
 
 	(void)state;
-	(void)snprintf(path, sizeof path, "%s/keys.sock", dir);
+	(void)snprintf(path, sizeof path, "%s/keys.sock", scratch_folder());
 	o.out_max = 1000000;
 	o.rekey_writes = 1;
 	both_ways(path, &o);
