@@ -54,7 +54,8 @@ static _Thread_local bool requesting;
 static _Thread_local pthread_mutex_t *held[LOCKS_MAX];
 static _Thread_local unsigned held_count;
 static struct store *store;             /* for the names of its locks */
-static _Atomic unsigned followers;      /* how often somebody waited for another's sync */
+static _Atomic(pthread_cond_t *) watched;
+static _Atomic unsigned followers;      /* how often somebody began to wait for it */
 
 static bool set_has(struct lock_set *s, const pthread_mutex_t *m)
 {
@@ -136,7 +137,7 @@ int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 {
 	if (requesting)
 		broken("the request thread waits for a helper");
-	if (store && c == &store->sync_over)
+	if (c == atomic_load(&watched))
 		atomic_fetch_add(&followers, 1);
 	return __real_pthread_cond_wait(c, m);
 }
@@ -721,10 +722,12 @@ static void share_waiting(unsigned count, size_t size, int error)
 		write_bytes(make(), 0, size);
 	requesting = false;
 	atomic_store(&followers, 0);
+	atomic_store(&watched, &store->sync_over);
 	for (i = 1; i <= count; i++)
 		assert_int_equal(pthread_create(&w[i].thread, NULL, wait_for_sync, &w[i]), 0);
 	while (atomic_load(&followers) < count)
 		(void)usleep(1000);
+	atomic_store(&watched, NULL);
 	assert_int_equal(msyncs(), before + 1);
 	go_on();
 	for (i = 0; i <= count; i++) {
