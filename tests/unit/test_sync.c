@@ -53,7 +53,7 @@ static struct lock_set asked;           /* taken by the request thread */
 static _Thread_local bool requesting;
 static _Thread_local pthread_mutex_t *held[LOCKS_MAX];
 static _Thread_local unsigned held_count;
-static struct store *store;             /* for the names of its locks */
+static _Atomic(struct store *) store;   /* that is open; helpers look at it while it is opened and closed */
 static _Atomic(pthread_cond_t *) watched;
 static _Atomic unsigned followers;      /* how often somebody began to wait for it */
 
@@ -90,14 +90,15 @@ _Noreturn static void broken(const char *what)
 /* Aborts at once, since to go on might be to wait for ever. */
 static void look(const pthread_mutex_t *m)
 {
+	const struct store *s = store;
 	char text[128];
 
 	if (!set_has(&slow, m) || !set_has(&asked, m))
 		return;
 	(void)snprintf(text, sizeof text, "the request thread takes %s, which is held over a call that can take long",
-		       !store ? "a lock" : m == &store->ext_lock ? "ext_lock" : m == &store->wake_lock ? "wake_lock" :
-		       m == &store->journal.lock ? "journal.lock" : m == &store->sync_lock ? "sync_lock" :
-		       m == &store->map.turn_lock ? "turn_lock" : "a lock");
+		       !s ? "a lock" : m == &s->ext_lock ? "ext_lock" : m == &s->wake_lock ? "wake_lock" :
+		       m == &s->journal.lock ? "journal.lock" : m == &s->sync_lock ? "sync_lock" :
+		       m == &s->map.turn_lock ? "turn_lock" : "a lock");
 	broken(text);
 }
 
@@ -196,19 +197,20 @@ static void sync_ahead(uint64_t block, uint64_t count)
 
 static int d_sync(void *ctx, void *addr, size_t len)
 {
+	struct store *s = store;
 	unsigned n;
 	int r = 0;
 
 	(void)ctx;
 	may_take_long("the request thread calls msync");
-	if (store && pthread_equal(pthread_self(), store->thread[PROVISIONER])) {
-		sync_ahead((uint64_t)((uint8_t *)addr - store->map.base) >> BLOCK_SHIFT, len >> BLOCK_SHIFT);
+	if (s && pthread_equal(pthread_self(), s->thread[PROVISIONER])) {
+		sync_ahead((uint64_t)((uint8_t *)addr - s->map.base) >> BLOCK_SHIFT, len >> BLOCK_SHIFT);
 		return 0;
 	}
 	disk_lock();
 	n = disk.begun++;
-	if (n < CALLS_MAX && store) {
-		disk.calls[n].block = (uint64_t)((uint8_t *)addr - store->map.base) >> BLOCK_SHIFT;
+	if (n < CALLS_MAX && s) {
+		disk.calls[n].block = (uint64_t)((uint8_t *)addr - s->map.base) >> BLOCK_SHIFT;
 		disk.calls[n].count = len >> BLOCK_SHIFT;
 		disk.calls[n].by = pthread_self();
 	}
