@@ -176,6 +176,7 @@ struct net {
 
 	pthread_mutex_t lock;           /* what is marked (L); never held over a system call, TLS or a callback */
 	bool stop, asleep;              /* (L) */
+	bool ended;                     /* the thread is joined; of who calls net_end() and net_stop() */
 	atomic_bool news;               /* set under the lock: there is something in the lists below */
 	atomic_bool poked;              /* poked() is due */
 	struct net_work *posts, **posts_end;    /* (L) */

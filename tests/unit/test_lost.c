@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -52,16 +53,16 @@ static const struct keys_cred cred = { 0, 0, 022 };
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	struct sigaction deadly = { .sa_handler = SIG_DFL };
+	const ucontext_t *was = context;
 
-	(void)context;
-	map_fault(info->si_addr);
+	map_fault(info->si_addr, &was->uc_sigmask);
 	sigaction(sig, &deadly, NULL);
 }
 
 /* In each test: cmocka takes the signal for itself before. */
 static void catch_faults(void)
 {
-	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 
 	sigaction(SIGBUS, &act, NULL);
 }

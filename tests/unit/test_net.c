@@ -858,6 +858,84 @@ static void test_net__stop_while_busy(void **state)
 	keyring_free(ring);
 }
 
+/* What threads of an owner do until they are told to end, which may be after the net thread has ended. */
+struct user {
+	struct side *s;
+	const char *address;
+	net_id link;
+	atomic_bool stop;
+	atomic_uint rounds;
+	struct net_work work;
+	atomic_uint ran;
+};
+
+static void use_everything(struct user *u)
+{
+	struct net *net = u->s->net;
+	struct net_stat st;
+	net_id id = 0;
+
+	(void)net_send(net, u->link, TYPE, 0, "x", 1);
+	(void)net_post(net, count_up, &u->ran);
+	(void)net_post_work(net, &u->work);
+	net_poke(net);
+	if (net_timer(net, 100000, count_up, &u->ran, &id) == 0)
+		(void)net_timer_cancel(net, id);
+	if (net_dial(net, u->address, &id) == 0)
+		(void)net_undial(net, id);
+	(void)net_stat(net, u->link, &st);
+	(void)net_pause(net, u->link);
+	(void)net_resume(net, u->link);
+	if (atomic_load(&u->rounds) % 64 == 63)
+		(void)net_close(net, u->link, WIRE_E_CLOSED, "bye");
+	(void)atomic_fetch_add(&u->rounds, 1);
+}
+
+static void *user_main(void *arg)
+{
+	struct user *u = arg;
+
+	while (!atomic_load(&u->stop))
+		use_everything(u);
+	return NULL;
+}
+
+static void test_net__used_after_its_end(void **state)
+{
+	struct net_options o = quick(NULL);
+
+	(void)state;
+	for (unsigned round = 0; round < 20; round++) {
+		struct side *a = side_new(&o), *b = side_new(&o);
+		struct user u = { .s = b };
+		net_id id = 0;
+		unsigned rounds;
+		pthread_t t;
+
+		u.work = (struct net_work){ .fn = count_up, .ctx = &u.ran };
+		side_listen(a, "127.0.0.1:0");
+		u.address = a->address;
+		(void)side_dial(b, a->address);
+		u.link = side_wait_open(b);
+		assert_int_equal(pthread_create(&t, NULL, user_main, &u), 0);
+		while (atomic_load(&u.rounds) < 3)
+			(void)usleep(100);
+		net_end(b->net);
+		rounds = atomic_load(&u.rounds);
+		while (atomic_load(&u.rounds) < rounds + 3)
+			(void)usleep(100);
+		assert_int_equal(net_post(b->net, count_up, &u.ran), -ESHUTDOWN);
+		assert_int_equal(net_send(b->net, u.link, TYPE, 0, "x", 1), -ENOTCONN);
+		assert_int_equal(net_dial(b->net, a->address, &id), -ESHUTDOWN);
+		rounds = atomic_load(&u.ran);
+		atomic_store(&u.stop, true);
+		(void)pthread_join(t, NULL);
+		assert_int_equal(atomic_load(&u.ran), rounds);  /* nothing is run any more */
+		side_free(b);
+		side_free(a);
+	}
+}
+
 static void test_net__unix_socket_paths(void **state)
 {
 	struct net_options o = quick(NULL);
@@ -952,6 +1030,7 @@ static const struct CMUnitTest tests[] = {
 	NET_TEST(test_net__pokes),
 	NET_TEST(test_net__a_look_up_that_blocks),
 	NET_TEST(test_net__stop_while_busy),
+	NET_TEST(test_net__used_after_its_end),
 	NET_TEST(test_net__unix_socket_paths),
 	NET_TEST(test_net__port_in_use),
 };

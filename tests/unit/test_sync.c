@@ -55,8 +55,9 @@ static struct lock_set asked;           /* taken by the request thread */
 static _Thread_local bool requesting;
 static _Thread_local pthread_mutex_t *held[LOCKS_MAX];
 static _Thread_local unsigned held_count;
-static struct store *store;             /* for the names of its locks */
-static _Atomic unsigned followers;      /* how often somebody waited for another's sync */
+static _Atomic(struct store *) store;   /* that is open; helpers look at it while it is opened and closed */
+static _Atomic(pthread_cond_t *) watched;
+static _Atomic unsigned followers;      /* how often somebody began to wait for it */
 
 static bool set_has(struct lock_set *s, const pthread_mutex_t *m)
 {
@@ -91,14 +92,15 @@ _Noreturn static void broken(const char *what)
 /* Aborts at once, since to go on might be to wait for ever. */
 static void look(const pthread_mutex_t *m)
 {
+	const struct store *s = store;
 	char text[128];
 
 	if (!set_has(&slow, m) || !set_has(&asked, m))
 		return;
 	(void)snprintf(text, sizeof text, "the request thread takes %s, which is held over a call that can take long",
-		       !store ? "a lock" : m == &store->ext_lock ? "ext_lock" : m == &store->wake_lock ? "wake_lock" :
-		       m == &store->journal.lock ? "journal.lock" : m == &store->sync_lock ? "sync_lock" :
-		       m == &store->map.turn_lock ? "turn_lock" : "a lock");
+		       !s ? "a lock" : m == &s->ext_lock ? "ext_lock" : m == &s->wake_lock ? "wake_lock" :
+		       m == &s->journal.lock ? "journal.lock" : m == &s->sync_lock ? "sync_lock" :
+		       m == &s->map.turn_lock ? "turn_lock" : "a lock");
 	broken(text);
 }
 
@@ -138,7 +140,7 @@ int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 {
 	if (requesting)
 		broken("the request thread waits for a helper");
-	if (store && c == &store->sync_over)
+	if (c == atomic_load(&watched))
 		atomic_fetch_add(&followers, 1);
 	return __real_pthread_cond_wait(c, m);
 }
@@ -197,19 +199,20 @@ static void sync_ahead(uint64_t block, uint64_t count)
 
 static int d_sync(void *ctx, void *addr, size_t len)
 {
+	struct store *s = store;
 	unsigned n;
 	int r = 0;
 
 	(void)ctx;
 	may_take_long("the request thread calls msync");
-	if (store && pthread_equal(pthread_self(), store->thread[PROVISIONER])) {
-		sync_ahead((uint64_t)((uint8_t *)addr - store->map.base) >> BLOCK_SHIFT, len >> BLOCK_SHIFT);
+	if (s && pthread_equal(pthread_self(), s->thread[PROVISIONER])) {
+		sync_ahead((uint64_t)((uint8_t *)addr - s->map.base) >> BLOCK_SHIFT, len >> BLOCK_SHIFT);
 		return 0;
 	}
 	disk_lock();
 	n = disk.begun++;
-	if (n < CALLS_MAX && store) {
-		disk.calls[n].block = (uint64_t)((uint8_t *)addr - store->map.base) >> BLOCK_SHIFT;
+	if (n < CALLS_MAX && s) {
+		disk.calls[n].block = (uint64_t)((uint8_t *)addr - s->map.base) >> BLOCK_SHIFT;
 		disk.calls[n].count = len >> BLOCK_SHIFT;
 		disk.calls[n].by = pthread_self();
 	}
@@ -723,10 +726,12 @@ static void share_waiting(unsigned count, size_t size, int error)
 		write_bytes(make(), 0, size);
 	requesting = false;
 	atomic_store(&followers, 0);
+	atomic_store(&watched, &store->sync_over);
 	for (i = 1; i <= count; i++)
 		assert_int_equal(pthread_create(&w[i].thread, NULL, wait_for_sync, &w[i]), 0);
 	while (atomic_load(&followers) < count)
 		(void)usleep(1000);
+	atomic_store(&watched, NULL);
 	assert_int_equal(msyncs(), before + 1);
 	go_on();
 	for (i = 0; i <= count; i++) {
