@@ -744,6 +744,11 @@ bool store_is_dirty(const struct store *s)
 	       (s->changed || identity_waits(s) || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
 }
 
+uint64_t store_disk_turns(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->map.sync_turns, memory_order_relaxed);
+}
+
 bool store_is_writing(const struct store *s)
 {
 	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->ckpt_state, memory_order_acquire) == CKPT_WRITING;
