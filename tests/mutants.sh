@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
 # mutants: the code broken on purpose, one thing at a time, in a copy of the sources; a machine must find each one. This is what
-# tests/crash/mutants.sh, tests/kill/mutants.sh and tests/sim/mutants.sh share; they source it from the top of the tree, say what is
+# tests/crash/mutants.sh and its like in kill/, sim/, cluster/ and remote/ share; they source it from the top of the tree, say what is
 # copied (sources, and of what make has built: built) and how their machine is run, and list their mutants as
 #   begin NAME RULE WHAT; change FILE OLD NEW...; run
 # A mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
