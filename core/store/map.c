@@ -147,7 +147,7 @@ static void mark_lost(struct map *m, uint64_t byte)
 	(void)atomic_compare_exchange_strong(&m->failed, &well, -EIO);
 }
 
-void map_fault(const void *addr)
+void map_fault(const void *addr, const sigset_t *mask)
 {
 	unsigned i;
 
@@ -158,8 +158,12 @@ void map_fault(const void *addr)
 		if (!m || off >= m->reserved)
 			continue;
 		mark_lost(m, off);
-		if (guard)
-			siglongjmp(guard->env, 1);
+		if (!guard)
+			continue;
+		/* With the handler's mask this thread would die of the next fault, or never hear of a signal again. */
+		if (mask)
+			(void)pthread_sigmask(SIG_SETMASK, mask, NULL);
+		siglongjmp(guard->env, 1);
 	}
 }
 
@@ -168,7 +172,7 @@ int map_guard(int (*fn)(void *arg), void *arg)
 	struct guard g = { .outer = guard };
 	int r;
 
-	/* The handler leaves the signal mask as it is: there is none to save, which would be a system call. */
+	/* map_fault() puts the signal mask right: there is none to save, which would be a system call. */
 	if (sigsetjmp(g.env, 0) == 0) {
 		guard = &g;
 		r = fn(arg);

@@ -14,7 +14,7 @@ static void still(const uint8_t *p, bool right)
 {
 	if (right)
 		return;
-	map_fault(p);
+	map_fault(p, NULL);
 	check(right);
 }
 

@@ -392,7 +392,8 @@ static void edit_super(struct edit *e, struct input *in)
 		at = in_u16(in) % BLOCK_SIZE;
 		memcpy(p + at, buf, min_u64(in_bytes(in, buf, sizeof buf), BLOCK_SIZE - at));
 	} else if (fields[f] == SB_SEGS) {
-		put_le64(p + SB_SEGS + 8 * (in_u8(in) % SEGS_MAX), in_value(in));
+		at = SB_SEGS + 8 * (in_u8(in) % SEGS_MAX);
+		put_le64(p + at, in_value(in));
 	} else {
 		uint64_t v = in_value(in);
 
@@ -558,7 +559,8 @@ static void add_mutation(struct edit *e, struct input *in)
 		memcpy(p + 8, v, INODE_SIZE);
 		return;
 	case MUT_DATA:
-		len = in_bytes(in, v, ITEM_MAX) * (1 + in_u8(in) % 4);
+		len = in_bytes(in, v, ITEM_MAX);
+		len *= 1 + in_u8(in) % 4;
 		p = record_mutation(&building, kind, 16 + len);
 		memset(p + 16, 'd', len);
 		put_le64(p, in_value(in));
@@ -583,10 +585,11 @@ static void add_mutation(struct edit *e, struct input *in)
 /* A record of its own making, behind those that are there. */
 static void edit_append(struct edit *e, struct input *in)
 {
-	unsigned extents = in_u8(in) % 4, mutations = in_u8(in) % 6, i;
+	unsigned extents = in_u8(in) % 4, mutations = in_u8(in) % 6, type = in_u8(in) % 24, i;
+	unsigned internal = in_u8(in) < 224 ? 0 : REC_FLAG_INTERNAL;
 
 	world.honest = false;
-	record_begin(&building, in_u8(in) % 24, in_u8(in) < 224 ? 0 : REC_FLAG_INTERNAL, in_value(in));
+	record_begin(&building, type, internal, in_value(in));
 	for (i = 0; i < extents; i++) {
 		uint64_t ino = in_value(in), fblock = in_value(in);
 		uint32_t flags, index = i;

@@ -215,8 +215,10 @@ static void make_change(struct input *in, struct keys *k)
 	put_le16(bytes + CHANGE_TYPE, how >= 224 ? in_u8(in) : how % 16 > 13 ? CHANGE_EPOCH : types[how % sizeof types]);
 	put_le32(bytes + CHANGE_MUTATIONS, mutations + (how >= 248 ? in_u8(in) : 0));
 	/* Now and then a byte is wrong. */
-	if (in_u8(in) >= 200)
-		bytes[CHANGE_HEADER + in_u16(in) % (len - CHANGE_HEADER)] = in_u8(in);
+	if (in_u8(in) >= 200) {
+		how = in_u8(in);
+		bytes[CHANGE_HEADER + in_u16(in) % (len - CHANGE_HEADER)] = how;
+	}
 	put_le64(bytes + CHANGE_CHECK, hash64(bytes + 8, len - 8, 0));
 }
 

@@ -9,6 +9,9 @@
  * every byte gets behind them. The base image is made once; each execution maps it MAP_PRIVATE and changes its own copy.
  * Clock and random numbers are a function of the input, so a failure can be replayed; but no input can know the
  * generation that opening will choose, just as nobody who makes a store can.
+ *
+ * What is read from the input stands in a statement of its own, never twice among the arguments of one call: compilers differ in
+ * which they evaluate first, and what clang's fuzzer has found must mean the same to the tests that gcc builds.
  */
 #ifndef MSYNCFS_FUZZ_UTIL_H
 #define MSYNCFS_FUZZ_UTIL_H

@@ -30,12 +30,15 @@ uint64_t in_u64(struct input *in)
 uint64_t in_value(struct input *in)
 {
 	uint8_t s = in_u8(in);
+	uint16_t low;
 
 	if (s < 112)
 		return s;
 	switch (s % 16) {
 	case 0:         return in_u16(in);
-	case 1:         return in_u16(in) | (uint64_t)in_u16(in) << 16;
+	case 1:
+		low = in_u16(in);
+		return low | (uint64_t)in_u16(in) << 16;
 	case 2:         return in_u64(in);
 	case 3:         return UINT64_MAX - in_u8(in) % 16;
 	case 4:         return KEYS_SIZE_MAX - 8 + in_u8(in) % 16;

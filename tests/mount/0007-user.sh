@@ -45,14 +45,14 @@ is 'the data is there' "$(user cat "$MNT/d/g")" mine
 kill_daemon
 ok 'a dead mount is cleaned by the user' user timeout 60 "$MSYNCFS" mount "$STORE" "$MNT"
 is 'and the data is there still' "$(user cat "$MNT/d/g")" mine
-ok 'umount.msyncfs works for the user' user "$ROOT/mount-scripts/umount.msyncfs" "$MNT"
+ok 'umount.msyncfs works for the user' user "$SCRIPTS/umount.msyncfs" "$MNT"
 ok 'and waits for the daemon' flock -n "$STORE" true
 
 like 'what only root can ask for is refused' "$(user timeout 60 "$MSYNCFS" mount -o nosymfollow "$STORE" "$MNT" 2>&1; echo "$?")" \
 	'^msyncfs: nosymfollow: only root.*2$'
 ok 'and -o sync,writeback is not' user timeout 60 "$MSYNCFS" mount -o sync,writeback "$STORE" "$MNT"
 like 'it is a synchronous mount' "$(awk -v m="$MNT" '$2 == m { print $4 }' /proc/mounts)" '(^|,)sync(,|$)'
-user "$ROOT/mount-scripts/umount.msyncfs" "$MNT"
+user "$SCRIPTS/umount.msyncfs" "$MNT"
 
 mkdir "$T/rootonly"
 chmod 700 "$T/rootonly"

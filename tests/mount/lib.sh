@@ -18,6 +18,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 MODE=${MODE:-release}
 MSYNCFS=${MSYNCFS:-$ROOT/build/$MODE/msyncfs}
 HELPERS=$ROOT/build/$MODE/tests/helpers
+SCRIPTS=$ROOT/mount-scripts
 PATH=$HELPERS:$PATH
 export MSYNCFS PATH
 
@@ -294,6 +295,16 @@ chmod 755 "$T"
 STORE=$T/store.msync
 MNT=$T/mnt
 mkdir "$MNT"
+# Some tests run these as other users, who have no way into a tree that lies in root's home.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null &&
+   ! setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$MSYNCFS" -a -r "$SCRIPTS/umount.msyncfs"; then
+	mkdir "$T/tree"
+	cp -r "$MSYNCFS" "$HELPERS" "$SCRIPTS" "$T/tree"
+	MSYNCFS=$T/tree/msyncfs
+	HELPERS=$T/tree/helpers
+	SCRIPTS=$T/tree/mount-scripts
+	PATH=$HELPERS:$PATH
+fi
 SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
 export HOME=$T
 # Sanitizer reports of a daemon in the background go to files, which done_testing reads.

@@ -9,6 +9,8 @@
  *   a lock around an msync is found even if nothing happens to wait for it, and the test fails instead of hanging.
  * - Of the table of system calls the request thread may use the clocks only, and ask for pages ahead.
  */
+#include "tests/unit/scratch_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,7 +33,7 @@
 
 enum { SYNCER, CHECKPOINTER, PROVISIONER };     /* in the order in which worker.c starts them */
 
-static char path[96];
+static char path[SCRATCH_PATH];
 
 /* Locks ------------------------------------------------------------------------------------------------------------- */
 
@@ -928,20 +930,19 @@ static void test_sync__an_fsync_is_next(void **state)
 	close_store();
 }
 
-static int make_path(void **state)
+static int set_up(void **state)
 {
-	int fd;
-
 	(void)state;
-	(void)snprintf(path, sizeof path, "%s/msyncfs-sync.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	fd = mkstemp(path);
-	return fd < 0 ? -1 : close(fd);
+	if (scratch_make("sync") < 0)
+		return -1;
+	scratch_path(path, "store");
+	return 0;
 }
 
-static int remove_path(void **state)
+static int tear_down(void **state)
 {
 	(void)state;
-	return unlink(path);
+	return scratch_remove();
 }
 
 int main(void)
@@ -958,5 +959,5 @@ int main(void)
 		cmocka_unit_test(test_sync__an_fsync_is_next),
 	};
 
-	return cmocka_run_group_tests_name("sync", tests, make_path, remove_path);
+	return cmocka_run_group_tests_name("sync", tests, set_up, tear_down);
 }
