@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* fsck(8) */
@@ -297,11 +298,11 @@ static struct {
 static void unreadable_page(int sig, siginfo_t *info, void *context)
 {
 	uintptr_t at = (uintptr_t)info->si_addr & ~((uintptr_t)source.page - 1);
+	const ucontext_t *was = context;
 
-	(void)context;
 	/* One of the new store: the copying is left. */
 	if (at - source.base >= source.bytes)
-		map_fault(info->si_addr);
+		map_fault(info->si_addr, &was->uc_sigmask);
 	if (at - source.base >= source.bytes ||
 	    mmap((void *)at, (size_t)source.page, PROT_READ | PROT_WRITE,
 		 MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
@@ -310,7 +311,7 @@ static void unreadable_page(int sig, siginfo_t *info, void *context)
 
 static void source_mapped(void *ctx, void *base, uint64_t bytes)
 {
-	struct sigaction act = { .sa_sigaction = unreadable_page, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction act = { .sa_sigaction = unreadable_page, .sa_flags = SA_SIGINFO };
 
 	(void)ctx;
 	source.base = (uintptr_t)base;

@@ -14,10 +14,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#define POLL_NS      2000000
+#define POLL_MS      2
 #define SHOW_MS      250
 #define REACH_MIN_MS 5000       /* it is waited for a primary that cannot be reached, at least */
 #define LASTS_ENOUGH 2u         /* refusals of the transport; one may be the end of a peer that is being started */
@@ -148,7 +147,6 @@ static int judge(struct first *f, const struct replica_status *st)
 /* A store that was a state of the primary already is mounted at once, whether or not that can be reached. */
 int first_sync(struct remote *l)
 {
-	const struct timespec pause = { .tv_nsec = POLL_NS };
 	struct first f = { .l = l, .heard_ms = remote_now_ms() };
 	struct store_identity id;
 	struct replica_status st;
@@ -174,7 +172,7 @@ int first_sync(struct remote *l)
 			return r;
 		show_progress(&f);
 		if (!more)
-			nanosleep(&pause, NULL);
+			session_wait(l->fs, POLL_MS);
 	}
 	if (f.shown_ms != 0)
 		fprintf(stderr, "\r%40s\r", "");

@@ -8,17 +8,18 @@
 #include "fs/guard.h"
 
 #include <signal.h>
+#include <ucontext.h>
 
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	struct sigaction deadly = { .sa_handler = SIG_DFL };
+	const ucontext_t *was = context;
 
-	(void)context;
 	/* A damaged page that nobody has touched yet: whoever does will be told again. */
 	if (info->si_code == BUS_MCEERR_AO)
 		return;
 	if (info->si_code > 0)
-		map_fault(info->si_addr);
+		map_fault(info->si_addr, &was->uc_sigmask);
 	/* It was nobody's: at the second try it ends the process. */
 	guard_alarm();
 	sigaction(sig, &deadly, NULL);
@@ -28,8 +29,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 
 void lost_catch(void)
 {
-	/* SA_NODEFER: map_fault() leaves the handler by a jump that does not restore the mask. */
-	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 
 	sigaction(SIGBUS, &act, NULL);
 }

@@ -48,7 +48,7 @@ for f in "${all_c[@]}" "${scripts[@]}" Makefile; do
 done
 
 # What a mutant changes is still there: else it is none, and the machine that should find it proves nothing by it.
-for f in tests/{crash,kill,sim}/mutants.sh; do
+for f in tests/{crash,kill,sim,cluster,remote}/mutants.sh; do
 	LOOK=1 "$f" 2>&1 >/dev/null | findings "$f: the code has changed, and the mutant must follow it"
 done
 

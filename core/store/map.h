@@ -24,6 +24,7 @@
 #include "core/store/sys.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #define MAP_PIECE_SHIFT 6u              /* blocks that are asked for at once: 256 KiB */
@@ -79,11 +80,17 @@ int map_check_size(struct map *m);
  * and the result is -EIO: so it holds no lock while it touches a mapping, and what it was changing is half changed. What
  * it allocated is leaked. May be nested; the innermost is left. */
 int map_guard(int (*fn)(void *arg), void *arg);
-/* For the handler of SIGBUS (which must not block that signal: SA_NODEFER): addr is where the fault was. If it lies in a
- * mapping, that has failed; within map_guard() this then does not return. Any thread. */
-void map_fault(const void *addr);
+/* For the handler of SIGBUS: addr is where the fault was. If it lies in a mapping, that has failed; within map_guard() this then
+ * does not return. mask: what the thread blocks from then on, that is what it had blocked before (uc_sigmask of the handler's
+ * context); NULL: as it is now, for who is no handler. Any thread. */
+void map_fault(const void *addr, const sigset_t *mask);
 /* Fault blocks in for writing; best effort. */
 void map_populate(struct map *m, block_t first, uint64_t count);
+/* Put bytes into blocks that nobody looks at meanwhile, past the mapping: the kernel neither reads nor clears the pages first, and
+ * no page is faulted in. For many blocks a third of what storing through the mapping costs; for a few of which the pages are
+ * there already, more. Seen through the mapping on return; no more durable than what is stored there. System calls. An error is
+ * final only if the file was found cut short. */
+int map_write(struct map *m, block_t first, uint64_t count, const void *bytes);
 
 static inline uint64_t map_blocks(const struct map *m)
 {

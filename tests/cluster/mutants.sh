@@ -1,56 +1,31 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # make cluster-mutants: what keeps locks and roles right (core/replica/locks.h L1-L4, fs/lockd.h K1-K3, the change of roles), broken on
-# purpose, one at a time, in a copy of the sources. The cluster, or the unit test of the table, must find each one. A mutant whose
-# old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
-#   tests/cluster/mutants.sh [NAME...]      SEEDS=1000: most that one mutant gets; KEEP=1: leave the copy
+# purpose, one at a time, in a copy of the sources (tests/mutants.sh). The cluster, or a unit test of the table, must find each one.
+#   tests/cluster/mutants.sh [NAME...]      SEEDS=1000: most that one mutant gets; KEEP=1: leave the copies; V=1: what was found
 set -u
 cd "$(dirname "$0")/../.." || exit 2
-MODE=${MODE:-release}
+# shellcheck source=../mutants.sh
+. tests/mutants.sh
+sources=(core fs tests)
+built+=("build/$MODE/fs" "build/$MODE/tests/cluster" "build/$MODE"/tests/unit/*_util.[do])
 SEEDS=${SEEDS:-1000}
-T=$(mktemp -d "${TMPDIR:-/tmp}/msyncfs-mutants.XXXXXX") || exit 2
-clean_up() { [ -n "${KEEP:-}" ] || rm -rf -- "$T"; }
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-wanted=("$@")
-found=0 missed=0 errors=0
-cluster=tests/cluster/cluster table=tests/unit/test_locks
-
-is_wanted() {
-	local w
-	((${#wanted[@]} == 0)) && return 0
-	for w in "${wanted[@]}"; do [ "$w" = "$name" ] && return 0; done
-	return 1
-}
+cluster=tests/cluster/cluster table=tests/unit/test_locks model=tests/unit/test_locks_model
 
 # mutant NAME RULE WHAT PROGRAM FILE OLD NEW
 mutant() {
 	local why
-	name=$1
-	is_wanted || return 0
-	rm -rf "${T:?}/src" && mkdir -p "$T/src/build/$MODE/tests/unit" || exit 2
-	cp -a Makefile core fs tests "$T/src/" && cp -a "build/$MODE/core" "build/$MODE/fs" "build/$MODE/flags" "build/$MODE/core.list" "$T/src/build/$MODE/" &&
-		cp -a "build/$MODE/tests/cluster" "$T/src/build/$MODE/tests/" || exit 2
-	# What make has built comes along, with its times: only what changes is built again.
-	if ! OLD=$6 NEW=$7 perl -0777 -pi -e '
-		my $n = () = /\Q$ENV{OLD}\E/g;
-		if ($n != 1) { print STDERR "$ARGV: the text to change is there $n times\n"; $bad = 1 } else { s/\Q$ENV{OLD}\E/$ENV{NEW}/ }
-		END { $? = 1 if $bad }' "$T/src/$5" || ! make -C "$T/src" MODE="$MODE" "build/$MODE/$4" >"$T/make.out" 2>&1; then
-		tail -n 5 "$T/make.out" >&2
-		printf 'error      %-16s %s\n' "$name" 'cannot be made'
-		errors=$((errors + 1))
+
+	begin "$1" "$2" "$3"
+	change "$5" "$6" "$7"
+	if [ "$4" != "$cluster" ]; then
+		run_unit "${4##*/}"
 		return
 	fi
-	if CMOCKA_MESSAGE_OUTPUT=TAP SEEDS=$SEEDS "$T/src/build/$MODE/$4" >"$T/out" 2>&1; then
-		printf 'NOT FOUND  %-16s %-3s %s\n' "$name" "$2" "$3"
-		missed=$((missed + 1))
-		return
-	fi
-	why=$(sed -n 's/^# CASE=cluster //p; s/^not ok [0-9]* - test_/test_/p' "$T/out" | head -n 1)
-	printf 'found      %-16s %-3s %s\n           %20s because: %s\n' "$name" "$2" "$3" '' "${why:-it ended with a signal}"
-	found=$((found + 1))
+	build "$4" || return 0
+	machine env CMOCKA_MESSAGE_OUTPUT=TAP SEEDS="$SEEDS" "$T/src/build/$MODE/$4" && { verdict 1 "in $SEEDS seeds"; return; }
+	why=$(sed -n 's/^# CASE=cluster //p' "$T/out" "$T/err" | head -n 1)
+	verdict 0 "${why:-it ended with a signal}"
 }
 
 L=core/replica/locks.c D=fs/lockd.c F=fs/follower.c M=fs/remote.c
@@ -63,7 +38,7 @@ mutant no-grace-end L4 'and never after a grace period' $cluster $L '			for (l =
 				give_up_flock(t, l->client, f, &l->op);
 	wake_all(t);' '			for (l = f->waiting; l; l = l->next)
 				give_up_flock(t, l->client, f, &l->op);'
-mutant no-fence L 'fencing numbers do not go up' $table $L '	if (r == 0)
+mutant no-fence L 'fencing numbers do not go up' $model $L '	if (r == 0)
 		t->counter++;' '	if (r == 0 && t->counter == 0)
 		t->counter++;'
 mutant no-conflict L1 'a shared lock does not mind an exclusive one' $table $L '(a->type == LOCKS_EXCLUSIVE || b->type == LOCKS_EXCLUSIVE)' '(a->type == LOCKS_EXCLUSIVE && b->type == LOCKS_EXCLUSIVE)'
@@ -72,12 +47,12 @@ mutant queue-always L2 'who holds something stands behind others, too' $table $L
 mutant asked-twice L3 'a question that comes again stands in the queue twice' $table $L '		if (l->client == c && l->op.ticket == op->ticket)
 			return true;' '		if (l->client == c && l->op.ticket == op->ticket)
 			break;'
-mutant keeps-waiting L 'who is gone goes on to wait' $table $L '	drop_of(t, c, false, true);
+mutant keeps-waiting L 'who is gone goes on to wait' $model $L '	drop_of(t, c, false, true);
 	if (!c->probes)' '	if (!c->probes)'
 mutant keeps-all L 'what is not stated any more stays' $cluster $L '	drop_of(t, c, false, false);
 	drop_of(t, c, true, false);
-	for (i = 0; i < s.count; i++)' '	drop_of(t, c, false, false);
-	for (i = 0; i < s.count; i++)'
+	for (i = 0; i < s.count' '	drop_of(t, c, false, false);
+	for (i = 0; i < s.count'
 mutant no-probe L5 'who does not want to wait hears what the table has' $table $L '	while (l && !(in_way(l, c, op) && l->client->probes))
 		l = l->next;' '	l = NULL;'
 mutant any-probe L5 'an answer to an older probe counts' $table $L 'c->probe_told < w->probe;' 'c->probe_told == 0;'
@@ -126,5 +101,4 @@ mutant still-lease P8 'a lease does not begin anew when it goes on' $cluster cor
 mutant old-word R 'others are told of the primary before the last' $cluster $F '	feeder_elsewhere(l, l->address);
 ' ''
 
-printf '%u found, %u not found, %u errors\n' "$found" "$missed" "$errors"
-[ $((missed + errors)) = 0 ]
+finish cluster-mutants

@@ -204,15 +204,18 @@ static uint64_t in_ino(struct input *in)
 
 static void one_call(struct keys *k, struct input *in)
 {
+	static const int fallocates[] = { 0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE };
 	const struct keys_cred cred = { 5, 5, 077 };
-	uint64_t ino = in_ino(in), other = in_ino(in), out;
+	uint64_t ino = in_ino(in), other = in_ino(in), off, to, len, out;
 	const char *name = in_name(in), *name2 = in_name(in);
 	static char value[20000];
+	unsigned what = in_u8(in) % 21;
 	struct keys_attr a;
+	const char *attr;
 	uint32_t nlink;
 	size_t n;
 
-	switch (in_u8(in) % 21) {
+	switch (what) {
 	case 0: case 1: write_to(k, in, ino); break;
 	case 2: case 3: set_attr(k, in, ino); break;
 	case 4:  (void)keys_make(k, ino, name, strlen(name), (uint32_t)(in_u8(in) & 15) << 12 | 0644, 3, &cred, &a); break;
@@ -223,15 +226,23 @@ static void one_call(struct keys *k, struct input *in)
 	case 9: case 10:
 		(void)keys_rename(k, ino, name, strlen(name), other, name2, strlen(name2), in_u8(in) % 8, &cred, &out);
 		break;
-	case 11: (void)keys_fallocate(k, ino, 0, in_value(in), in_value(in), 0); break;
-	case 12: (void)keys_fallocate(k, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, in_value(in), in_value(in), 0); break;
-	case 13: (void)keys_fallocate(k, ino, FALLOC_FL_ZERO_RANGE, in_value(in), in_value(in), 0); break;
+	case 11: case 12: case 13:
+		off = in_value(in);
+		len = in_value(in);
+		(void)keys_fallocate(k, ino, fallocates[what - 11], off, len, 0);
+		break;
 	case 14:
 		world_dishonest();     /* a copy is the same bytes under another number */
-		(void)keys_copy_range(k, ino, in_value(in), other, in_value(in), in_value(in) % (1u << 20), 0, &n);
+		off = in_value(in);
+		to = in_value(in);
+		len = in_value(in) % (1u << 20);
+		(void)keys_copy_range(k, ino, off, other, to, len, 0, &n);
 		break;
-	case 15: (void)keys_setxattr(k, ino, xattrs[in_u8(in) % ARRAY_LEN(xattrs)], value, in_u16(in) % sizeof value,
-				     in_u8(in) % 3, false); break;
+	case 15:
+		attr = xattrs[in_u8(in) % ARRAY_LEN(xattrs)];
+		len = in_u16(in) % sizeof value;
+		(void)keys_setxattr(k, ino, attr, value, len, in_u8(in) % 3, false);
+		break;
 	case 16: (void)keys_removexattr(k, ino, xattrs[in_u8(in) % ARRAY_LEN(xattrs)]); break;
 	case 17: (void)keys_reap(k, ino); break;
 	case 19: write_often(k, ino); break;

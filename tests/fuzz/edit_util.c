@@ -163,20 +163,8 @@ static struct key in_key(struct input *in, const struct edit *e)
 static uint32_t make_inode(struct input *in, uint8_t *v)
 {
 	struct keys_attr a = { .mode = S_IFREG | 0644, .nlink = 1 };
-	uint8_t what = in_u8(in);
+	uint8_t what = in_attr(in, &a);
 
-	if (what & 1)
-		a.mode = (uint32_t)(in_u8(in) & 15) << 12 | (in_u16(in) & 07777);
-	if (what & 2)
-		a.nlink = (uint32_t)in_value(in);
-	if (what & 4)
-		a.size = in_value(in);
-	if (what & 8)
-		a.aux = in_value(in);
-	if (what & 16)
-		a.blocks = in_value(in);
-	if (what & 32)
-		a.flags = in_u8(in);
 	if (what & 64)
 		a.mtime = (struct keys_time){ (int64_t)in_value(in), (uint32_t)in_value(in) };
 	inode_encode(v, &a);
@@ -392,7 +380,8 @@ static void edit_super(struct edit *e, struct input *in)
 		at = in_u16(in) % BLOCK_SIZE;
 		memcpy(p + at, buf, min_u64(in_bytes(in, buf, sizeof buf), BLOCK_SIZE - at));
 	} else if (fields[f] == SB_SEGS) {
-		put_le64(p + SB_SEGS + 8 * (in_u8(in) % SEGS_MAX), in_value(in));
+		at = SB_SEGS + 8 * (in_u8(in) % SEGS_MAX);
+		put_le64(p + at, in_value(in));
 	} else {
 		uint64_t v = in_value(in);
 
@@ -558,7 +547,8 @@ static void add_mutation(struct edit *e, struct input *in)
 		memcpy(p + 8, v, INODE_SIZE);
 		return;
 	case MUT_DATA:
-		len = in_bytes(in, v, ITEM_MAX) * (1 + in_u8(in) % 4);
+		len = in_bytes(in, v, ITEM_MAX);
+		len *= 1 + in_u8(in) % 4;
 		p = record_mutation(&building, kind, 16 + len);
 		memset(p + 16, 'd', len);
 		put_le64(p, in_value(in));
@@ -583,10 +573,11 @@ static void add_mutation(struct edit *e, struct input *in)
 /* A record of its own making, behind those that are there. */
 static void edit_append(struct edit *e, struct input *in)
 {
-	unsigned extents = in_u8(in) % 4, mutations = in_u8(in) % 6, i;
+	unsigned extents = in_u8(in) % 4, mutations = in_u8(in) % 6, type = in_u8(in) % 24, i;
+	unsigned internal = in_u8(in) < 224 ? 0 : REC_FLAG_INTERNAL;
 
 	world.honest = false;
-	record_begin(&building, in_u8(in) % 24, in_u8(in) < 224 ? 0 : REC_FLAG_INTERNAL, in_value(in));
+	record_begin(&building, type, internal, in_value(in));
 	for (i = 0; i < extents; i++) {
 		uint64_t ino = in_value(in), fblock = in_value(in);
 		uint32_t flags, index = i;

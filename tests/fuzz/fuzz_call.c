@@ -74,6 +74,13 @@ static void in_call(struct input *in, struct call *c)
 	}
 }
 
+static void wrong_byte(struct input *in, uint8_t *p, size_t len)
+{
+	uint8_t b = in_u8(in);
+
+	p[in_u16(in) % len] = b;
+}
+
 /* The bytes of one call, in memory of just their size. */
 static uint8_t *make_bytes(struct input *in, size_t *ret_len)
 {
@@ -82,7 +89,8 @@ static uint8_t *make_bytes(struct input *in, size_t *ret_len)
 	size_t len;
 
 	if (how % 4 == 0) {
-		len = min_u64(in_u16(in), (uint64_t)(in->end - in->p));
+		len = in_u16(in);
+		len = min_u64(len, (uint64_t)(in->end - in->p));
 		p = malloc(len ? len : 1);
 		check(p);
 		if (len > 0)
@@ -95,7 +103,7 @@ static uint8_t *make_bytes(struct input *in, size_t *ret_len)
 		check(p);
 		call_encode(&c, p);
 		for (how = how % 8 == 1 ? in_u8(in) % 4 : 0; how > 0; how--)
-			p[in_u16(in) % len] = in_u8(in);
+			wrong_byte(in, p, len);
 	}
 	*ret_len = len;
 	return p;

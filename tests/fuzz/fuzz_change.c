@@ -80,20 +80,8 @@ static struct key some_key(struct input *in, struct keys *k)
 static void fill_attr(struct input *in, uint64_t ino, uint8_t *to)
 {
 	struct keys_attr a = { .ino = ino, .mode = S_IFREG | 0644, .nlink = 1, .flags = KEYS_ATTR_INLINE };
-	uint8_t what = in_u8(in);
 
-	if (what & 1)
-		a.mode = (uint32_t)(in_u8(in) & 15) << 12 | (in_u16(in) & 07777);
-	if (what & 2)
-		a.nlink = (uint32_t)in_value(in);
-	if (what & 4)
-		a.size = in_value(in);
-	if (what & 8)
-		a.aux = in_value(in);
-	if (what & 16)
-		a.blocks = in_value(in);
-	if (what & 32)
-		a.flags = in_u8(in);
+	(void)in_attr(in, &a);
 	inode_encode(to, &a);
 }
 
@@ -215,8 +203,10 @@ static void make_change(struct input *in, struct keys *k)
 	put_le16(bytes + CHANGE_TYPE, how >= 224 ? in_u8(in) : how % 16 > 13 ? CHANGE_EPOCH : types[how % sizeof types]);
 	put_le32(bytes + CHANGE_MUTATIONS, mutations + (how >= 248 ? in_u8(in) : 0));
 	/* Now and then a byte is wrong. */
-	if (in_u8(in) >= 200)
-		bytes[CHANGE_HEADER + in_u16(in) % (len - CHANGE_HEADER)] = in_u8(in);
+	if (in_u8(in) >= 200) {
+		how = in_u8(in);
+		bytes[CHANGE_HEADER + in_u16(in) % (len - CHANGE_HEADER)] = how;
+	}
 	put_le64(bytes + CHANGE_CHECK, hash64(bytes + 8, len - 8, 0));
 }
 

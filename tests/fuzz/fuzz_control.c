@@ -176,7 +176,7 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 	char name[300];
 	struct stat st;
 	size_t len, i;
-	uint64_t ino = in_ino(in, *last);
+	uint64_t ino = in_ino(in, *last), from;
 	unsigned sum = 0;
 
 	switch (in_u8(in) % 9) {
@@ -192,10 +192,13 @@ static void one_call(struct fs *fs, struct input *in, uint64_t *last)
 		break;
 	case 2:
 		if (control_owns(ino) && control_getattr(fs, ino, &st) == 0)
-			check(st.st_ino == ino);
+			check(control_owns(st.st_ino));
 		break;
 	case 3: case 4:
-		if (!control_owns(ino) || control_read(fs, ino, in_value(in), in_value(in), &text, &len) < 0)
+		if (!control_owns(ino))
+			break;
+		from = in_value(in);
+		if (control_read(fs, ino, from, in_value(in), &text, &len) < 0)
 			break;
 		for (i = 0; i < len; i++)
 			sum += (unsigned char)text[i];

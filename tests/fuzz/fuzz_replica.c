@@ -401,8 +401,13 @@ static void give_frame(struct input *in, uint64_t now)
 	make(in, type, &w);
 	len = wire_used(&w);
 	flips = u8(in) % 4;
-	for (i = 0; i < flips && len > 0; i++)
-		buf[((size_t)u8(in) << 8 | u8(in)) % len] = u8(in);
+	for (i = 0; i < flips && len > 0; i++) {
+		uint8_t b = u8(in);
+		size_t at = (size_t)u8(in) << 8;
+
+		at |= u8(in);
+		buf[at % len] = b;
+	}
 	if (u8(in) % 16 == 0)
 		len -= u8(in) % (len + 1);
 	/* Of just its size, so that a sanitizer sees reads behind it. */
@@ -481,6 +486,7 @@ static void other(struct input *in, link_t *next, uint64_t now)
 	static const uint8_t store[16] = { 1 };
 	const struct replica_call c = { .cookie = 1, .object = u8(in) % 4, .flags = u8(in) & 3, .bytes = store, .len = u8(in) % 16 };
 	const struct primary_run run = { u8(in), 1, 9, u8(in) % 4, 1 + u8(in) % 8, 1, store, 4, NULL };
+	unsigned n;
 
 	switch (u8(in) % 15) {
 	case 0:
@@ -518,16 +524,19 @@ static void other(struct input *in, link_t *next, uint64_t now)
 			f.waiting--;
 		break;
 	case 7:
-		replica_hold(f.r, 1 + u8(in) % 4, u8(in) & 1);
+		n = 1 + u8(in) % 4;
+		replica_hold(f.r, n, u8(in) & 1);
 		break;
 	case 8:
-		replica_release(f.r, 1 + u8(in) % 4, u8(in) & 1);
+		n = 1 + u8(in) % 4;
+		replica_release(f.r, n, u8(in) & 1);
 		break;
 	case 9:
 		(void)primary_switch(f.p, store, now);
 		break;
 	case 10:
-		replica_client(f.r, 9, u8(in) % 4, 1, u8(in) % 4 == 0, store, 3);
+		n = u8(in) % 4;
+		replica_client(f.r, 9, n, 1, u8(in) % 4 == 0, store, 3);
 		(void)replica_forward(f.r, &run, now);
 		break;
 	case 11:

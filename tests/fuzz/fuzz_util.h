@@ -9,6 +9,9 @@
  * every byte gets behind them. The base image is made once; each execution maps it MAP_PRIVATE and changes its own copy.
  * Clock and random numbers are a function of the input, so a failure can be replayed; but no input can know the
  * generation that opening will choose, just as nobody who makes a store can.
+ *
+ * What is read from the input stands in a statement of its own, never twice among the arguments of one call: compilers differ in
+ * which they evaluate first, and what clang's fuzzer has found must mean the same to the tests that gcc builds.
  */
 #ifndef MSYNCFS_FUZZ_UTIL_H
 #define MSYNCFS_FUZZ_UTIL_H
@@ -35,6 +38,8 @@ uint64_t in_u64(struct input *in);
 uint64_t in_value(struct input *in);
 /* Up to max bytes into buf; returns how many. */
 uint32_t in_bytes(struct input *in, uint8_t *buf, uint32_t max);
+/* Some of an inode's attributes become others: the lowest six bits of what is returned say which; the other two are free. */
+uint8_t in_attr(struct input *in, struct keys_attr *a);
 
 /* What the first part of an input may do. */
 #define WORLD_SUPER   1u

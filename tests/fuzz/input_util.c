@@ -30,12 +30,15 @@ uint64_t in_u64(struct input *in)
 uint64_t in_value(struct input *in)
 {
 	uint8_t s = in_u8(in);
+	uint16_t low;
 
 	if (s < 112)
 		return s;
 	switch (s % 16) {
 	case 0:         return in_u16(in);
-	case 1:         return in_u16(in) | (uint64_t)in_u16(in) << 16;
+	case 1:
+		low = in_u16(in);
+		return low | (uint64_t)in_u16(in) << 16;
 	case 2:         return in_u64(in);
 	case 3:         return UINT64_MAX - in_u8(in) % 16;
 	case 4:         return KEYS_SIZE_MAX - 8 + in_u8(in) % 16;
@@ -100,4 +103,26 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 		break;
 	}
 	return LLVMFuzzerMutate(data, size, max_size);
+}
+
+uint8_t in_attr(struct input *in, struct keys_attr *a)
+{
+	uint8_t what = in_u8(in);
+
+	if (what & 1) {
+		uint32_t type = in_u8(in) & 15;
+
+		a->mode = type << 12 | (in_u16(in) & 07777);
+	}
+	if (what & 2)
+		a->nlink = (uint32_t)in_value(in);
+	if (what & 4)
+		a->size = in_value(in);
+	if (what & 8)
+		a->aux = in_value(in);
+	if (what & 16)
+		a->blocks = in_value(in);
+	if (what & 32)
+		a->flags = in_u8(in);
+	return what;
 }

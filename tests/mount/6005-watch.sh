@@ -9,13 +9,6 @@ RANDOM=$((SEED % 32768))
 
 one=$T/one two=$T/two
 mkdir "$one" "$two"
-start() {
-	local name=$1
-	shift
-	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
-}
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 caught_up() { [ "$(value two link_state)" = stream ] && [ "$(value two seq)" = "$(value one seq)" ]; }
 watch() { "$MSYNCFS" watch "$@"; }
 
@@ -29,10 +22,12 @@ from=(--from="127.0.0.1:$port" --key-file="$T/key" -o "on-disconnect=wait:2,noat
 ok 'a remote mount' start two "${from[@]}"
 
 # ---- What is printed
-base=$(value one seq)
 for m in one two; do watch "$T/$m" >"$T/live.$m" 2>&1 & pids+=($!); done
+# They tell what comes after they have begun, and when that is only a line of theirs shows.
+begun() { echo >"$one/probe"; [ -s "$T/live.one" ] && [ -s "$T/live.two" ]; }
+ok 'two watches have begun' wait_for begun
 wait_for caught_up
-first=$((base + 1))
+first=$(($(value one seq) + 1))
 mkdir -p "$one/a/b"
 echo x >"$one/a/b/f"
 mv "$one/a/b/f" "$one/a/g h"

@@ -4,6 +4,7 @@
  * what a directory shows while it changes; a store opened read-only, and one that shrinks.
  */
 #include "tests/unit/ok_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/base.h"
 #include "core/check/check.h"
@@ -22,7 +23,7 @@
 #include <unistd.h>
 
 static const struct keys_cred cred = { 1000, 100, 022 };
-static char dir[64], path[80];
+static char path[SCRATCH_PATH];
 static struct sys_ops sys;
 static uint64_t clock_ns = 1700000000ull * 1000000000u;
 
@@ -950,23 +951,71 @@ static void test_keys__the_file_shrinks_and_keeps_all(void **state)
 	(void)unlink(path);
 }
 
-static int set_up(void **state)
+/* Nobody does anything any more but wait. */
+static void test_keys__the_file_shrinks_while_nothing_changes(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
+	static uint8_t data[1 << 20];
+	struct keys *k = open_at(path, 0, false);
+	uint64_t size, before = 0, checkpoints, small;
+	struct store_status st;
+	char name[16];
+	unsigned i;
 
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%.40s/keys-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	for (i = 0; i < 400; i++) {
+		(void)snprintf(name, sizeof name, "gone%u", i);
+		write_all(k, file(k, name), 0, data, sizeof data);
+		ok(store_poll(keys_store(k)));
+	}
+	/* Journal that stands behind all that. */
+	small = file(k, "small");
+	for (i = 0; i < 4000; i++) {
+		write_all(k, small, 0, data, 4000);
+		ok(store_poll(keys_store(k)));
+	}
+	for (i = 0; i < 400; i++) {
+		(void)snprintf(name, sizeof name, "gone%u", i);
+		remove_file(k, name);
+	}
+	for (i = 0; i < 40; i++) {
+		int r;
+
+		mono_ahead += 40ull * 1000000000u;
+		ok(store_poll(keys_store(k)));
+		while ((r = keys_compact(k)) == 1)
+			;
+		assert_true(r == 0 || r == -EAGAIN);
+	}
+	(void)hash_file(&size);
+	assert_in_range(size, 1, 64u << 20);
+	/* And when there is no more to be had, it rests. */
+	store_status(keys_store(k), &st);
+	checkpoints = st.checkpoints;
+	for (i = 0; i < 10; i++) {
+		mono_ahead += 40ull * 1000000000u;
+		ok(store_poll(keys_store(k)));
+	}
+	store_status(keys_store(k), &st);
+	assert_int_equal(st.checkpoints, checkpoints);
+	(void)hash_file(&before);
+	assert_int_equal(before, size);
+	close_checked(k);
+	(void)unlink(path);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	if (scratch_make_on_disk("keys") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/s", dir);
+	scratch_path(path, "s");
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {
@@ -985,6 +1034,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_keys__default_acl_is_inherited),
 	cmocka_unit_test(test_keys__read_only_changes_no_byte),
 	cmocka_unit_test(test_keys__the_file_shrinks_and_keeps_all),
+	cmocka_unit_test(test_keys__the_file_shrinks_while_nothing_changes),
 };
 
 int main(void)
