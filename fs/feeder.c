@@ -562,17 +562,16 @@ static seq_t fed(const struct remote *l)
 
 void feeder_pump(struct remote *l)
 {
-	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
-	if (primary_state(l->primary) == PRIMARY_RELAYS) {
-		relay_pump(l);
-	} else {
-		/* In this order: a store that failed after something became durable is no reason to say EIO of that. */
-		bool failed = store_failed(l->fs->store) != 0;
+	/* Asked first: a store that failed after something became durable is no reason to say EIO of that. */
+	bool failed = store_failed(l->fs->store) != 0;
 
+	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
+	if (primary_state(l->primary) == PRIMARY_RELAYS)
+		relay_pump(l);
+	else
 		primary_durable(l->primary, store_durable_seq(l->fs->store));
-		if (failed)
-			primary_disk_failed(l->primary);
-	}
+	if (failed)
+		primary_disk_failed(l->primary);
 	while (primary_pump(l->primary, now_ms()))
 		;
 }
@@ -673,7 +672,6 @@ static void peer_line(char *text, size_t size, size_t *len, unsigned i, const st
 	if (n > 0 && (size_t)n < size - *len)
 		*len += (size_t)n;
 }
-
 
 static void write_status(struct remote *l)
 {

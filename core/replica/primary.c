@@ -304,7 +304,7 @@ void primary_handed(struct primary *p, uint64_t now)
 	p->ops->handed(p->ctx, p->target, p->target_name);
 }
 
-static void look_at_waits(struct primary *p);
+static void look_at_waits(struct primary *p);   /* each of the calls that wait for disks */
 
 /* News ------------------------------------------------------------------------------------------------------------- */
 
@@ -440,7 +440,21 @@ int primary_wait(struct primary *p, uint64_t cookie, seq_t seq, uint32_t replica
 	return 0;
 }
 
-/* For each call that waits for disks. */
+/* What becomes of a call that waits for disks: 0 or an error; 1: it goes on waiting. */
+static int wait_is_over(const struct primary *p, const struct call_slot *s)
+{
+	uint64_t waited = elapsed(p->now, s->since);
+
+	if (is_synced(p, &s->res))
+		return 0;
+	if (p->disk_failed && p->durable < s->res.seq)
+		return -EIO;
+	if (s->res.counted)
+		return waited < s->res.wait_ms ? 1 : -ETIMEDOUT;
+	/* Our disk has it, too few others do: it is not what was asked for, so it is no success. */
+	return waited >= p->o.sync_wait_ms && p->durable >= s->res.seq ? -EIO : 1;
+}
+
 static void look_at_waits(struct primary *p)
 {
 	unsigned i, k;
@@ -452,24 +466,12 @@ static void look_at_waits(struct primary *p)
 
 		for (k = 0; k < MSG_WINDOW; k++) {
 			struct call_slot *s = &c->calls[k];
+			int r = s->state == SLOT_SYNC ? wait_is_over(p, s) : 1;
 
-			if (s->state != SLOT_SYNC)
+			if (r > 0)
 				continue;
-			if (is_synced(p, &s->res)) {
-				slot_ready(p, c, s);
-			} else if (p->disk_failed && p->durable < s->res.seq) {
-				s->res.error = -EIO;
-				slot_ready(p, c, s);
-			} else if (s->res.counted) {
-				if (elapsed(p->now, s->since) < s->res.wait_ms)
-					continue;
-				s->res.error = -ETIMEDOUT;
-				slot_ready(p, c, s);
-			} else if (elapsed(p->now, s->since) >= p->o.sync_wait_ms && p->durable >= s->res.seq) {
-				/* Our disk has it, too few others do: it is not what was asked for, so it is no success. */
-				s->res.error = -EIO;
-				slot_ready(p, c, s);
-			}
+			s->res.error = r < 0 ? r : s->res.error;
+			slot_ready(p, c, s);
 		}
 	}
 }

@@ -12,9 +12,13 @@ need script
 one=$T/one two=$T/two three=$T/three key=$T/key
 mkdir "$one" "$two" "$three"
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
-"$MSYNCFS" keygen --id=a "$key" >/dev/null && "$MSYNCFS" keygen --id=a "$T/same-name" >/dev/null && "$MSYNCFS" keygen --id=b "$T/unknown" >/dev/null &&
-	"$MSYNCFS" keygen --id=web --tree=/srv "$T/web" >/dev/null && cat "$T/web" >>"$key" && chmod 0600 "$key" || bail keygen
-grep -v '^limit=' "$T/web" >"$T/bare" && chmod 0600 "$T/bare"
+for k in 'a key' 'a same-name' 'b unknown' 'web web --tree=/srv'; do
+	read -r id file limit <<<"$k"
+	"$MSYNCFS" keygen --id="$id" ${limit:+"$limit"} "$T/$file" >/dev/null || bail keygen
+done
+cat "$T/web" >>"$key"
+grep -v '^limit=' "$T/web" >"$T/bare"
+chmod 0600 "$key" "$T/bare"
 mount_store -m "$one" -s "$T/one.msync" --listen="$T/socket" --key-file="$key" || bail 'the primary is mounted'
 echo 1 >"$one/f"
 
@@ -85,5 +89,20 @@ umount_store "$two" "$T/two.msync"
 ok 'and with the right one it follows' mount_store -m "$two" -s "$T/two.msync" --from="$T/socket" --key-file="$key"
 ok 'again' wait_for '[ "$(value two link_state)" = stream ]'
 umount_store "$two" "$T/two.msync"
+
+# ---- A primary that is unmounted while it serves a first sync ends, and uses nothing that it has given back (sanitizers)
+for i in $(seq 60); do head -c 400000 /dev/urandom >"$one/file$i"; done
+for round in 1 2 3; do
+	"$MSYNCFS" mount -f --from="$T/socket" --key-file="$key" "$T/three.msync" "$three" >"$T/out" 2>&1 &
+	daemon=$!
+	wait_for 'test -s "$T/three.msync"'
+	sleep "0.$((RANDOM % 3))"
+	ok "round $round: the primary is unmounted" umount_store "$one" "$T/one.msync"
+	kill -TERM "$daemon"
+	wait "$daemon"
+	! is_mounted "$three" || umount -i -l "$three"
+	rm -f "$T/three.msync"
+	mount_store -m "$one" -s "$T/one.msync" --listen="$T/socket" --key-file="$key" || bail 'the primary is mounted again'
+done
 umount_store "$one" "$T/one.msync"
 done_testing
