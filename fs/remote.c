@@ -592,6 +592,7 @@ bool remote_step(struct remote *l)
 
 	if (l == NULL)
 		return false;
+	atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < STEP_ITEMS; i++) {
 		item = l->stuck.first != NULL ? queue_take(&l->stuck) : take(l, &l->inbox);
 		if (item == NULL)

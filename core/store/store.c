@@ -136,21 +136,20 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
-/* A large file that has just grown has free space in one piece. All the segments that the journal is to keep are taken then:
- * later, with a tree that is rewritten at random, what is free lies in crumbs, and each one more would take a growth. */
-static bool take_all_segments(struct store *s)
+/* Has a large file grown since spare segments were last looked for? Then it has free space in one piece. */
+static bool has_grown_large(const struct store *s)
 {
-	uint64_t before = s->spared_total;
-
-	s->spared_total = s->space.total;
-	return before != 0 && s->space.total > max_u64(before, GROW_EAGER) && !s->max_blocks;
+	return s->spared_total != 0 && s->space.total > max_u64(s->spared_total, GROW_EAGER) && !s->max_blocks;
 }
 
+/* Segments kept ready; all that the journal is to keep when a large file has grown: later, with a tree that is rewritten at
+ * random, what is free lies in crumbs, and each one more would take a growth. */
 static int spare_segments(struct store *s)
 {
-	unsigned keep = take_all_segments(s) ? checkpoint_keep_segments(s) : 0;
+	unsigned keep = has_grown_large(s) ? checkpoint_keep_segments(s) : 0;
 	unsigned wanted = keep > s->journal.used + SPARES ? keep - s->journal.used : SPARES;
 
+	s->spared_total = s->space.total;
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
 	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
 		return 0;
@@ -770,6 +769,11 @@ bool store_is_dirty(const struct store *s)
 {
 	return !s->read_only && !store_failed(s) &&
 	       (s->changed || identity_waits(s) || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
+}
+
+uint64_t store_disk_turns(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->map.sync_turns, memory_order_relaxed);
 }
 
 bool store_is_writing(const struct store *s)

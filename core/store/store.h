@@ -81,6 +81,8 @@ uint64_t store_checkpoint_seq(const struct store *s);   /* [any] */
 int store_poll(struct store *s);
 /* Request thread: true if store_poll() has something to do soon even without requests. */
 bool store_is_dirty(const struct store *s);
+/* [any] Goes up when an msync begins and when it ends: odd, and the same for long: the disk hangs. */
+uint64_t store_disk_turns(const struct store *s);
 /* [any] A checkpoint is being written: what waits for space goes on when it is done. */
 bool store_is_writing(const struct store *s);
 

@@ -526,6 +526,7 @@ bool store_is_writing(const struct store *s) { (void)s; return false; }
 int store_poll(struct store *s) { (void)s; return 0; }
 int store_checkpoint(struct store *s) { (void)s; return 0; }
 uint64_t store_checkpoint_seq(const struct store *s) { return node_of(s)->seq; }
+uint64_t store_disk_turns(const struct store *s) { (void)s; return 0; }
 void store_path(const struct store *s, char *buf, size_t size) { (void)s; snprintf(buf, size, "none"); }
 
 int store_read_blocks(const struct store *s, uint64_t block, uint64_t count, void *buf)
