@@ -256,6 +256,7 @@ static void add(struct notify *n, uint64_t ino, bool data, uint64_t off, uint64_
 {
 	struct worker *w = &n->workers[(ino * 0x9e3779b97f4a7c15ull) >> 62];
 	struct entry *e, *old;
+	bool wake;
 
 	if (name_len > NAME_MAX_BYTES)
 		return;
@@ -284,9 +285,11 @@ static void add(struct notify *n, uint64_t ino, bool data, uint64_t off, uint64_
 	*w->end = e;
 	w->end = &e->next;
 	w->last_inode = name_len == 0 ? e : NULL;
-	if (w->count++ == 0)
-		pthread_cond_signal(&w->wake);
+	wake = w->count++ == 0;
 	pthread_mutex_unlock(&n->lock);
+	/* Behind the unlock: the thread that wakes takes the lock first of all, and would make us wake it once more. */
+	if (wake)
+		pthread_cond_signal(&w->wake);
 }
 
 void notify_name(struct notify *n, uint64_t dir, const char *name, uint32_t len)

@@ -653,7 +653,8 @@ static int run_refill(struct space *sp, enum space_kind kind)
 				return r;
 		}
 	}
-	if (next->next >= next->end && find_next_run(sp, next) == 0)
+	/* Nobody gets a run of BULK ready, so none is held back for that: a small store has other uses for 2 MiB. */
+	if (kind != SPACE_BULK && next->next >= next->end && find_next_run(sp, next) == 0)
 		sp->run_posted[kind] = false;
 	return 0;
 }

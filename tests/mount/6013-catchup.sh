@@ -19,6 +19,7 @@ start() {
 stop() { umount_store "$T/$1" "$T/$1.msync"; }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 caught_up() { [ "$(value two link_state)" = stream ] && [ "$(value two seq)" = "$(value one seq)" ]; }
+durable_too() { [ "$(value two durable_seq)" -ge "$(value one durable_seq)" ]; }
 view() { (cd "$T/$1" && find . -type f | sort | xargs -d '\n' sha256sum && find . | sort | xargs -d '\n' stat -c '%n %i %a %s') | sha256sum; }
 agree() {
 	ok "$1: it catches up" wait_for caught_up
@@ -60,7 +61,7 @@ wait_for caught_up
 syncs=$(value two syncs) most=$((($(date +%s%N) - before) / 100000000 + 10))
 agree 'after changes'
 is 'without a comparison' "$(value two comparisons)" 0
-ok 'what the primary has on disk it has, too' wait_for '[ "$(value two durable_seq)" -ge "$(value one durable_seq)" ]'
+ok 'what the primary has on disk it has, too' wait_for durable_too
 ok "it synced now and then: $syncs times, at most $most" [ "$syncs" -le "$most" ]
 is 'a change is there at once after that' "$(echo now >"$two/now" && cat "$one/now")" now
 
