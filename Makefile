@@ -210,7 +210,7 @@ $(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
 $(B)/tests/unit/test_linear: $(call obj,tests/remote/linear/linear.c)
 # Allocations that they make to fail.
 $(B)/tests/unit/test_net: TEST_LDFLAGS := $(foreach f,malloc calloc,-Wl,--wrap=$(f))
-$(B)/tests/unit/test_replica: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
+$(B)/tests/unit/test_link: TEST_LDFLAGS := $(foreach f,malloc calloc realloc,-Wl,--wrap=$(f))
 
 $(UNIT_PROGRAMS): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(call obj,$(UTIL_SRC)) $(LIB)
 	$(say) LD $@
@@ -415,7 +415,7 @@ sim: $(SIM_PROGRAM)  ## primary, replicas, relays and clients from one seed: SEE
 cluster: $(CLUSTER_PROGRAM)  ## mounts in one thread, locks and changes of roles: SEEDS=n (5000); SEED= TRACE=1 replays
 	@SEEDS=$(or $(SEEDS),5000) $(CLUSTER_PROGRAM)
 
-cluster-mutants: $(CLUSTER_PROGRAM) $(B)/tests/unit/test_locks  ## break each of their rules on purpose; every one must be found (MUTANTS='name ...')
+cluster-mutants: $(CLUSTER_PROGRAM) $(B)/tests/unit/test_locks $(B)/tests/unit/test_locks_model  ## break each of their rules on purpose; every one must be found (MUTANTS='name ...')
 	@MODE=$(MODE) tests/cluster/mutants.sh $(MUTANTS)
 
 sim-mutants: $(SIM_PROGRAM)  ## break each rule of the protocol on purpose; `make sim` must find every one (MUTANTS='name ...')

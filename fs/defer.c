@@ -28,12 +28,6 @@ int defer_init(struct defer *d, const struct store *store, uint64_t (*reached)(c
 	return 0;
 }
 
-void defer_stop(struct defer *d)
-{
-	pthread_mutex_lock(&d->io_lock);
-	d->fd = -1;
-	pthread_mutex_unlock(&d->io_lock);
-}
 
 void defer_release(struct defer *d)
 {
@@ -172,6 +166,35 @@ void defer_run(struct defer *d)
 			entry_send(&e, d->fd);
 		pthread_mutex_unlock(&d->io_lock);
 	}
+}
+
+static bool pop_any(struct defer *d, struct defer_entry *ret_entry)
+{
+	bool any;
+
+	pthread_mutex_lock(&d->lock);
+	any = d->count > 0;
+	if (any) {
+		*ret_entry = d->ring[d->head];
+		d->head = (d->head + 1) & (d->size - 1);
+		d->count--;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return any;
+}
+
+void defer_stop(struct defer *d)
+{
+	struct defer_entry e;
+
+	defer_run(d);
+	pthread_mutex_lock(&d->io_lock);
+	while (d->fd >= 0 && pop_any(d, &e)) {
+		entry_set_error(&e, EIO);
+		entry_send(&e, d->fd);
+	}
+	d->fd = -1;
+	pthread_mutex_unlock(&d->io_lock);
 }
 
 void defer_give_up(struct defer *d)

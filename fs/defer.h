@@ -45,7 +45,9 @@ struct defer {
 /* reached(ctx): any thread. */
 int defer_init(struct defer *d, const struct store *store, uint64_t (*reached)(const void *ctx), const void *ctx,
 	       unsigned patience_ms, int fd);
-/* Send nothing any more. After it no other thread uses the descriptor. */
+/* Who still waits gets EIO, and nothing is sent any more. After it no other thread uses the descriptor. They are not left to the
+ * closing of the device: that comes when the threads have ended that tell the kernel of changes, and such a one may be
+ * waiting for the lock of a directory that a program holds until it has its answer. */
 void defer_stop(struct defer *d);
 void defer_release(struct defer *d);
 

@@ -29,6 +29,7 @@ struct aside {
 	seq_t last;
 	seq_t want;             /* the checkpoint must have it */
 	atomic_int result;      /* 1: under way */
+	atomic_bool stop;       /* the mount ends: nobody cuts the checkpoint any more that it may be waiting for */
 	char path[4096];
 };
 
@@ -67,7 +68,7 @@ static void *aside_main(void *arg)
 
 	session_block_signals();
 	while (r == 0 && store_checkpoint_seq(s) < a->want) {
-		r = store_failed(s);
+		r = atomic_load(&a->stop) ? -ECANCELED : store_failed(s);
 		nanosleep(&pause, NULL);
 	}
 	store_path(s, path, sizeof path);
@@ -752,6 +753,7 @@ int follower_init(struct remote *l)
 void follower_release(struct remote *l)
 {
 	if (l->aside != NULL) {
+		atomic_store(&l->aside->stop, true);
 		pthread_join(l->aside->thread, NULL);
 		free(l->aside);
 		l->aside = NULL;

@@ -589,6 +589,7 @@ bool remote_step(struct remote *l)
 
 	if (l == NULL)
 		return false;
+	atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < STEP_ITEMS; i++) {
 		item = l->stuck.first != NULL ? queue_take(&l->stuck) : take(l, &l->inbox);
 		if (item == NULL)
@@ -1132,14 +1133,14 @@ void remote_stop(struct remote *l)
 {
 	if (l == NULL)
 		return;
-	if (l->net != NULL) {
-		net_stop(l->net);
-		l->net = NULL;
-	}
+	/* Its memory stays until the threads that serve and make comparisons have ended: they may be about to say something. */
+	net_end(l->net);
 	follower_release(l);
 	lockd_free(l->lockd);
 	l->lockd = NULL;
 	feeder_release(l);
+	net_stop(l->net);
+	l->net = NULL;
 	/* They may wait for a lock that a program holds whose request nobody has answered. */
 	notify_end(l->notify);
 	repeat_end(l->fs->repeat);

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
 # mutants: the code broken on purpose, one thing at a time, in a copy of the sources; a machine must find each one. This is what
-# tests/crash/mutants.sh and its like in kill/, sim/, cluster/ and remote/ share; they source it from the top of the tree, say what is
-# copied (sources, and of what make has built: built) and how their machine is run, and list their mutants as
+# the mutants.sh of crash, kill, sim, cluster and remote share; they source it from the top of the tree, say what is copied (sources,
+# and of what make has built: built) and how their machine is run, and list their mutants as
 #   begin NAME RULE WHAT; change FILE OLD NEW...; run
 # A mutant whose old text is not found exactly once is an error: then the code has changed, and the mutant must follow it.
 #   arguments: only these mutants; MODE, CC: as for make; KEEP=1: leave the copies; V=1: what was found; LOOK=1: nothing is built

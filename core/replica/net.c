@@ -878,14 +878,22 @@ int net_start(const struct net_options *o, const struct net_owner *owner, struct
 	return 0;
 }
 
-void net_stop(struct net *net)
+void net_end(struct net *net)
 {
-	if (!net)
+	if (!net || net->ended)
 		return;
 	check(!pthread_equal(pthread_self(), net->thread));
 	net_lock(net);
 	net->stop = true;
 	net_unlock_wake(net);
 	(void)pthread_join(net->thread, NULL);
+	net->ended = true;
+}
+
+void net_stop(struct net *net)
+{
+	if (!net)
+		return;
+	net_end(net);
 	net_release(net);
 }

@@ -9,7 +9,7 @@
  * the network, for a callback or for a disk. The only lock is net->lock: a short mutex that is never held over a system
  * call, over TLS or over a callback. A wake-up of the net thread (eventfd) is made only if it sleeps.
  *
- * Callbacks run on the net thread: while one runs, no other link moves. They may call everything here but net_stop(),
+ * Callbacks run on the net thread: while one runs, no other link moves. They may call everything here but net_end() and net_stop(),
  * must not block, and get bytes that are theirs only until they return.
  *
  * Life of a link: accepted (who listens) or begun by a dialer; opened, once TLS and the hellos are done; frames; closed,
@@ -114,8 +114,11 @@ struct net_options {
 
 /* Starts the net thread. */
 int net_start(const struct net_options *o, const struct net_owner *owner, struct net **ret);
-/* Ends everything: posts are run, closed() is called for every link, the thread is joined, all memory freed. Prompt: it
- * waits for no peer and for no name look-up. Not from a callback; no other thread may be inside a call or make another. */
+/* Ends everything: posts are run, closed() is called for every link, the thread is joined. Prompt: it waits for no peer and for
+ * no name look-up. Not from a callback. Other threads may be inside a call or make more of them: from here on each is refused
+ * (-ESHUTDOWN, -ENOTCONN, -ENOENT). So an owner ends here what its own threads are told by, then those threads, then calls net_stop(). */
+void net_end(struct net *net);
+/* net_end(), if that is still to be done, and all memory is freed. NULL is fine. No other thread may be inside a call or make another. */
 void net_stop(struct net *net);
 
 /* Listen. *ret_port is the port, 0 for a Unix socket; NULL is fine. -EACCES without a key, unless loopback or Unix. A

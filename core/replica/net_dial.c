@@ -768,17 +768,23 @@ int net_undial(struct net *net, net_id dialer)
 
 void dialers_free(struct net *net)
 {
-	struct dialer *d;
+	struct dialer *d, *list, *unborn;
 
-	while ((d = net->dialers) != NULL) {
-		net->dialers = d->next;
+	/* Another thread may be giving one up. */
+	net_lock(net);
+	list = net->dialers;
+	unborn = net->dialers_new;
+	net->dialers = net->dialers_new = NULL;
+	net_unlock(net);
+	while ((d = list) != NULL) {
+		list = d->next;
 		if (d->link)
 			d->link->dialer = NULL;
 		timer_unreserve(net, &d->timer);
 		dialer_free(d);
 	}
-	while ((d = net->dialers_new) != NULL) {
-		net->dialers_new = d->next;
+	while ((d = unborn) != NULL) {
+		unborn = d->next;
 		dialer_free(d);
 	}
 }

@@ -23,6 +23,7 @@
 
 #define SCRATCH_BYTES (64u << 10)       /* one read, one write */
 #define TLS_RECORD    16384u            /* TLS sends no more at once, so no more is gathered for it */
+#define TLS_KEPT      64u               /* the announcement of a new key is a record of 27 bytes */
 #define TURN_BYTES    (256u << 10)      /* one link's share before the others get theirs */
 #define HEARD_BYTES   4096u             /* of an unfinished frame count as a sign of life; fewer do not */
 #define DEAD_MS_MAX   60000u            /* whatever the peer's hello says of its pings */
@@ -89,6 +90,9 @@ struct link {
 	bool tls_seen;                  /* the peer's first bytes were those of TLS */
 	bool tls_broken;                /* no close_notify on it */
 	bool tls_pending;               /* a write is to be repeated */
+	bool tls_keeps;                 /* what the socket does not take now goes to tls_kept */
+	uint8_t tls_kept[TLS_KEPT];     /* written as OpenSSL knows it, and not yet in the kernel's hands */
+	size_t tls_kept_len;
 	uint32_t tls_writes;            /* since the keys were renewed */
 	const struct net_key *key;
 	char unknown_id[KEY_ID_MAX + 1];
@@ -172,6 +176,7 @@ struct net {
 
 	pthread_mutex_t lock;           /* what is marked (L); never held over a system call, TLS or a callback */
 	bool stop, asleep;              /* (L) */
+	bool ended;                     /* the thread is joined; of who calls net_end() and net_stop() */
 	atomic_bool news;               /* set under the lock: there is something in the lists below */
 	atomic_bool poked;              /* poked() is due */
 	struct net_work *posts, **posts_end;    /* (L) */

@@ -36,12 +36,43 @@ static int bio_read(BIO *b, char *buf, int len)
 	return n < 0 ? -1 : (int)n;
 }
 
+/* What was kept goes first. 0: nothing of it is left. */
+static int send_kept(struct link *c)
+{
+	while (c->tls_kept_len > 0) {
+		ssize_t n = link_send_raw(c, c->tls_kept, c->tls_kept_len);
+
+		if (n < 0)
+			return (int)n;
+		c->tls_kept_len -= (size_t)n;
+		memmove(c->tls_kept, c->tls_kept + n, c->tls_kept_len);
+	}
+	return 0;
+}
+
+/* For the announcement of a new key: what the socket does not take is kept, and counts as written. */
+static ssize_t send_or_keep(struct link *c, const uint8_t *buf, size_t len)
+{
+	ssize_t n = c->tls_kept_len > 0 ? -EAGAIN : link_send_raw(c, buf, len);
+	size_t done = n > 0 ? (size_t)n : 0;
+
+	if ((n < 0 && n != -EAGAIN) || len - done > sizeof c->tls_kept - c->tls_kept_len)
+		return n;
+	memcpy(c->tls_kept + c->tls_kept_len, buf + done, len - done);
+	c->tls_kept_len += len - done;
+	return (ssize_t)len;
+}
+
 static int bio_write(BIO *b, const char *buf, int len)
 {
 	struct link *c = BIO_get_data(b);
-	ssize_t n = link_send_raw(c, buf, (size_t)len);
+	ssize_t n = send_kept(c);
 
 	BIO_clear_retry_flags(b);
+	if (c->tls_keeps && (n == 0 || n == -EAGAIN))
+		n = send_or_keep(c, (const uint8_t *)buf, (size_t)len);
+	else if (n == 0)
+		n = link_send_raw(c, buf, (size_t)len);
 	if (n == -EAGAIN)
 		BIO_set_retry_write(b);
 	return n < 0 ? -1 : (int)n;
@@ -316,13 +347,19 @@ ssize_t tls_recv(struct link *c, void *buf, size_t len)
 }
 
 /* A key is good for some 2^24 records (RFC 8446, 5.5); a link may live for months. The peer need do nothing. Not while a
- * record is half written: it belongs to the old key. */
+ * record is half written: it belongs to the old key. The announcement never waits for room: while it did, OpenSSL would read
+ * nothing, and two sides that announce at the same moment would each wait for the other to read, until both are taken for dead. */
 static void renew_key(struct link *c)
 {
-	if (++c->tls_writes < c->net->o.rekey_writes || c->tls_pending)
+	if (++c->tls_writes < c->net->o.rekey_writes || c->tls_pending || c->tls_kept_len > 0)
 		return;
-	if (SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
-		c->tls_writes = 0;
+	if (SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) != 1)
+		return;
+	c->tls_keeps = true;
+	/* An error is met again by the write that follows. */
+	(void)SSL_do_handshake(c->ssl);
+	c->tls_keeps = false;
+	c->tls_writes = 0;
 }
 
 ssize_t tls_send(struct link *c, const void *buf, size_t len)

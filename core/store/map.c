@@ -235,7 +235,9 @@ static int sync_piece(struct map *m, block_t first, uint64_t count)
 	await_turn(m);
 	r = map_failed(m);
 	if (r == 0) {
+		atomic_fetch_add_explicit(&m->sync_turns, 1, memory_order_relaxed);
 		r = m->sys->sync(m->sys->ctx, map_place(m, first), count << BLOCK_SHIFT);
+		atomic_fetch_add_explicit(&m->sync_turns, 1, memory_order_relaxed);
 		if (r < 0)
 			atomic_store_explicit(&m->failed, r, memory_order_release);
 		else

@@ -39,6 +39,7 @@ struct map {
 	pthread_mutex_t turn_lock;      /* guards the turns; never held over a system call */
 	pthread_cond_t turn_over;
 	uint64_t turn_next, turn_now;   /* one msync at a time, in the order of asking: an error has one owner */
+	_Atomic uint64_t sync_turns;    /* msyncs begun and ended: odd while one is under way */
 	_Atomic int failed;             /* first error of a sync or a fault, negative; final */
 	_Atomic uint64_t lost;          /* byte behind the first that could not be had; 0 = none */
 	_Atomic uint64_t *asked;        /* a bit for each piece that was asked for; NULL: no memory, nobody asks */

@@ -134,21 +134,20 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
-/* A large file that has just grown has free space in one piece. All the segments that the journal is to keep are taken then:
- * later, with a tree that is rewritten at random, what is free lies in crumbs, and each one more would take a growth. */
-static bool take_all_segments(struct store *s)
+/* Has a large file grown since spare segments were last looked for? Then it has free space in one piece. */
+static bool has_grown_large(const struct store *s)
 {
-	uint64_t before = s->spared_total;
-
-	s->spared_total = s->space.total;
-	return before != 0 && s->space.total > max_u64(before, GROW_EAGER) && !s->max_blocks;
+	return s->spared_total != 0 && s->space.total > max_u64(s->spared_total, GROW_EAGER) && !s->max_blocks;
 }
 
+/* Segments kept ready; all that the journal is to keep when a large file has grown: later, with a tree that is rewritten at
+ * random, what is free lies in crumbs, and each one more would take a growth. */
 static int spare_segments(struct store *s)
 {
-	unsigned keep = take_all_segments(s) ? checkpoint_keep_segments(s) : 0;
+	unsigned keep = has_grown_large(s) ? checkpoint_keep_segments(s) : 0;
 	unsigned wanted = keep > s->journal.used + SPARES ? keep - s->journal.used : SPARES;
 
+	s->spared_total = s->space.total;
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
 	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
 		return 0;
@@ -497,17 +496,27 @@ static int sync_to(struct store *s, seq_t seq, jpos_t tail, unsigned rebases)
 	return 0;
 }
 
-int store_sync(struct store *s)
+/* Under sync_lock: wait until nobody is at a sync. True: it is done for us, or the store has failed. One that began before our changes
+ * does not do; of those who wait for its end the first makes the next one, for all of them. */
+static bool is_served(struct store *s, seq_t wanted)
 {
+	while (s->syncing) {
+		(void)pthread_cond_wait(&s->sync_over, &s->sync_lock);
+		if (store_failed(s) < 0 || store_durable_seq(s) >= wanted)
+			return true;
+	}
+	return false;
+}
+
+/* What the one who is at it does, without any lock. */
+static int lead_sync(struct store *s)
+{
+	seq_t before = store_durable_seq(s), seq;
 	unsigned rebases;
 	bool rebasing;
-	seq_t seq;
 	jpos_t tail;
 	int r;
 
-	if (s->read_only)
-		return 0;
-	(void)pthread_mutex_lock(&s->sync_serial);
 	(void)pthread_mutex_lock(&s->ext_lock);
 	rebases = s->rebases;
 	rebasing = atomic_load(&s->rebasing);
@@ -519,16 +528,42 @@ int store_sync(struct store *s)
 	/* What is durable is so only while the file is whole. */
 	if (r == 0)
 		r = map_check_size(&s->map);
-	if (r == 0 && !rebasing && seq > store_durable_seq(s))
+	if (r == 0 && !rebasing && seq > before)
 		r = sync_to(s, seq, tail, rebases);
-	(void)pthread_mutex_unlock(&s->sync_serial);
-	if (r == 0 && rebasing)
-		return -EAGAIN;
+	/* Before the next one begins, and before those who waited look. */
 	if (r < 0)
 		store_fail(s, r);
-	else
-		store_progress(s);
-	return r;
+	return r == 0 && rebasing ? -EAGAIN : r;
+}
+
+int store_sync(struct store *s)
+{
+	seq_t wanted = store_seq(s), before = store_durable_seq(s);
+	bool served;
+	int r;
+
+	if (s->read_only)
+		return 0;
+	(void)pthread_mutex_lock(&s->sync_lock);
+	served = is_served(s, wanted);
+	s->syncing = s->syncing || !served;
+	(void)pthread_mutex_unlock(&s->sync_lock);
+	if (served) {
+		r = store_failed(s);
+	} else {
+		r = lead_sync(s);
+		(void)pthread_mutex_lock(&s->sync_lock);
+		s->syncing = false;
+		(void)pthread_mutex_unlock(&s->sync_lock);
+		(void)pthread_cond_broadcast(&s->sync_over);
+	}
+	if (r < 0)
+		return r;
+	/* The journal went on, perhaps into a segment that nobody has made ready: few and small changes wake nobody else. */
+	if (store_durable_seq(s) != before)
+		store_wake_provisioner(s);
+	store_progress(s);
+	return 0;
 }
 
 /* Another's state ------------------------------------------------------------------------------------------------- */
@@ -709,6 +744,11 @@ bool store_is_dirty(const struct store *s)
 	       (s->changed || identity_waits(s) || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
 }
 
+uint64_t store_disk_turns(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->map.sync_turns, memory_order_relaxed);
+}
+
 bool store_is_writing(const struct store *s)
 {
 	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->ckpt_state, memory_order_acquire) == CKPT_WRITING;
@@ -765,9 +805,10 @@ static void store_release(struct store *s)
 	space_release(&s->space);
 	journal_release(&s->journal);
 	map_close(&s->map);
-	(void)pthread_mutex_destroy(&s->sync_serial);
+	(void)pthread_mutex_destroy(&s->sync_lock);
 	(void)pthread_mutex_destroy(&s->ext_lock);
 	(void)pthread_mutex_destroy(&s->wake_lock);
+	(void)pthread_cond_destroy(&s->sync_over);
 	(void)pthread_cond_destroy(&s->sync_wake);
 	(void)pthread_cond_destroy(&s->ckpt_wake);
 	(void)pthread_cond_destroy(&s->prov_wake);
@@ -796,9 +837,10 @@ static struct store *store_new(const struct store_options *o, const struct store
 	s->fd = -1;
 	(void)pthread_condattr_init(&attr);
 	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_mutex_init(&s->sync_serial, NULL);
+	(void)pthread_mutex_init(&s->sync_lock, NULL);
 	(void)pthread_mutex_init(&s->ext_lock, NULL);
 	(void)pthread_mutex_init(&s->wake_lock, NULL);
+	(void)pthread_cond_init(&s->sync_over, &attr);
 	(void)pthread_cond_init(&s->sync_wake, &attr);
 	(void)pthread_cond_init(&s->ckpt_wake, &attr);
 	(void)pthread_cond_init(&s->prov_wake, &attr);

@@ -69,8 +69,9 @@ bool store_lost(const struct store *s, uint64_t *ret_byte);
 void store_left_halfway(struct store *s);
 /* [any] Ask the syncer to make everything up to now durable; returns at once (progress follows). */
 void store_sync_request(struct store *s);
-/* [any but the request thread with threads] Make everything committed before the call durable; waits. -EAGAIN: nothing can
- * become durable before a rebase is (store_rebasing()). */
+/* [any that may wait, so no request thread that others wait for] Make everything committed before the call durable: this thread makes the
+ * msync itself, unless one is under way; those who come meanwhile share the next. -EAGAIN: nothing can become durable
+ * before a rebase is (store_rebasing()). */
 int store_sync(struct store *s);
 /* Request thread: cut a checkpoint now (-EAGAIN: one is being written, -ENOSPC); with threads it is written in the background: done when
  * store_checkpoint_seq() >= the store_seq() at the call. Without threads it is complete on return. */
@@ -80,6 +81,8 @@ uint64_t store_checkpoint_seq(const struct store *s);   /* [any] */
 int store_poll(struct store *s);
 /* Request thread: true if store_poll() has something to do soon even without requests. */
 bool store_is_dirty(const struct store *s);
+/* [any] Goes up when an msync begins and when it ends: odd, and the same for long: the disk hangs. */
+uint64_t store_disk_turns(const struct store *s);
 /* [any] A checkpoint is being written: what waits for space goes on when it is done. */
 bool store_is_writing(const struct store *s);
 

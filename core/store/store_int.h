@@ -2,9 +2,9 @@
  *
  * store_int: the inside of struct store, for the files of core/store that share it.
  *
- * Locks, in order: sync_serial (store_sync() callers; held over its msyncs), then ext_lock, journal.lock, wake_lock, map.turn_lock
- * (leaves, never held over a system call that may block on the disk). The request thread takes only the first three leaves.
- * Fields: [R] request thread only; [A] atomic; [W] under wake_lock; [E] under ext_lock; [S] under sync_serial;
+ * Locks: sync_lock (store_sync() callers), ext_lock, journal.lock, wake_lock, map.turn_lock. All are leaves, never held over a
+ * system call that may block on the disk. The request thread takes only ext_lock, journal.lock and wake_lock.
+ * Fields: [R] request thread only; [A] atomic; [W] under wake_lock; [E] under ext_lock; [S] owned by whoever has set `syncing`;
  * [K] owned by the checkpointer while ckpt_state is CKPT_WRITING, by the request thread otherwise; [C] constant.
  */
 #ifndef MSYNCFS_STORE_INT_H
@@ -26,8 +26,8 @@
 #define GROW_MIN       256u             /* 1 MiB: shortest, when the disk refuses more */
 #define SPARES         (JOURNAL_KEPT + 2u)      /* journal segments kept ready */
 #define GROW_EAGER     262144u          /* 1 GiB: up to here the file grows before anything waits */
-#define CUT_PAGES      16384u           /* tree pages of C at which a checkpoint is cut */
-#define AHEAD_PAGES    (8 * CUT_PAGES)  /* and at which changes wait for the one before */
+#define CUT_PAGES      32768u           /* tree pages of C at which a checkpoint is cut */
+#define AHEAD_PAGES    (4 * CUT_PAGES)  /* and at which changes wait for the one before */
 #define JOURNAL_DUE    (32u << 20)      /* bytes of journal at which a checkpoint is cut */
 #define JOURNAL_AHEAD  (3u * JOURNAL_DUE)       /* and at which changes wait for the one before */
 #define EXT_RANGES     64u
@@ -97,7 +97,9 @@ struct store {
 	uint64_t spared_total;          /* size of the file when spare segments were last looked for; 0: never */
 	uint64_t named_blocks;          /* [R] extents named since the last cut */
 
-	pthread_mutex_t sync_serial;
+	pthread_mutex_t sync_lock;
+	pthread_cond_t sync_over;
+	bool syncing;                   /* under sync_lock: somebody is at a sync */
 	pthread_mutex_t ext_lock;
 	struct store_range ext[EXT_RANGES];     /* [E] written, not synced */
 	unsigned ext_count;                     /* [E] */
@@ -108,7 +110,7 @@ struct store {
 	_Atomic uint64_t oldest_ns;             /* [A] wall clock of the oldest change not on disk, 0 = none */
 	_Atomic uint64_t last_sync_ns, last_sync_took_ns, syncs;                /* [A] */
 	_Atomic unsigned segment_syncs;         /* [A] that ended in the journal's segment synced_serial */
-	uint64_t synced_serial;                 /* under sync_serial */
+	uint64_t synced_serial;                 /* [S] */
 	_Atomic uint64_t last_ckpt_ns, last_ckpt_took_ns, ckpts;                /* [A] */
 	_Atomic uint64_t grows, disk_free;                                      /* [A] blocks */
 	_Atomic uint64_t grown_ns;              /* [A] monotonic: the last growth */

@@ -43,13 +43,7 @@ static void run_guarded(struct store *s, int (*fn)(void *store))
 
 static int do_sync(void *store)
 {
-	seq_t before = store_durable_seq(store);
-	int r = store_sync(store);
-
-	/* The journal went on, perhaps into a segment that nobody has made ready: few and small changes wake nobody else. */
-	if (store_durable_seq(store) != before)
-		store_wake_provisioner(store);
-	return r;
+	return store_sync(store);
 }
 
 static int do_checkpoint(void *store)

@@ -100,6 +100,7 @@ struct ms {
 	struct store *store;
 	int event;              /* written by the store's helpers when something moved */
 	bool durable, threads;
+	bool hands_over;        /* an fsync is asked of the syncer and waited for, as in the daemon */
 	uint64_t waits;         /* times that an operation had to wait for space */
 };
 
@@ -137,7 +138,7 @@ static struct ms *ms_open_path(const char *path, bool durable, bool threads)
 	return m;
 }
 
-static void *ms_open_in(const char *dir, bool durable, bool threads)
+static struct ms *ms_open_in(const char *dir, bool durable, bool threads)
 {
 	char path[4096];
 
@@ -148,6 +149,14 @@ static void *ms_open_in(const char *dir, bool durable, bool threads)
 static void *ms_open(const char *dir, bool durable)
 {
 	return ms_open_in(dir, durable, true);
+}
+
+static void *ms_open_handing_over(const char *dir, bool durable)
+{
+	struct ms *m = ms_open_in(dir, durable, true);
+
+	m->hands_over = true;
+	return m;
 }
 
 static void *ms_open_direct(const char *dir, bool durable)
@@ -180,14 +189,14 @@ static bool ms_again(struct ms *m, unsigned *tries)
 	return true;
 }
 
-/* As the daemon: what is due between requests, then the wait of an fsync if asked for. */
+/* What is due between requests, after an fsync if asked for. */
 static void ms_finish(struct ms *m)
 {
 	uint64_t seq = store_seq(m->store);
 
-	if (m->durable && !m->threads)
+	if (m->durable && !m->hands_over)
 		must(store_sync(m->store), "sync");
-	if (m->durable && m->threads) {
+	if (m->durable && m->hands_over) {
 		store_sync_request(m->store);
 		while (store_durable_seq(m->store) < seq) {
 			must(store_failed(m->store), "store");
@@ -381,7 +390,8 @@ static void sq_close(void *handle)
 }
 
 /* put ------------------------------------------------------------------------------------------------------------ */
-/* `direct` is the store without its helper threads: the caller does the msync itself, as the other peers do. */
+/* Who puts makes the msync himself, as with the other peers. `handover`: the syncer makes it, as in the daemon, whose request thread
+ * must not wait. `direct` is the store without its helper threads. */
 static const struct peer {
 	const char *name;
 	void *(*open)(const char *dir, bool durable);
@@ -390,6 +400,7 @@ static const struct peer {
 	void (*close)(void *handle);
 } peers[] = {
 	{ "msyncfs", ms_open, ms_put, ms_get, ms_close },
+	{ "handover", ms_open_handing_over, ms_put, ms_get, ms_close },
 	{ "direct", ms_open_direct, ms_put, ms_get, ms_close },
 	{ "lmdb", lm_open, lm_put, lm_get, lm_close },
 	{ "sqlite", sq_open, sq_put, sq_get, sq_close },

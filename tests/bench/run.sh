@@ -294,7 +294,7 @@ put_part()
 		i=$((i + 1))
 	done
 	printf '\n%-20s %12s %12s %12s %12s %12s\n' 'engine, 100 bytes/s' put_new overwrite get 'durable new' 'overwrite'
-	for p in msyncfs direct lmdb sqlite; do
+	for p in msyncfs handover direct lmdb sqlite; do
 		printf '%-20s' "$p"
 		for v in nosync_put_new nosync_overwrite nosync_get durable_put_new durable_overwrite; do
 			x=$(value "$work/put" "${p}_${v}_per_s")

@@ -1,29 +1,31 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # make cluster-mutants: what keeps locks and roles right (core/replica/locks.h L1-L4, fs/lockd.h K1-K3, the change of roles), broken on
-# purpose, one at a time, in a copy of the sources (tests/mutants.sh). The cluster, or the unit test of the table, must find each one.
+# purpose, one at a time, in a copy of the sources (tests/mutants.sh). The cluster, or a unit test of the table, must find each one.
 #   tests/cluster/mutants.sh [NAME...]      SEEDS=1000: most that one mutant gets; KEEP=1: leave the copies; V=1: what was found
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=../mutants.sh
 . tests/mutants.sh
 sources=(core fs tests)
-built+=("build/$MODE/fs" "build/$MODE/tests/cluster" "build/$MODE/tests/unit/test_locks")
+built+=("build/$MODE/fs" "build/$MODE/tests/cluster" "build/$MODE"/tests/unit/*_util.[do])
 SEEDS=${SEEDS:-1000}
-cluster=tests/cluster/cluster table=tests/unit/test_locks
+cluster=tests/cluster/cluster table=tests/unit/test_locks model=tests/unit/test_locks_model
 
 # mutant NAME RULE WHAT PROGRAM FILE OLD NEW
 mutant() {
-	local why status
+	local why
 
 	begin "$1" "$2" "$3"
 	change "$5" "$6" "$7"
+	if [ "$4" != "$cluster" ]; then
+		run_unit "${4##*/}"
+		return
+	fi
 	build "$4" || return 0
-	machine env CMOCKA_MESSAGE_OUTPUT=TAP SEEDS="$SEEDS" "$T/src/build/$MODE/$4"
-	status=$?
-	cat "$T/err" >>"$T/out"
-	why=$(sed -n 's/^# CASE=cluster //p; s/^not ok [0-9]* - test_/test_/p' "$T/out" | head -n 1)
-	verdict $((status == 0)) "by ${4##*/}, ${why:-status $status}"
+	machine env CMOCKA_MESSAGE_OUTPUT=TAP SEEDS="$SEEDS" "$T/src/build/$MODE/$4" && { verdict 1 "in $SEEDS seeds"; return; }
+	why=$(sed -n 's/^# CASE=cluster //p' "$T/out" "$T/err" | head -n 1)
+	verdict 0 "${why:-it ended with a signal}"
 }
 
 L=core/replica/locks.c D=fs/lockd.c F=fs/follower.c M=fs/remote.c
@@ -36,7 +38,7 @@ mutant no-grace-end L4 'and never after a grace period' $cluster $L '			for (l =
 				give_up_flock(t, l->client, f, &l->op);
 	wake_all(t);' '			for (l = f->waiting; l; l = l->next)
 				give_up_flock(t, l->client, f, &l->op);'
-mutant no-fence L 'fencing numbers do not go up' $table $L '	if (r == 0)
+mutant no-fence L 'fencing numbers do not go up' $model $L '	if (r == 0)
 		t->counter++;' '	if (r == 0 && t->counter == 0)
 		t->counter++;'
 mutant no-conflict L1 'a shared lock does not mind an exclusive one' $table $L '(a->type == LOCKS_EXCLUSIVE || b->type == LOCKS_EXCLUSIVE)' '(a->type == LOCKS_EXCLUSIVE && b->type == LOCKS_EXCLUSIVE)'
@@ -45,10 +47,12 @@ mutant queue-always L2 'who holds something stands behind others, too' $table $L
 mutant asked-twice L3 'a question that comes again stands in the queue twice' $table $L '		if (l->client == c && l->op.ticket == op->ticket)
 			return true;' '		if (l->client == c && l->op.ticket == op->ticket)
 			break;'
-mutant keeps-waiting L 'who is gone goes on to wait' $table $L '	drop_of(t, c, false, true);
+mutant keeps-waiting L 'who is gone goes on to wait' $model $L '	drop_of(t, c, false, true);
 	if (!c->probes)' '	if (!c->probes)'
-mutant keeps-all L 'what is not stated any more stays' $cluster $L '	drop_of(t, c, true, false);
-	for (i = 0; i < s.count && get_record(' '	for (i = 0; i < s.count && get_record('
+mutant keeps-all L 'what is not stated any more stays' $cluster $L '	drop_of(t, c, false, false);
+	drop_of(t, c, true, false);
+	for (i = 0; i < s.count' '	drop_of(t, c, false, false);
+	for (i = 0; i < s.count'
 mutant no-probe L5 'who does not want to wait hears what the table has' $table $L '	while (l && !(in_way(l, c, op) && l->client->probes))
 		l = l->next;' '	l = NULL;'
 mutant any-probe L5 'an answer to an older probe counts' $table $L 'c->probe_told < w->probe;' 'c->probe_told == 0;'

@@ -6,19 +6,7 @@
 need_root
 need setpriv unshare
 
-# udev makes /dev/fuse accessible to all; where it is not, a mount namespace of the test's own gets such a node.
-if [ -z "${IN_NAMESPACE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
-	mknod "$T/fuse" c 10 229
-	chmod 666 "$T/fuse"
-	IN_NAMESPACE=1 FUSE_NODE=$T/fuse own_namespace "$0" "$@"
-	status=$?
-	# shellcheck disable=SC2034 # for lib.sh: the plan has been printed
-	is_done=1
-	exit $status
-fi
-if [ -n "${FUSE_NODE:-}" ]; then
-	mount -i --bind "$FUSE_NODE" /dev/fuse || skip_all 'cannot bind a device node'
-fi
+fuse_for_all
 
 # fusermount3 wants a user that has a name.
 uid=$(id -u nobody)
@@ -45,14 +33,14 @@ is 'the data is there' "$(user cat "$MNT/d/g")" mine
 kill_daemon
 ok 'a dead mount is cleaned by the user' user timeout 60 "$MSYNCFS" mount "$STORE" "$MNT"
 is 'and the data is there still' "$(user cat "$MNT/d/g")" mine
-ok 'umount.msyncfs works for the user' user "$ROOT/mount-scripts/umount.msyncfs" "$MNT"
+ok 'umount.msyncfs works for the user' user "$SCRIPTS/umount.msyncfs" "$MNT"
 ok 'and waits for the daemon' flock -n "$STORE" true
 
 like 'what only root can ask for is refused' "$(user timeout 60 "$MSYNCFS" mount -o nosymfollow "$STORE" "$MNT" 2>&1; echo "$?")" \
 	'^msyncfs: nosymfollow: only root.*2$'
 ok 'and -o sync,writeback is not' user timeout 60 "$MSYNCFS" mount -o sync,writeback "$STORE" "$MNT"
 like 'it is a synchronous mount' "$(awk -v m="$MNT" '$2 == m { print $4 }' /proc/mounts)" '(^|,)sync(,|$)'
-user "$ROOT/mount-scripts/umount.msyncfs" "$MNT"
+user "$SCRIPTS/umount.msyncfs" "$MNT"
 
 mkdir "$T/rootonly"
 chmod 700 "$T/rootonly"

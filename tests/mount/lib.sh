@@ -18,6 +18,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 MODE=${MODE:-release}
 MSYNCFS=${MSYNCFS:-$ROOT/build/$MODE/msyncfs}
 HELPERS=$ROOT/build/$MODE/tests/helpers
+SCRIPTS=$ROOT/mount-scripts
 PATH=$HELPERS:$PATH
 export MSYNCFS PATH
 
@@ -58,6 +59,22 @@ own_namespace() {
 		done 2>/dev/null
 		shift
 		exec "$@"' own_namespace "$how" "$@"
+}
+
+# For a test that ordinary users mount in. udev makes /dev/fuse accessible to all; where it is not, the test begins anew in a mount name
+# space of its own, which gets such a node.
+fuse_for_all() {
+	local status
+	if [ -z "${FUSE_NODE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
+		mknod "$T/fuse" c 10 229
+		chmod 666 "$T/fuse"
+		FUSE_NODE=$T/fuse own_namespace "$0"
+		status=$?
+		# The plan has been printed.
+		is_done=1
+		exit $status
+	fi
+	[ -z "${FUSE_NODE:-}" ] || mount -i --bind "$FUSE_NODE" /dev/fuse || skip_all 'cannot bind a device node'
 }
 
 # ok NAME COMMAND...: the command succeeds. Its output is shown when it does not.
@@ -255,6 +272,19 @@ kill_daemon() {
 # Value of one name of `msyncfs status`.
 status_of() { sed -n "s/^$1=//p" "$MNT/.msyncfs/status" | tr -d "'\""; }
 
+# ------------------------------------------------------------------------------------------------------ several mounts
+# In a test with several, each has a name: NAME is the store $T/NAME.msync on the mount point $T/NAME.
+# start NAME OPTION...
+start() {
+	local name=$1
+	shift
+	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
+}
+stop() { umount_store "$T/$1" "$T/$1.msync"; }
+# value NAME KEY: of its status
+value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
+streams() { [ "$(value "$1" link_state)" = stream ]; }
+
 # ------------------------------------------------------------------------------------------------------------- set-up
 cleanup() {
 	local status=$? mnt pid
@@ -294,6 +324,16 @@ chmod 755 "$T"
 STORE=$T/store.msync
 MNT=$T/mnt
 mkdir "$MNT"
+# Some tests run these as other users, who have no way into a tree that lies in root's home.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null &&
+   ! setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$MSYNCFS" -a -r "$SCRIPTS/umount.msyncfs"; then
+	mkdir "$T/tree"
+	cp -r "$MSYNCFS" "$HELPERS" "$SCRIPTS" "$T/tree"
+	MSYNCFS=$T/tree/msyncfs
+	HELPERS=$T/tree/helpers
+	SCRIPTS=$T/tree/mount-scripts
+	PATH=$HELPERS:$PATH
+fi
 SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
 export HOME=$T
 # Sanitizer reports of a daemon in the background go to files, which done_testing reads.

@@ -3,7 +3,7 @@
 # make sim-mutants: the rules of core/replica/primary.h (P1-P6) and core/replica/replica.h (R1-R7), and what a store owes them (S), broken
 # on purpose, one at a time, in a copy of the sources (tests/mutants.sh). The simulator must find each one; which seed it took is printed.
 # Not here, since no simulated program makes as many calls or speaks in a lower epoch: the window of 32 calls and a stream below
-# a promise (tests/unit/test_replica.c).
+# a promise (tests/unit/test_replica.c, test_link.c).
 #   tests/sim/mutants.sh [NAME...]      SEEDS=200000: most that one mutant gets; KEEP=1: leave the copies; V=1: what was found
 set -u
 cd "$(dirname "$0")/../.." || exit 2

@@ -15,3 +15,13 @@ void ok_at(int r, const char *file, int line)
 	print_error("%s:%d: %d: %s\n", file, line, r, err_last());
 	_fail(file, line);
 }
+
+void must_at(bool x, const char *what, const char *file, int line)
+{
+	if (x)
+		return;
+	if (ok_failed)
+		ok_failed();
+	print_error("%s:%d: not so: %s\n", file, line, what);
+	_fail(file, line);
+}

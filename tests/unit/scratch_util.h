@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * scratch: a folder of a test's own, and the files in it; in memory where the machine has that.
+ * scratch: a folder of a test's own, and the files in it; in memory where the machine has that. It goes also when the test is
+ * killed: a process of its own waits for that.
  */
 #ifndef MSYNCFS_SCRATCH_UTIL_H
 #define MSYNCFS_SCRATCH_UTIL_H
@@ -15,7 +16,8 @@ int scratch_make_on_disk(const char *test);
 const char *scratch_folder(void);
 /* The path of a file in the folder, there or not. */
 void scratch_path(char path[SCRATCH_PATH], const char *name);
-/* For its teardown: the folder goes, with the files that scratch_path() named. -1: something else was left in it. */
+/* For its teardown: the folder goes, with the files that scratch_path() named. -1: something else was left in it; that goes
+ * too. */
 int scratch_remove(void);
 
 /* The file as the page cache has it, under another name. Aborts the test if that cannot be. */

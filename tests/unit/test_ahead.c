@@ -3,6 +3,8 @@
  * test_ahead: a checkpoint that the disk does not get done: changes wait before the journal since the last one, and with it the
  * next opening, grow without bound (P3); when it is done they go on.
  */
+#include "tests/unit/scratch_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +23,7 @@
 
 #define STORE_BYTES (400ull << 20)
 
-static char dir[64], path[96];
+static char path[SCRATCH_PATH];
 static const struct keys_cred cred = { 0 };
 static _Atomic bool shut;               /* no msync returns */
 
@@ -112,21 +114,17 @@ static void test_ahead__journal_is_bounded(void **state)
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%.40s/ahead.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("ahead") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	scratch_path(path, "store");
 	return 0;
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {

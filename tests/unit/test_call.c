@@ -18,6 +18,7 @@
 #include "core/store/store.h"
 #include "core/store/sys.h"
 #include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 #include "tests/unit/view_util.h"
 
 #include <linux/falloc.h>
@@ -1091,7 +1092,7 @@ static void prepare_once(struct keys *k, struct call *c, uint64_t *f)
 /* A call that comes twice is executed once, and its number is the same; a store that was opened anew in between knows it, too. */
 static void test_call__once(void **state)
 {
-	char dir[] = "/tmp/test_call.XXXXXX", path[64];
+	char path[SCRATCH_PATH];
 	struct store_options o = { .path = path, .create = true, .max_bytes = 64u << 20 };
 	struct call_result first, again;
 	uint64_t request = 0, seq, seq2, before, f = 0;
@@ -1100,8 +1101,8 @@ static void test_call__once(void **state)
 	unsigned op;
 
 	(void)state;
-	assert_non_null(mkdtemp(dir));
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	assert_int_equal(scratch_make_on_disk("call"), 0);
+	scratch_path(path, "store");
 	assert_int_equal(keys_open(&o, &k), 0);
 	for (op = 1; op < CALL_FSYNC; op++) {
 		struct call c = whole(op);
@@ -1152,8 +1153,7 @@ static void test_call__once(void **state)
 		assert_true(again.orphan > 0);
 	}
 	assert_int_equal(keys_close(k), 0);
-	assert_int_equal(remove(path), 0);
-	assert_int_equal(remove(dir), 0);
+	assert_int_equal(scratch_remove(), 0);
 }
 
 int main(void)

@@ -9,6 +9,7 @@
  *
  *   test_compat --make DIR   makes the stores and manifests of the present version that are not there (tests/compat/make.sh)
  */
+#include "tests/unit/scratch_util.h"
 #include "tests/unit/view_util.h"
 
 #include "core/check/check.h"
@@ -35,7 +36,7 @@
 #define FILE_MAX   (16u << 20)
 #define TEXT_MAX   (1u << 20)
 
-static char dir[64], path[96], new_path[96];
+static char path[SCRATCH_PATH], new_path[SCRATCH_PATH];
 static const struct keys_cred cred = { 1000, 100, 022 };
 static uint64_t epoch_max = UINT64_MAX; /* later ones are of openings since: no manifest has them */
 
@@ -782,19 +783,17 @@ static void test_compat__feature_flags_are_obeyed(void **ctx)
 static int setup(void **ctx)
 {
 	(void)ctx;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-compat.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("compat") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
-	(void)snprintf(new_path, sizeof new_path, "%s/new", dir);
+	scratch_path(path, "store");
+	scratch_path(new_path, "new");
 	return 0;
 }
 
 static int teardown(void **ctx)
 {
 	(void)ctx;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 int main(int argc, char **argv)

@@ -10,6 +10,7 @@
 #include "core/stream/stream.h"
 #include "tests/unit/image_util.h"
 #include "tests/unit/ok_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -19,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static char dir[64], path[96], other[96], third[96];
+static char path[SCRATCH_PATH], other[SCRATCH_PATH], third[SCRATCH_PATH];
 static const struct keys_cred cred = { 0 };
 
 /* Changes that were committed, as the followers see them. */
@@ -758,25 +759,19 @@ static void test_epoch__copies_are_alone(void **state)
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-epoch.XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("epoch") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/a", dir);
-	(void)snprintf(other, sizeof other, "%s/b", dir);
-	(void)snprintf(third, sizeof third, "%s/c", dir);
+	scratch_path(path, "a");
+	scratch_path(other, "b");
+	scratch_path(third, "c");
 	return 0;
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	(void)unlink(other);
-	(void)unlink(third);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 int main(void)

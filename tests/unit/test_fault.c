@@ -12,6 +12,7 @@
  *   FAULT_LONG=1    each error that each call can give, not only the likely ones
  */
 #include "tests/unit/crash_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/check/check.h"
 #include "core/store/store_int.h"
@@ -71,7 +72,7 @@ static struct {
 } fault;
 
 static struct work work;
-static char dir[64], path[96];
+static char path[SCRATCH_PATH];
 static uint64_t seed, disk_limit;
 static unsigned runs, faults;
 static bool all_errors;                 /* FAULT_LONG */
@@ -367,7 +368,7 @@ static struct resources resources(void)
 	f = fopen("/proc/self/maps", "re");
 	check(f);
 	while (fgets(line, sizeof line, f))
-		r.mapped |= strstr(line, dir) != NULL;
+		r.mapped |= strstr(line, scratch_folder()) != NULL;
 	(void)fclose(f);
 	return r;
 }
@@ -387,8 +388,6 @@ _Noreturn static void broken(const char *format, ...)
 	(void)vfprintf(stderr, format, ap);
 	va_end(ap);
 	fputc('\n', stderr);
-	(void)unlink(path);
-	(void)rmdir(dir);
 	abort();
 }
 
@@ -962,18 +961,16 @@ static void test_fault__failed_sync_of_a_helper(void **state)
 static int make_dir(void **state)
 {
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-fault.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("fault") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	scratch_path(path, "store");
 	return 0;
 }
 
 static int remove_dir(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static void test_fault__threads(void **state)

@@ -4,6 +4,7 @@
  * each kind: the call that meets it says so, nothing else is harmed, and the store can be opened again.
  */
 #include "tests/unit/image_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/keys/keys_int.h"
 #include "core/store/store_int.h"
@@ -21,7 +22,7 @@
 
 #define FAN_LEVELS 6u
 
-static char dir[64], path[96];
+static char path[SCRATCH_PATH];
 static const struct keys_cred cred = { 0, 0, 022 };
 static struct keys *k;
 static uint64_t a_ino, b_ino, sub;
@@ -65,9 +66,8 @@ static int setup(void **state)
 	char value[3000] = "value";
 
 	(void)state;
-	(void)strcpy(dir, "/tmp/msyncfs-hostile.XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	assert_int_equal(scratch_make_on_disk("hostile"), 0);
+	scratch_path(path, "store");
 	assert_int_equal(open_again(), 0);
 	assert_int_equal(keys_make(k, KEYS_ROOT_INO, "sub", 3, S_IFDIR | 0755, 0, &cred, &a), 0);
 	sub = a.ino;
@@ -85,9 +85,7 @@ static int teardown(void **state)
 	if (k)
 		(void)keys_close(k);
 	k = NULL;
-	(void)unlink(path);
-	(void)rmdir(dir);
-	return 0;
+	return scratch_remove();
 }
 
 /* The image is done: open it as a store. */

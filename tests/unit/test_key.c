@@ -3,6 +3,8 @@
  * test_key: key files: what is made is read again; files that others could read, or that are not just what they should
  * be, are refused with their line.
  */
+#include "tests/unit/scratch_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,8 +24,7 @@
 #define SECRET "secret=000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n"
 #define KEY(id) HEAD "id=" id "\n" SECRET
 
-static char dir[] = "/tmp/msyncfs-key-XXXXXX";
-static char path[64];
+static char path[SCRATCH_PATH];
 
 static void put_file(const char *text, mode_t mode)
 {
@@ -201,7 +202,7 @@ static void test_key__only_a_file(void **state)
 	assert_non_null(large);
 	assert_int_equal(keyring_load(path, &ring), -ENOENT);
 	assert_non_null(strstr(err_last(), "keygen"));
-	assert_int_equal(keyring_load(dir, &ring), -EACCES);
+	assert_int_equal(keyring_load(scratch_folder(), &ring), -EACCES);
 	assert_int_equal(mkfifo(path, 0600), 0);
 	assert_int_equal(keyring_load(path, &ring), -EACCES);   /* and does not wait for a writer */
 	assert_int_equal(unlink(path), 0);
@@ -233,16 +234,16 @@ static void test_key__nothing_is_left_of_what_failed(void **state)
 static int make_dir(void **state)
 {
 	(void)state;
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("key") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/k", dir);
+	(void)snprintf(path, sizeof path, "%s/k", scratch_folder());
 	return 0;
 }
 
 static int remove_dir(void **state)
 {
 	(void)state;
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {

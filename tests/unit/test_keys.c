@@ -4,6 +4,7 @@
  * what a directory shows while it changes; a store opened read-only, and one that shrinks.
  */
 #include "tests/unit/ok_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/base.h"
 #include "core/check/check.h"
@@ -22,7 +23,7 @@
 #include <unistd.h>
 
 static const struct keys_cred cred = { 1000, 100, 022 };
-static char dir[64], path[80];
+static char path[SCRATCH_PATH];
 static struct sys_ops sys;
 static uint64_t clock_ns = 1700000000ull * 1000000000u;
 
@@ -952,21 +953,17 @@ static void test_keys__the_file_shrinks_and_keeps_all(void **state)
 
 static int set_up(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%.40s/keys-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("keys") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/s", dir);
+	scratch_path(path, "s");
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {

@@ -7,6 +7,7 @@
  *   SEED=n         another series of moments      FAULT_LONG=1    a longer one
  */
 #include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/base.h"
 #include "core/keys/keys.h"
@@ -44,7 +45,7 @@ const char *__asan_default_options(void)
 	return "detect_leaks=0";
 }
 
-static char dir[64], path[96];
+static char path[SCRATCH_PATH];
 static uint64_t seed;
 static atomic_bool is_cut;
 static const struct keys_cred cred = { 0, 0, 022 };
@@ -532,8 +533,8 @@ static void test_lost__load_into_a_file_that_is_cut(void **state)
 
 	(void)state;
 	catch_faults();
-	(void)snprintf(new_path, sizeof new_path, "%s/new", dir);
-	(void)snprintf(dump_path, sizeof dump_path, "%s/dump", dir);
+	(void)snprintf(new_path, sizeof new_path, "%s/new", scratch_folder());
+	(void)snprintf(dump_path, sizeof dump_path, "%s/dump", scratch_folder());
 	fd = open(dump_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	assert_true(fd >= 0);
 	assert_int_equal(keys_open(&o, &k), 0);
@@ -623,18 +624,16 @@ static void test_lost__guards_nest(void **state)
 static int make_dir(void **state)
 {
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%s/msyncfs-lost.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make("lost") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
+	scratch_path(path, "store");
 	return 0;
 }
 
 static int remove_dir(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 int main(void)

@@ -12,6 +12,7 @@
 
 #include "tests/unit/net_util.h"
 #include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -28,7 +29,6 @@
 
 #define TYPE 0x123
 
-static char dir[] = "/tmp/msyncfs-netpeer-XXXXXX";
 static const char *const one_id[] = { "alice" };
 
 /* Peers that do harm ------------------------------------------------------------------------------------------------ */
@@ -715,7 +715,7 @@ static void test_netpeer__backoff(void **state)
 	char path[64];
 
 	(void)state;
-	(void)snprintf(path, sizeof path, "%s/nobody", dir);
+	(void)snprintf(path, sizeof path, "%s/nobody", scratch_folder());
 	(void)side_dial(b, path);
 	WAIT(b, b->closed >= 12);
 	for (unsigned i = 0; i < 12; i++) {
@@ -769,16 +769,16 @@ static void test_netpeer__replay_is_worth_nothing(void **state)
 
 /* ------------------------------------------------------------------------------------------------------------------- */
 
-static int make_dir(void **state)
+static int set_up(void **state)
 {
 	(void)state;
-	return mkdtemp(dir) ? 0 : -1;
+	return scratch_make_on_disk("netpeer");
 }
 
-static int remove_dir(void **state)
+static int tear_down(void **state)
 {
 	(void)state;
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 #define NET_TEST(f) cmocka_unit_test_setup_teardown(f, count_descriptors, same_descriptors)
@@ -807,5 +807,5 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("netpeer", tests, make_dir, remove_dir);
+	return cmocka_run_group_tests_name("netpeer", tests, set_up, tear_down);
 }

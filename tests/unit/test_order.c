@@ -5,6 +5,8 @@
  * also makes its other place whole, and syncs that, it takes two kills (the second one in the midst of this), a power cut
  * and a damaged superblock before anything is lost without it: tests/crash does not go that far.
  */
+#include "tests/unit/scratch_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[64], path[96], other[96];
+static char path[SCRATCH_PATH], other[SCRATCH_PATH];
 static uint8_t before[SUPER_PLACES][BLOCK_SIZE];
 static uint8_t *base;                   /* where it is mapped */
 static block_t force;                   /* the superblock in force when it was opened */
@@ -143,23 +145,18 @@ static void test_order__found_superblock_is_synced_first(void **state)
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%.40s/order.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("order") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
-	(void)snprintf(other, sizeof other, "%s/other", dir);
+	scratch_path(path, "store");
+	scratch_path(other, "other");
 	return 0;
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	(void)unlink(other);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {

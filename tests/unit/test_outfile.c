@@ -5,6 +5,7 @@
  * be a file system without unnamed files, or one that fails.
  */
 #include "tests/unit/ok_util.h"
+#include "tests/unit/scratch_util.h"
 
 #include "core/base.h"
 #include "core/stream/outfile.h"
@@ -16,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[64], path[PATH_MAX];
+static char path[SCRATCH_PATH];
 static bool no_unnamed;         /* O_TMPFILE is not known */
 static bool no_flags;           /* nor is renameat2() */
 static int fail_fsync;          /* the fsync that fails, counted from 1 */
@@ -77,7 +78,7 @@ int __wrap_fsync(int fd)
 /* The names in the folder. */
 static unsigned names(void)
 {
-	DIR *d = opendir(dir);
+	DIR *d = opendir(scratch_folder());
 	struct dirent *e;
 	unsigned n = 0;
 
@@ -229,10 +230,10 @@ static void test_outfile__places_that_cannot_be(void **state)
 	(void)state;
 	for (kind = 0; kind < 2; kind++) {
 		no_unnamed = kind == 1;
-		(void)snprintf(where, sizeof where, "%s/nowhere/file", dir);
+		(void)snprintf(where, sizeof where, "%s/nowhere/file", scratch_folder());
 		refused(where, ENOENT, "folder does not exist");
 		write_now("a file", true);
-		(void)snprintf(where, sizeof where, "%s/file/file", dir);
+		(void)snprintf(where, sizeof where, "%s/file/file", scratch_folder());
 		refused(where, ENOTDIR, "folder does not exist");
 		assert_int_equal(unlink(path), 0);
 		memset(where, 'x', sizeof where);
@@ -257,21 +258,17 @@ static int begin_test(void **state)
 
 static int set_up(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "%.40s/outfile-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("outfile") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/file", dir);
+	scratch_path(path, "file");
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 static const struct CMUnitTest tests[] = {

@@ -12,14 +12,11 @@
  *
  *   SEED=n    the first case        CASES=n   how many        STEPS=n   of each
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/unit/ok_util.h"
+#include "tests/unit/pair_util.h"
+#include "tests/unit/random_util.h"
+#include "tests/unit/scratch_util.h"
 
-#include <cmocka.h>
-
-#include "core/check/check.h"
 #include "core/keys/edit.h"
 #include "core/keys/keys_int.h"
 #include "core/replica/change.h"
@@ -50,7 +47,7 @@ struct line {
 
 struct node {
 	unsigned id;
-	char path[96];
+	char path[SCRATCH_PATH];
 	struct sys_ops sys;
 	struct keys *k;
 	struct line line;
@@ -69,37 +66,17 @@ struct node {
 	struct line to;
 };
 
-static char dir[64];
-static uint64_t rng, seed_now, mono;
+static uint64_t seed_now, mono;
 static struct node nodes[NODES];
 static unsigned leader;
 static struct line acked;       /* durable on all; .last: so far */
 static unsigned cuts, cuts_within, diffs, unfit, promotions, followed;
 static const struct keys_cred cred = { 0, 0, 022 };
 
-static uint64_t below(uint64_t n)
+static void print_replay(void)
 {
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (rng >> 11) % n;
+	print_error("# replay with SEED=%llu CASES=1\n", (unsigned long long)seed_now);
 }
-
-static void fail_case(int line, const char *what, int r)
-{
-	fail_msg("line %d: %s: %d: %s; replay with SEED=%llu CASES=1", line, what, r, err_last(), (unsigned long long)seed_now);
-}
-#define ok(x)                                            \
-	do {                                             \
-		int r_ = (x);                            \
-		if (r_ < 0)                              \
-			fail_case(__LINE__, #x, r_);     \
-	} while (0)
-#define must(x)                                          \
-	do {                                             \
-		if (!(x))                                \
-			fail_case(__LINE__, #x, 0);      \
-	} while (0)
 
 /* The disk --------------------------------------------------------------------------------------------------------- */
 
@@ -118,7 +95,7 @@ static int random_bytes(void *ctx, void *buf, size_t len)
 {
 	(void)ctx;
 	for (size_t i = 0; i < len; i++)
-		((uint8_t *)buf)[i] = (uint8_t)below(256);
+		((uint8_t *)buf)[i] = (uint8_t)random_below(256);
 	return 0;
 }
 
@@ -148,14 +125,15 @@ static void take_image(struct node *n)
 {
 	static uint8_t now[FILE_MAX];
 	uint64_t size = read_file(n->path, now), p;
-	unsigned how = (unsigned)below(5);
+	unsigned how = (unsigned)random_below(5);
 
 	free(n->image);
 	n->image = calloc(1, FILE_MAX);
 	check(n->image);
 	memcpy(n->image, n->disk, FILE_MAX);
 	for (p = 0; p < size; p += 512) {
-		bool take = how == 1 || (how == 2 && below(2)) || (how == 3 && below(16) == 0) || (how == 4 && below(16) != 0);
+		bool take = how == 1 || (how == 2 && random_below(2)) || (how == 3 && random_below(16) == 0) ||
+			    (how == 4 && random_below(16) != 0);
 
 		if (take)
 			memcpy(n->image + p, now + p, 512);
@@ -183,24 +161,6 @@ static int sync_disk(void *ctx, void *addr, size_t len)
 }
 
 /* Stores ----------------------------------------------------------------------------------------------------------- */
-
-/* All items, as one number. Places and their checksums of pages do not count; contents do. */
-static uint64_t digest_of(struct keys *k)
-{
-	static struct logical_walk w;
-	struct logical_item item;
-	uint64_t h = 1, deep;
-	int r;
-
-	logical_begin(&w, k, (struct key){ 0, 0 });
-	while ((r = logical_next(&w, LOGICAL_END, &item)) > 0) {
-		h = hash64(&item.key, sizeof item.key, h) ^ logical_digest(&item, 2);
-		if (item.window && window_deep_digest(k, item.window, 3, &deep) == 0)
-			h ^= deep;
-	}
-	ok(r);
-	return h;
-}
 
 static int read_blocks(void *ctx, block_t block, uint64_t count, uint8_t *to)
 {
@@ -233,7 +193,7 @@ static void note_state(struct node *n)
 {
 	n->line.last = store_seq(n->k->store);
 	must(n->line.last < LINE_MAX);
-	n->line.digest[n->line.last] = digest_of(n->k);
+	n->line.digest[n->line.last] = pair_digest(n->k);
 }
 
 static void open_node(struct node *n, bool follow)
@@ -273,44 +233,30 @@ static void history_of(struct node *n, struct history *ret)
 	}
 }
 
-static void problem(void *ctx, const char *text)
-{
-	(void)ctx;
-	print_message("# check: %s\n", text);
-}
-
-static void assert_clean(struct keys *k)
-{
-	const struct check_options o = { .problem = problem };
-	struct check_report rep;
-
-	ok(check_run(k, &o, &rep));
-	must(rep.problems == 0);
-}
-
 /* Changes ---------------------------------------------------------------------------------------------------------- */
 
 static void change_one(struct node *n)
 {
 	static uint8_t data[40000];
-	uint64_t ino = 1 + below(store_counts(n->k->store)->next_ino % PROMISE + 2), off = below(20) * 4096 + below(3) * 100, orphan, was;
-	size_t len = (size_t)(below(3) ? below(600) : below(sizeof data)), done;
-	const struct keys_setattr cut = { .mask = KEYS_SET_SIZE, .size = below(60000) };
+	uint64_t ino = 1 + random_below(store_counts(n->k->store)->next_ino % PROMISE + 2), orphan, was;
+	uint64_t off = random_below(20) * 4096 + random_below(3) * 100;
+	size_t len = (size_t)(random_below(3) ? random_below(600) : random_below(sizeof data)), done;
+	const struct keys_setattr cut = { .mask = KEYS_SET_SIZE, .size = random_below(60000) };
 	struct keys_attr attr;
 	char name[16], other[16];
 	uint32_t nlink;
 
-	memset(data, (int)below(256), len);
+	memset(data, (int)random_below(256), len);
 	if (len > 8)
-		memcpy(data, &rng, 8);
-	(void)snprintf(name, sizeof name, "f%u", (unsigned)below(20));
-	(void)snprintf(other, sizeof other, "f%u", (unsigned)below(20));
+		memcpy(data, &(uint64_t){ random_below(UINT64_MAX) }, 8);
+	(void)snprintf(name, sizeof name, "f%u", (unsigned)random_below(20));
+	(void)snprintf(other, sizeof other, "f%u", (unsigned)random_below(20));
 	/* Most of what is asked for cannot be; then nothing changes. */
 	if (keys_lookup(n->k, 1, name, strlen(name), &attr) == 0)
 		ino = attr.ino;
-	switch (below(7)) {
+	switch (random_below(7)) {
 	case 0: case 1:
-		(void)keys_make(n->k, 1, name, strlen(name), below(5) ? S_IFREG | 0644 : S_IFDIR | 0755, 0, &cred, &attr);
+		(void)keys_make(n->k, 1, name, strlen(name), random_below(5) ? S_IFREG | 0644 : S_IFDIR | 0755, 0, &cred, &attr);
 		break;
 	case 2: case 3:
 		(void)keys_write(n->k, ino, off, data, len, 0, &done);
@@ -322,10 +268,11 @@ static void change_one(struct node *n)
 		(void)keys_rename(n->k, 1, name, strlen(name), 1, other, strlen(other), 0, &cred, &orphan);
 		break;
 	default:
-		if (below(2))
+		if (random_below(2))
 			(void)keys_setattr(n->k, ino, &cut, &attr);
 		else
-			(void)keys_fallocate(n->k, ino, FALLOC_FL_KEEP_SIZE | (below(2) ? FALLOC_FL_PUNCH_HOLE : 0), off, 1 + below(50000), 0);
+			(void)keys_fallocate(n->k, ino, FALLOC_FL_KEEP_SIZE | (random_below(2) ? FALLOC_FL_PUNCH_HOLE : 0), off,
+					     1 + random_below(50000), 0);
 		break;
 	}
 	if (store_seq(n->k->store) > n->line.last)
@@ -408,7 +355,7 @@ static void carry(struct diff_source *s, struct diff_target *t)
 static void diff(struct node *from, struct node *to)
 {
 	const struct store_options o = { .path = from->path, .read_only = true, .snapshot = true };
-	const struct diff_target_options options = { .send = send_to_source, .folder = below(2) ? dir : NULL };
+	const struct diff_target_options options = { .send = send_to_source, .folder = random_below(2) ? scratch_folder() : NULL };
 	struct diff_source *s;
 	struct diff_target *t;
 	struct keys *snapshot;
@@ -416,10 +363,10 @@ static void diff(struct node *from, struct node *to)
 	ok(store_checkpoint(from->k->store));
 	ok(keys_open(&o, &snapshot));
 	must(store_seq(snapshot->store) == from->line.last);
-	ok(diff_source_new(snapshot, below(UINT64_MAX), send_to_target, NULL, &s));
+	ok(diff_source_new(snapshot, random_below(UINT64_MAX), send_to_target, NULL, &s));
 	ok(diff_target_new(to->k, &options, &t));
 	carry(s, t);
-	must(digest_of(to->k) == to->line.digest[to->line.last]);
+	must(pair_digest(to->k) == to->line.digest[to->line.last]);
 	to->rebasing = true;
 	to->to = from->line;
 	ok(diff_target_apply(t));
@@ -434,7 +381,7 @@ static void diff(struct node *from, struct node *to)
 	}
 	to->first = 0;
 	must(store_seq(to->k->store) == from->line.last);
-	must(digest_of(to->k) == from->line.digest[from->line.last]);
+	must(pair_digest(to->k) == from->line.digest[from->line.last]);
 	must(store_durable_seq(to->k->store) == from->line.last);
 	diffs++;
 }
@@ -465,7 +412,7 @@ static void follow(struct node *n, unsigned changes)
 			r = change_apply(n->k, l->change[seq].bytes, l->change[seq].len);
 		/* It led, left out numbers of inodes when it was opened, and has lost the epoch that did so for all. */
 		if (r == -EPROTO) {
-			must(store_seq(n->k->store) == seq - 1 && digest_of(n->k) == n->line.digest[seq - 1]);
+			must(store_seq(n->k->store) == seq - 1 && pair_digest(n->k) == n->line.digest[seq - 1]);
 			unfit++;
 			diff(l, n);
 			return;
@@ -519,7 +466,7 @@ static void check_image(struct node *n)
 
 	ok(keys_open(&o, &k));
 	seq = store_seq(k->store);
-	d = digest_of(k);
+	d = pair_digest(k);
 	ok(keys_close(k));
 	if (n->rebasing && seq == n->to.last && d == n->to.digest[seq]) {
 		n->line = n->to;
@@ -555,7 +502,7 @@ static void cut_power(struct node *n, bool stays)
 	/* A primary that may have lost something has begun an epoch, or one that has promised it. */
 	must(store_seq(n->k->store) == n->line.last + (id.role == STORE_PRIMARY && !store_was_clean(n->k->store)));
 	/* A superblock that was being written is written anew. */
-	assert_clean(n->k);
+	pair_clean(n->k, "the end");
 	note_state(n);
 	cuts++;
 }
@@ -605,7 +552,7 @@ static void promote(void)
 	for (i = 0; i < NODES; i++)
 		if (i != leader && (best == leader || nodes[i].line.last > nodes[best].line.last))
 			best = i;
-	if (below(2))
+	if (random_below(2))
 		cut_power(old, false);
 	else
 		set_role(old, STORE_REPLICA, 0);
@@ -617,16 +564,16 @@ static void promote(void)
 
 static void step(void)
 {
-	struct node *n = &nodes[below(NODES)];
-	unsigned what = (unsigned)below(100);
+	struct node *n = &nodes[random_below(NODES)];
+	unsigned what = (unsigned)random_below(100);
 
 	/* Power goes within what is done now. */
-	if (below(8) == 0 && !n->image)
-		n->cut_in = 1 + (unsigned)below(6);
+	if (random_below(8) == 0 && !n->image)
+		n->cut_in = 1 + (unsigned)random_below(6);
 	if (what < 40)
 		change_one(&nodes[leader]);
 	else if (what < 70 && n != &nodes[leader])
-		follow(n, 1 + (unsigned)below(12));
+		follow(n, 1 + (unsigned)random_below(12));
 	else if (what < 80)
 		ok(store_sync(n->k->store));
 	else if (what < 85)
@@ -638,7 +585,7 @@ static void step(void)
 	else
 		n->cut_in = 0;
 	for (unsigned i = 0; i < NODES; i++)
-		if (nodes[i].image || (what >= 98 && below(NODES) == 0 && &nodes[i] == n)) {
+		if (nodes[i].image || (what >= 98 && random_below(NODES) == 0 && &nodes[i] == n)) {
 			if (i == leader)
 				cut_leader();
 			else
@@ -652,7 +599,7 @@ static void step(void)
 static void begin_case(uint64_t seed)
 {
 	seed_now = seed;
-	rng = seed * 0x9e3779b97f4a7c15ull + 1;
+	random_restart(seed);
 	leader = 0;
 	memset(&acked, 0, sizeof acked);
 	for (unsigned i = 0; i < NODES; i++) {
@@ -660,7 +607,7 @@ static void begin_case(uint64_t seed)
 
 		memset(n, 0, sizeof *n);
 		n->id = i;
-		(void)snprintf(n->path, sizeof n->path, "%s/%u", dir, i);
+		(void)snprintf(n->path, sizeof n->path, "%s/%u", scratch_folder(), i);
 		n->disk = calloc(1, FILE_MAX);
 		check(n->disk);
 		n->sys = sys_linux;
@@ -670,10 +617,10 @@ static void begin_case(uint64_t seed)
 		n->sys.now_real_ns = real_clock;
 		n->sys.now_mono_ns = mono_clock;
 		open_node(n, false);
-		if (i > 0 && below(2))
+		if (i > 0 && random_below(2))
 			ok(keys_adopt_seed(n->k, store_hash_seed(nodes[0].k->store)));
 		set_role(n, i == 0 ? STORE_PRIMARY : STORE_REPLICA, 0);
-		n->line.digest[0] = digest_of(n->k);
+		n->line.digest[0] = pair_digest(n->k);
 	}
 	ok(keys_begin_epoch(nodes[0].k, PROMISE));
 	note_state(&nodes[0]);
@@ -695,12 +642,12 @@ static void end_case(void)
 	for (unsigned i = 0; i < NODES; i++) {
 		struct node *n = &nodes[i];
 
-		must(digest_of(n->k) == l->line.digest[l->line.last]);
-		assert_clean(n->k);
+		must(pair_digest(n->k) == l->line.digest[l->line.last]);
+		pair_clean(n->k, "the end");
 		ok(keys_close(n->k));
 		open_node(n, false);
 		must(store_seq(n->k->store) == l->line.last);
-		must(digest_of(n->k) == l->line.digest[l->line.last]);
+		must(pair_digest(n->k) == l->line.digest[l->line.last]);
 		ok(keys_close(n->k));
 		for (unsigned s = 0; s < LINE_MAX; s++)
 			free(n->change[s].bytes);
@@ -709,16 +656,9 @@ static void end_case(void)
 	}
 }
 
-static uint64_t number_of(const char *name, uint64_t otherwise)
-{
-	const char *text = getenv(name);
-
-	return text ? strtoull(text, NULL, 0) : otherwise;
-}
-
 static void test_pair__power_cuts_of_all(void **state)
 {
-	uint64_t first = number_of("SEED", 1), cases = number_of("CASES", 8), steps = number_of("STEPS", 500);
+	uint64_t first = env_number("SEED", 1), cases = env_number("CASES", 8), steps = env_number("STEPS", 500);
 
 	(void)state;
 	for (uint64_t c = first; c < first + cases; c++) {
@@ -731,17 +671,22 @@ static void test_pair__power_cuts_of_all(void **state)
 		      "fit), %u changes followed\n", (unsigned long long)cases, cuts, cuts_within, promotions, diffs, unfit, followed);
 }
 
+static int set_up(void **state)
+{
+	(void)state;
+	ok_failed = print_replay;
+	return scratch_make_on_disk("pair");
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	return scratch_remove();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_pair__power_cuts_of_all) };
-	int r;
 
-	(void)snprintf(dir, sizeof dir, "/tmp/msyncfs-pair.XXXXXX");
-	if (!mkdtemp(dir))
-		return 1;
-	r = cmocka_run_group_tests(tests, NULL, NULL);
-	for (unsigned i = 0; i < NODES; i++)
-		(void)unlink(nodes[i].path);
-	(void)rmdir(dir);
-	return r;
+	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

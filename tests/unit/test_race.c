@@ -7,6 +7,8 @@
  *
  *   ROUNDS=n   of the races in earnest
  */
+#include "tests/unit/scratch_util.h"
+
 #include "core/base.h"
 #include "core/keys/keys.h"
 #include "core/store/store.h"
@@ -30,7 +32,7 @@
 
 #define RACERS 4
 
-static char dir[64], path[96], other[96];
+static char path[SCRATCH_PATH], other[SCRATCH_PATH];
 static const struct keys_cred cred = { 0, 0, 022 };
 
 /* The moment ------------------------------------------------------------------------------------------------------- */
@@ -202,11 +204,10 @@ static void must_have(const char *name)
 static int set_up(void **state)
 {
 	(void)state;
-	(void)snprintf(dir, sizeof dir, "/tmp/msyncfs-race.XXXXXX");
-	if (!mkdtemp(dir))
+	if (scratch_make_on_disk("race") < 0)
 		return -1;
-	(void)snprintf(path, sizeof path, "%s/store", dir);
-	(void)snprintf(other, sizeof other, "%s/other", dir);
+	scratch_path(path, "store");
+	(void)snprintf(other, sizeof other, "%s/other", scratch_folder());
 	at_flock = at_linkat = at_create = NULL;
 	no_tmpfile = false;
 	return 0;
@@ -216,8 +217,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
-	(void)unlink(path);
-	return rmdir(dir);
+	return scratch_remove();
 }
 
 /* One moment each -------------------------------------------------------------------------------------------------- */

@@ -9,6 +9,8 @@
  *   a lock around an msync is found even if nothing happens to wait for it, and the test fails instead of hanging.
  * - Of the table of system calls the request thread may use the clocks only, and ask for pages ahead.
  */
+#include "tests/unit/scratch_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,7 +33,7 @@
 
 enum { SYNCER, CHECKPOINTER, PROVISIONER };     /* in the order in which worker.c starts them */
 
-static char path[96];
+static char path[SCRATCH_PATH];
 
 /* Locks ------------------------------------------------------------------------------------------------------------- */
 
@@ -53,7 +55,9 @@ static struct lock_set asked;           /* taken by the request thread */
 static _Thread_local bool requesting;
 static _Thread_local pthread_mutex_t *held[LOCKS_MAX];
 static _Thread_local unsigned held_count;
-static _Atomic(struct store *) store;   /* of helpers too, which find it or find that it is closed */
+static _Atomic(struct store *) store;   /* that is open; helpers look at it while it is opened and closed */
+static _Atomic(pthread_cond_t *) watched;
+static _Atomic unsigned followers;      /* how often somebody began to wait for it */
 
 static bool set_has(struct lock_set *s, const pthread_mutex_t *m)
 {
@@ -88,14 +92,14 @@ _Noreturn static void broken(const char *what)
 /* Aborts at once, since to go on might be to wait for ever. */
 static void look(const pthread_mutex_t *m)
 {
-	struct store *s = store;
+	const struct store *s = store;
 	char text[128];
 
 	if (!set_has(&slow, m) || !set_has(&asked, m))
 		return;
 	(void)snprintf(text, sizeof text, "the request thread takes %s, which is held over a call that can take long",
 		       !s ? "a lock" : m == &s->ext_lock ? "ext_lock" : m == &s->wake_lock ? "wake_lock" :
-		       m == &s->journal.lock ? "journal.lock" : m == &s->sync_serial ? "sync_serial" :
+		       m == &s->journal.lock ? "journal.lock" : m == &s->sync_lock ? "sync_lock" :
 		       m == &s->map.turn_lock ? "turn_lock" : "a lock");
 	broken(text);
 }
@@ -136,6 +140,8 @@ int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 {
 	if (requesting)
 		broken("the request thread waits for a helper");
+	if (c == atomic_load(&watched))
+		atomic_fetch_add(&followers, 1);
 	return __real_pthread_cond_wait(c, m);
 }
 
@@ -154,6 +160,7 @@ static struct {
 	unsigned begun, ended;          /* msyncs */
 	unsigned hang;                  /* the msync of this number hangs, 1 = the first; 0 = none */
 	bool hanging;
+	int error;                      /* what the one that hangs returns in the end */
 	uint64_t progress;
 	struct { uint64_t block, count; pthread_t by; } calls[CALLS_MAX];
 	/* The provisioner's msyncs are not an fsync's: which blocks had one. */
@@ -194,6 +201,7 @@ static int d_sync(void *ctx, void *addr, size_t len)
 {
 	struct store *s = store;
 	unsigned n;
+	int r = 0;
 
 	(void)ctx;
 	may_take_long("the request thread calls msync");
@@ -213,11 +221,12 @@ static int d_sync(void *ctx, void *addr, size_t len)
 		(void)pthread_cond_broadcast(&disk.moved);
 		while (disk.hanging)
 			(void)__real_pthread_cond_wait(&disk.moved, &disk.lock);
+		r = disk.error;
 	}
 	disk.ended++;
 	(void)pthread_cond_broadcast(&disk.moved);
 	disk_unlock();
-	return 0;
+	return r;
 }
 
 static int d_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
@@ -340,6 +349,7 @@ static void open_store(void)
 	disk.begun = disk.ended = 0;
 	disk.hang = 0;
 	disk.hanging = false;
+	disk.error = 0;
 	memset(disk.written, 0, sizeof disk.written);
 	assert_int_equal(keys_open(&o, &keys), 0);
 	store = keys_store(keys);
@@ -530,6 +540,31 @@ static void test_sync__an_fsync_is_one_msync_of_the_journals_tail(void **state)
 	close_store();
 }
 
+/* No hand-over: that would be two changes of threads for each. And no lock, on which others would wait for the disk. */
+static void test_sync__who_waits_makes_the_msync(void **state)
+{
+	unsigned before, i;
+	uint64_t ino;
+
+	(void)state;
+	open_store();
+	ino = make();
+	settle();
+	for (i = 0; i < 20; i++) {
+		before = msyncs();
+		write_bytes(ino, 0, 1 + i * 200);
+		requesting = false;
+		assert_int_equal(store_sync(store), 0);
+		requesting = true;
+		assert_true(is_durable());
+		assert_int_equal(msyncs(), before + 1);
+		assert_true(in_journal(before));
+		assert_true(pthread_equal(disk.calls[before].by, pthread_self()));
+	}
+	assert_false(set_has(&slow, &store->sync_lock));
+	close_store();
+}
+
 /* The segment that the tail's leads to, if it is not the last: all of it. */
 static bool is_next_written(void)
 {
@@ -651,6 +686,89 @@ static void test_sync__sixteen_share_one(void **state)
 	share(16, 20000);
 	share(64, 100);
 	share(64, 20000);
+}
+
+struct waiter {
+	pthread_t thread;
+	int result;
+	bool durable;           /* what it waited for, when it returned */
+};
+
+static void *wait_for_sync(void *arg)
+{
+	struct waiter *w = arg;
+	uint64_t wanted = store_seq(store);
+
+	w->result = store_sync(store);
+	w->durable = store_durable_seq(store) >= wanted;
+	return NULL;
+}
+
+/* The same with callers that wait, which make the msyncs themselves. The first one's msync ends with `error`. */
+static void share_waiting(unsigned count, size_t size, int error)
+{
+	struct waiter w[65] = { 0 };
+	unsigned before, i;
+
+	assert_true(count < ARRAY_LEN(w));
+	open_store();
+	settle();
+	before = msyncs();
+	disk.hang = before + 1;
+	disk.error = error;
+	(void)make();
+	requesting = false;
+	assert_int_equal(pthread_create(&w[0].thread, NULL, wait_for_sync, &w[0]), 0);
+	while (!is_hanging())
+		(void)usleep(1000);
+	requesting = true;
+	for (i = 1; i <= count; i++)
+		write_bytes(make(), 0, size);
+	requesting = false;
+	atomic_store(&followers, 0);
+	atomic_store(&watched, &store->sync_over);
+	for (i = 1; i <= count; i++)
+		assert_int_equal(pthread_create(&w[i].thread, NULL, wait_for_sync, &w[i]), 0);
+	while (atomic_load(&followers) < count)
+		(void)usleep(1000);
+	atomic_store(&watched, NULL);
+	assert_int_equal(msyncs(), before + 1);
+	go_on();
+	for (i = 0; i <= count; i++) {
+		assert_int_equal(pthread_join(w[i].thread, NULL), 0);
+		assert_int_equal(w[i].result, error);
+		assert_true(w[i].durable == (error == 0));
+	}
+	assert_int_equal(msyncs(), before + (error < 0 ? 1 : 2 + (size > 4096)));
+	if (error < 0) {
+		struct keys *k = keys;
+
+		assert_int_equal(store_sync(store), error);
+		assert_int_equal(store_reserve(store, 1, false), -EROFS);
+		assert_int_equal(msyncs(), before + 1);
+		store = NULL;
+		assert_int_equal(keys_close(k), error);
+		return;
+	}
+	close_store();
+}
+
+static void test_sync__who_waits_shares_one(void **state)
+{
+	(void)state;
+	share_waiting(16, 100, 0);
+	share_waiting(16, 20000, 0);
+	share_waiting(64, 100, 0);
+	share_waiting(64, 20000, 0);
+}
+
+static void test_sync__an_error_is_everybodys(void **state)
+{
+	(void)state;
+	share_waiting(16, 100, -EIO);
+	share_waiting(64, 20000, -EIO);
+	/* The file is as the next test wants it: a store that was not failed. */
+	assert_int_equal(unlink(path), 0);
 }
 
 /* What needs msyncs in a life; with the n-th of them all hanging. */
@@ -812,32 +930,34 @@ static void test_sync__an_fsync_is_next(void **state)
 	close_store();
 }
 
-static int make_path(void **state)
+static int set_up(void **state)
 {
-	int fd;
-
 	(void)state;
-	(void)snprintf(path, sizeof path, "%s/msyncfs-sync.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-	fd = mkstemp(path);
-	return fd < 0 ? -1 : close(fd);
+	if (scratch_make("sync") < 0)
+		return -1;
+	scratch_path(path, "store");
+	return 0;
 }
 
-static int remove_path(void **state)
+static int tear_down(void **state)
 {
 	(void)state;
-	return unlink(path);
+	return scratch_remove();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sync__an_fsync_is_one_msync_of_the_journals_tail),
+		cmocka_unit_test(test_sync__who_waits_makes_the_msync),
 		cmocka_unit_test(test_sync__the_journals_blocks_were_written_before),
 		cmocka_unit_test(test_sync__and_one_of_the_extents),
 		cmocka_unit_test(test_sync__sixteen_share_one),
+		cmocka_unit_test(test_sync__who_waits_shares_one),
+		cmocka_unit_test(test_sync__an_error_is_everybodys),
 		cmocka_unit_test(test_sync__all_goes_on_while_an_msync_hangs),
 		cmocka_unit_test(test_sync__an_fsync_is_next),
 	};
 
-	return cmocka_run_group_tests_name("sync", tests, make_path, remove_path);
+	return cmocka_run_group_tests_name("sync", tests, set_up, tear_down);
 }

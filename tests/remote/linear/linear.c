@@ -86,6 +86,11 @@ static bool changes_nothing(const struct linear_op *op)
 	return op->kind == LINEAR_READ || op->refused;
 }
 
+static bool is_old(const struct linear_op *op)
+{
+	return op->is_stale && changes_nothing(op);
+}
+
 static void set_done(struct search *s, size_t i)
 {
 	s->is_done[i] = 1;
@@ -107,50 +112,60 @@ static void take_back(struct search *s, size_t to)
 	}
 }
 
-/* The earliest return of what is not done, of each mount and of all. */
-static int64_t earliest(struct search *s, int64_t *ret_mount)
-{
-	int64_t all = LINEAR_NEVER, latest = LINEAR_NEVER;
+/* The earliest returns of what is not done: of each mount; of all; of all but stale reads. */
+struct returns {
+	int64_t mount[LINEAR_MOUNTS_MAX], all, fresh;
+};
 
+static void earliest(struct search *s, struct returns *ret)
+{
+	int64_t latest = LINEAR_NEVER;
+
+	ret->all = ret->fresh = LINEAR_NEVER;
 	for (unsigned m = 0; m < LINEAR_MOUNTS_MAX; m++)
-		ret_mount[m] = LINEAR_NEVER;
+		ret->mount[m] = LINEAR_NEVER;
 	while (s->first < s->count && s->is_done[s->first])
 		s->first++;
-	/* What begins later than the latest of these cannot return earlier. */
+	/* What begins later than the latest of these cannot return earlier, nor be free itself. */
 	for (size_t i = s->first; i < s->count && s->ops[i].begun <= latest; i++) {
 		const struct linear_op *op = &s->ops[i];
 
 		if (s->is_done[i])
 			continue;
-		if (op->returned < all)
-			all = op->returned;
-		if (op->returned < ret_mount[op->mount])
-			ret_mount[op->mount] = op->returned;
-		latest = ret_mount[0];
+		if (op->returned < ret->all)
+			ret->all = op->returned;
+		if (op->returned < ret->fresh && !is_old(op))
+			ret->fresh = op->returned;
+		if (op->returned < ret->mount[op->mount])
+			ret->mount[op->mount] = op->returned;
+		latest = ret->mount[0];
 		for (unsigned m = 1; m < s->mounts; m++)
-			if (ret_mount[m] > latest)
-				latest = ret_mount[m];
+			if (ret->mount[m] > latest)
+				latest = ret->mount[m];
 	}
-	return all;
 }
 
 /* Does nothing have to come before it any more? */
-static bool is_free(const struct search *s, size_t i, int64_t all, const int64_t *mount)
+static bool is_free(const struct search *s, size_t i, const struct returns *r)
 {
 	const struct linear_op *op = &s->ops[i];
 
-	return !s->is_done[i] && op->begun <= (op->is_stale && changes_nothing(op) ? mount[op->mount] : all);
+	if (s->is_done[i])
+		return false;
+	if (!changes_nothing(op))
+		return op->begun <= r->all;
+	return op->begun <= r->mount[op->mount] && (op->is_stale || op->begun <= r->fresh);
 }
 
 /* The next change that may come now, first of those whose outcome is known, then (counted from `count` on) of the others. */
-static size_t next_change(const struct search *s, size_t from, int64_t all, const int64_t *mount)
+static size_t next_change(const struct search *s, size_t from, const struct returns *r)
 {
 	for (size_t n = from; n < 2 * s->count; n++) {
 		size_t i = n % s->count;
 
 		if (changes_nothing(&s->ops[i]) || (s->ops[i].returned == LINEAR_NEVER) != (n >= s->count))
 			continue;
-		if (is_free(s, i, all, mount))
+		if (is_free(s, i, r))
 			return n;
 	}
 	return 2 * s->count;
@@ -158,15 +173,15 @@ static size_t next_change(const struct search *s, size_t from, int64_t all, cons
 
 static void settle(struct search *s)
 {
-	int64_t mount[LINEAR_MOUNTS_MAX], all;
+	struct returns r;
 	uint64_t same;
 	bool again = true;
 
 	while (again) {
 		again = false;
-		all = earliest(s, mount);
+		earliest(s, &r);
 		for (size_t i = s->first; i < s->count; i++) {
-			if (!changes_nothing(&s->ops[i]) || !is_free(s, i, all, mount) || !fits(&s->ops[i], s->state, &same))
+			if (!changes_nothing(&s->ops[i]) || !is_free(s, i, &r) || !fits(&s->ops[i], s->state, &same))
 				continue;
 			set_done(s, i);
 			again = true;
@@ -223,7 +238,7 @@ static void note_best(struct search *s)
 
 static int run(struct search *s, struct step *steps)
 {
-	int64_t mount[LINEAR_MOUNTS_MAX], all;
+	struct returns returns;
 	size_t depth = 0;
 	int r;
 
@@ -236,8 +251,8 @@ static int run(struct search *s, struct step *steps)
 		if (s->known_done == s->known)
 			return 1;
 		note_best(s);
-		all = earliest(s, mount);
-		n = next_change(s, top->next, all, mount);
+		earliest(s, &returns);
+		n = next_change(s, top->next, &returns);
 		if (n < 2 * s->count) {
 			size_t i = n % s->count;
 			uint64_t behind;

@@ -7,8 +7,9 @@
  *   - changes from any mount, and reads at the primary, are linearizable: who returned before another began comes first;
  *   - reads on a replica may be of an older state, but never of an older one than this mount has shown or made before
  *     (sequential consistency of the whole: all mounts pass through the same states), nor of one that is still to come.
- * So x has to come before y if x returned before y began, unless y is a stale read and x is of another mount. A change that a
- * replica's kernel refuses (EEXIST, ENOENT) is such a read: its kernel answers from its cache.
+ * A replica may show a change while it is under way before the primary does: each is told of it by itself.
+ * So x has to come before y if x returned before y began, unless they are of two mounts, y changes nothing, and one of them is
+ * a stale read. A change that a replica's kernel refuses (EEXIST, ENOENT) is such a read: its kernel answers from its cache.
  *
  * The search is Wing and Gong's, with Lowe's memory of what was tried: a set of operations done and the state behind them. What
  * changes nothing is done as soon as it can be: if there is an order at all, there is one with it there.
