@@ -169,6 +169,7 @@ struct remote {
 	struct aside *aside;            /* [R] or NULL */
 	int64_t ticked_ms;              /* [R] */
 	seq_t told_durable, sync_asked; /* [R] */
+	int64_t sync_asked_ms;          /* [R] */
 	bool reached;                   /* [R] the first time that changes streamed */
 	bool space_logged;              /* [R] */
 	/* max-stale: reads are refused, and what the kernel has cached is still to be taken from it. */

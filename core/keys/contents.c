@@ -323,7 +323,10 @@ int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fb
 			/* Not over the beginning of an unwritten extent. */
 			if (r == 0 && e.flags & EXTENT_UNWRITTEN)
 				want = min_u64(want, e.fblock - fblock);
-			r = store_alloc(k->store, min_u64(want, EXT_COUNT_MAX), &t[n].block, &got);
+			/* A replica fills them with store_fill(). */
+			want = min_u64(want, EXT_COUNT_MAX);
+			r = store_is_replica(k->store) ? store_alloc_bulk(k->store, want, &t[n].block, &got) :
+			    store_alloc(k->store, want, &t[n].block, &got);
 			if (r < 0)
 				break;
 			t[n].count = (uint32_t)got;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define FILL_MIN 4u             /* blocks; fewer go through the mapping */
+
 int store_failed(const struct store *s)
 {
 	int r = atomic_load_explicit(&((struct store *)(uintptr_t)s)->failed, memory_order_acquire);
@@ -304,6 +306,11 @@ int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *r
 	return space_alloc_data(&s->space, want, ret_block, ret_count);
 }
 
+int store_alloc_bulk(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
+{
+	return space_alloc_bulk(&s->space, want, ret_block, ret_count);
+}
+
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
 {
 	if (journal_owns(&s->journal, block, count))
@@ -332,14 +339,34 @@ void store_written(struct store *s, uint64_t block, uint64_t count)
 	tree_forget(&s->tree, block, count);
 }
 
+static int outside(uint64_t block, uint64_t count)
+{
+	return err_corrupt("contents at blocks %llu+%llu: outside the store or reserved", (unsigned long long)block,
+			   (unsigned long long)count);
+}
+
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error)
 {
 	if (!space_valid_range(&s->space, block, count)) {
-		*ret_error = err_corrupt("contents at blocks %llu+%llu: outside the store or reserved",
-					 (unsigned long long)block, (unsigned long long)count);
+		*ret_error = outside(block, count);
 		return NULL;
 	}
 	return map_block(&s->map, block);
+}
+
+int store_fill(struct store *s, uint64_t block, uint64_t count, const void *bytes)
+{
+	int r = 0;
+
+	if (!space_valid_range(&s->space, block, count))
+		return outside(block, count);
+	/* A few are of those that are faulted in ahead (space.h). */
+	if (count < FILL_MIN)
+		memcpy(map_block(&s->map, block), bytes, count << BLOCK_SHIFT);
+	else
+		r = map_write(&s->map, block, count, bytes);
+	store_written(s, block, count);
+	return r;
 }
 
 void store_unsynced(struct store *s, uint64_t block, uint64_t count)

@@ -824,6 +824,7 @@ void ops_orphaned(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_add(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_start(struct fs *fs) { (void)fs; }
 void session_wake(struct fs *fs) { (void)fs; }
+void session_wait(struct fs *fs, int ms) { (void)fs, (void)ms; }
 void session_refuse(struct fs *fs) { (void)fs; }
 void session_block_signals(void) { }
 bool inodes_known(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return true; }
