@@ -31,11 +31,15 @@ static inline void *copy_word(void *to, const void *from, size_t n)
 
 #define SECOND 1000000000ull
 #define LONG_LINE 1000000u
-/* Each makes half a million stores that a sanitizer looks at. */
+/* A sanitizer looks at each of the many stores. */
 #ifdef MSYNCFS_DEBUG
-#define OVERTAKEN 300u
+#define OVERTAKEN 300u          /* copies that somebody comes into */
+#define CHANGES 50000u          /* beside readers; and after them LONG records that are long: the ring has */
+#define LONG    500u            /* room for a few, and copying takes time */
 #else
 #define OVERTAKEN 2000u
+#define CHANGES 100000u
+#define LONG    4000u
 #endif
 
 /* A record whose every word follows from its number and the line that it is of. */
@@ -227,8 +231,6 @@ static void test_feed__old_ones_go(void **state)
 /* Threads ---------------------------------------------------------------------------------------------------------- */
 
 #define READERS 3u
-#define CHANGES 100000u
-#define LONG    4000u           /* after them, records that are long: the ring has room for a few, and copying takes time */
 
 struct race {
 	struct feed f;
