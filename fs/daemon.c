@@ -87,14 +87,14 @@ int daemon_ready(int ready_fd)
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), r = 0;
 
 	/* First let go of the terminal, or of the pipe that a caller reads to its end; then of the
-	 * caller. */
+	 * caller. What other threads say meanwhile is not to go nowhere. */
+	log_to_syslog();
 	if (null >= 0) {
 		dup2(null, STDOUT_FILENO);
 		dup2(null, STDERR_FILENO);
 		if (null > STDERR_FILENO)
 			close(null);
 	}
-	log_to_syslog();
 	if (write(ready_fd, "", 1) != 1)
 		r = -errno;
 	close(ready_fd);

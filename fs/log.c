@@ -8,13 +8,14 @@
 #include "core/base.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
 
 static enum log_level log_level = LOG_LEVEL_WARN;
-static bool log_syslog;
+static atomic_bool log_syslog;          /* set when the daemon goes into the background: threads of the link log already */
 
 void log_set_level(enum log_level level)
 {
@@ -24,7 +25,7 @@ void log_set_level(enum log_level level)
 void log_to_syslog(void)
 {
 	openlog("msyncfs", LOG_PID, LOG_DAEMON);
-	log_syslog = true;
+	atomic_store(&log_syslog, true);
 }
 
 void log_write(enum log_level level, const char *format, ...)
@@ -52,7 +53,7 @@ void log_write(enum log_level level, const char *format, ...)
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
 			line[i] = '?';
-	if (log_syslog) {
+	if (atomic_load(&log_syslog)) {
 		syslog(priority[level], "%.*s", (int)(len - (sizeof prefix - 1)),
 		       line + sizeof prefix - 1);
 		return;

@@ -179,8 +179,6 @@ static int run_rest(struct check *c)
 	check_space_fixed(c);
 	c->rep->incomplete = true;
 	c->doubt = c->v->gap || c->v->no_super;
-	c->lost = c->v->spans;
-	c->lost_count = c->v->span_count;
 	return walks(c);
 }
 
@@ -235,8 +233,7 @@ static int run(struct check *c)
 	free(c->orphans);
 	free(c->headless);
 	free(c->ghosts);
-	if (!c->v)
-		free(c->lost);
+	free(c->lost);
 	return r;
 }
 

@@ -61,7 +61,7 @@ struct check {
 	struct check_ghost *ghosts;     /* ascending, once all names were looked at */
 	size_t ghost_count, ghost_room;
 	const struct check_ghost *ghost;        /* this one gives the path of its inode */
-	struct salvage_span *lost;      /* ascending; those of v, if it is not NULL */
+	struct salvage_span *lost;      /* ascending; behind the first walk those of v, too */
 	size_t lost_count, lost_room;
 	uint64_t done, total;           /* blocks, for progress */
 	struct check_current *cur;      /* contents.c's */

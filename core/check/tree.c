@@ -24,6 +24,40 @@ static int lose(struct check *c, block_t block, unsigned level, const struct sal
 	return r;
 }
 
+/* What salvage missed, and what this walk could not read, as one list: ascending, each key once. A page that salvage accepted has all
+ * keys up to those of the next one, so it may reach over such a hole. */
+static int merge_lost(struct check *c)
+{
+	const struct salvage_span *hole = c->v->spans, *end = hole + c->v->span_count;
+	struct salvage_span *own = c->lost;
+	size_t own_count = c->lost_count, i;
+	int r;
+
+	c->lost = NULL;
+	c->lost_count = c->lost_room = 0;
+	r = array_grow((void **)&c->lost, &c->lost_room, own_count + 2 * c->v->span_count, sizeof *c->lost);
+	for (i = 0; i < own_count && r == 0; i++) {
+		struct salvage_span s = own[i];
+
+		for (; hole < end && key_cmp(hole->low, s.high) < 0; hole++) {
+			/* One of everything (block 0) only says that nobody knows: it comes first, and takes nothing away. */
+			bool all = hole->block == 0;
+
+			if (!all && key_cmp(s.low, hole->low) < 0)
+				c->lost[c->lost_count++] = (struct salvage_span){ s.low, hole->low, s.block, s.level, false };
+			c->lost[c->lost_count++] = *hole;
+			if (!all && key_cmp(s.low, hole->high) < 0)
+				s.low = hole->high;
+		}
+		if (key_cmp(s.low, s.high) < 0)
+			c->lost[c->lost_count++] = s;
+	}
+	for (; hole < end && r == 0; hole++)
+		c->lost[c->lost_count++] = *hole;
+	free(own);
+	return r;
+}
+
 static const struct salvage_span *lost_between(const struct check *c, struct key low, struct key high)
 {
 	size_t at = 0;
@@ -367,6 +401,8 @@ int check_tree(struct check *c)
 	int r = walk(c, &w);
 	size_t i;
 
+	if (r == 0 && c->v && c->v->span_count > 0)
+		r = merge_lost(c);
 	for (i = 0; i < c->orphan_count && r == 0; i++) {
 		const struct salvage_span *lost = check_lost_key(c, item_key(c->orphans[i], ITEM_INODE, 0));
 

@@ -31,6 +31,16 @@ static inline void *copy_word(void *to, const void *from, size_t n)
 
 #define SECOND 1000000000ull
 #define LONG_LINE 1000000u
+/* A sanitizer looks at each of the many stores. */
+#ifdef MSYNCFS_DEBUG
+#define OVERTAKEN 300u          /* copies that somebody comes into */
+#define CHANGES 50000u          /* beside readers; and after them LONG records that are long: the ring has */
+#define LONG    500u            /* room for a few, and copying takes time */
+#else
+#define OVERTAKEN 2000u
+#define CHANGES 100000u
+#define LONG    4000u
+#endif
 
 /* A record whose every word follows from its number and the line that it is of. */
 static uint32_t fill(uint8_t *rec, seq_t seq, uint64_t line, uint64_t time_ns)
@@ -147,7 +157,7 @@ static void test_feed__overtaken_while_copying(void **state)
 	uint32_t len;
 
 	(void)state;
-	for (n = 0; n < 2000; n++) {
+	for (n = 0; n < OVERTAKEN; n++) {
 		int e;
 
 		assert_int_equal(feed_init(&f, FEED_SIZE_MIN, 0, 1), 0);
@@ -167,8 +177,8 @@ static void test_feed__overtaken_while_copying(void **state)
 		*(e == 1 ? &whole : &told) += 1;
 		feed_release(&f);
 	}
-	assert_in_range(told, 400, 1900);
-	assert_in_range(whole, 100, 1600);
+	assert_in_range(told, OVERTAKEN / 5, OVERTAKEN * 19 / 20);
+	assert_in_range(whole, OVERTAKEN / 20, OVERTAKEN * 4 / 5);
 }
 
 static void test_feed__short_records_fill_all_slots(void **state)
@@ -221,8 +231,6 @@ static void test_feed__old_ones_go(void **state)
 /* Threads ---------------------------------------------------------------------------------------------------------- */
 
 #define READERS 3u
-#define CHANGES 100000u
-#define LONG    4000u           /* after them, records that are long: the ring has room for a few, and copying takes time */
 
 struct race {
 	struct feed f;
