@@ -38,6 +38,7 @@ struct control_text {
 /* Changes from a number on, see watch.h. */
 struct watch_text {
 	uint64_t ino;           /* 0: unused */
+	uint64_t from;
 	size_t len;
 	char text[WATCH_TEXT];
 };
@@ -147,15 +148,18 @@ int control_getattr(struct fs *fs, uint64_t ino, struct stat *ret_stat)
 	const char *name;
 	struct stat st = { 0 };
 
+	/* Each look-up has an inode of its own, but what stat() shows for a name stays: cp compares it before and after it opens. */
 	if (number >= CONTROL_WATCH_TEXT) {
 		const struct watch_text *w = &fs->control->watches[ino % CONTROL_WATCHES];
 
 		/* Later ones have taken its place. */
 		if (w->ino != ino)
 			return -ESTALE;
+		st.st_ino = CONTROL_FIRST + CONTROL_WATCH_TEXT + w->from % CONTROL_WATCH_TEXT;
 		st.st_mode = S_IFREG | 0400;
 		st.st_size = (off_t)w->len;
 	} else if (number >= CONTROL_TEXT) {
+		st.st_ino = CONTROL_FIRST + (number % 2 != 0 ? CONTROL_LOCKS : CONTROL_STATUS);
 		st.st_mode = S_IFREG | 0444;
 		st.st_size = (off_t)get_text(fs, ino)->len;
 	} else {
@@ -169,7 +173,6 @@ int control_getattr(struct fs *fs, uint64_t ino, struct stat *ret_stat)
 		if (number == CONTROL_VERSION)
 			st.st_size = (off_t)(sizeof version_text - 1);
 	}
-	st.st_ino = ino;
 	st.st_nlink = S_ISDIR(st.st_mode) ? 2 : 1;
 	st.st_uid = fs->control->uid;
 	st.st_gid = fs->control->gid;
@@ -201,6 +204,7 @@ static int lookup_watch(struct fs *fs, const char *name, uint64_t *ret_ino)
 		return r;
 	c->next_watch++;
 	w->ino = *ret_ino = ino;
+	w->from = from;
 	w->len = len;
 	return 0;
 }

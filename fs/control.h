@@ -8,7 +8,7 @@
  *
  * Since nothing is opened, a text must not change while somebody reads it: each LOOKUP of `status`
  * gives a new inode with a text of that moment, kept until the kernel forgets the inode or
- * CONTROL_TEXTS later ones were made.
+ * CONTROL_TEXTS later ones were made. The number that stat() shows is the same for all of them.
  */
 #ifndef MSYNCFS_CONTROL_H
 #define MSYNCFS_CONTROL_H

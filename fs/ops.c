@@ -659,13 +659,16 @@ static void reply_attr(struct fs *fs, fuse_req_t req, const struct call *c, cons
 	fuse_reply_attr(req, &st, ops_valid_s(fs));
 }
 
-/* Nothing is to be set. So the kernel passes on a chown that changes no owner, which takes setuid and setgid away all the same
- * (chown_common()) if who asks may change the mode; nobody has looked at that. It also comes before a change of the contents
- * by somebody who may not keep the bits, which takes them away by itself. */
+/* Nothing is to be set but, where the kernel keeps the times itself (--writeback), the change time; what it writes back later has
+ * the modification time with it. So the kernel passes on a chown that changes no owner, which takes setuid and setgid away all
+ * the same (chown_common()) if who asks may change the mode; nobody has looked at that. It also comes before a change of the
+ * contents by somebody who may not keep the bits, which takes them away by itself. */
 static bool loses_privileges(struct fs *fs, uint64_t ino, const struct call *c)
 {
 	struct keys_attr attr;
 
+	if ((c->set.mask & ~(unsigned)KEYS_SET_CTIME) != 0)
+		return false;
 	return c->cred.uid == 0 || (keys_getattr(fs->keys, ino, &attr) == 0 && attr.uid == c->cred.uid);
 }
 
@@ -685,8 +688,8 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int vali
 	}
 	ops_fill_caller(req, &c);
 	fill_setattr(st, valid, &c.set);
-	if (c.set.mask == 0 && loses_privileges(fs, ino, &c))
-		c.set.mask = KEYS_KILL_PRIV;
+	if (loses_privileges(fs, ino, &c))
+		c.set.mask |= KEYS_KILL_PRIV;
 	/* With a size, the kernel has found that the caller lacks CAP_FSETID; with an owner it does
 	 * not say. */
 	if ((c.set.mask & KEYS_KILL_PRIV) != 0 && ((c.set.mask & KEYS_SET_SIZE) != 0 || c.cred.uid != 0))

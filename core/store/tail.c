@@ -112,6 +112,14 @@ void store_compacted(struct store *s, bool done)
 	s->compact_done = true;
 }
 
+/* After the next checkpoint, which is due in a while even if nothing changes. */
+static void look_again(struct store *s)
+{
+	if (!s->changed)
+		s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
+	s->changed = true;
+}
+
 int tail_look(struct store *s)
 {
 	uint64_t total = s->space.total, keep, grown_ns;
@@ -129,6 +137,9 @@ int tail_look(struct store *s)
 			if (!s->threads)
 				(void)store_provision(s);
 		}
+		/* More may go: what stands at the new end was too far front to be moved while the old one was. In a store that is left
+		 * alone nothing else would lead here again. It ends, since each cut takes a quarter of the file. */
+		look_again(s);
 		return tail_grown(s);
 	}
 	if (s->tail != TAIL_KEEP || total <= 2 * TAIL_MIN || space_allocatable(&s->space) < total / 2 ||
@@ -153,10 +164,7 @@ int tail_look(struct store *s)
 	if (grown_ns != 0 && s->sys.now_mono_ns(s->sys.ctx) - grown_ns < TAIL_REST_NS)
 		s->tail_free_seen = 0;
 	if (++s->tail_free_seen < TAIL_LOOKS) {
-		/* Look again after the next checkpoint, which is due in a while even if nothing changes. */
-		if (!s->changed)
-			s->changed_ns = s->sys.now_mono_ns(s->sys.ctx);
-		s->changed = true;
+		look_again(s);
 		return 0;
 	}
 	s->tail_free_seen = 0;

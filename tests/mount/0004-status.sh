@@ -47,6 +47,13 @@ nok 'nor made by the user' mkdir "$MNT/.msyncfs"
 ok 'elsewhere the name is an ordinary one' mkdir "$MNT/d/.msyncfs"
 ok 'and is listed there' grep -qx '.msyncfs' <(ls -A "$MNT/d")
 
+# As of any file: cp compares what it has looked up with what it has opened.
+for name in status locks version; do
+	ok "cp takes $name" cp "$MNT/.msyncfs/$name" "$T/taken"
+done
+is 'a name has one inode number, as in the listing' "$(cd "$MNT/.msyncfs" && stat -c %i status status locks | xargs)" \
+	"$(cd "$MNT/.msyncfs" && ls -i --sort=none | awk '$2 == "status" { s = $1 } $2 == "locks" { l = $1 } END { print s, s, l }')"
+
 before=$(status_of seq)
 echo y >"$MNT/d/other"
 after=$(status_of seq)

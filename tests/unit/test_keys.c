@@ -951,6 +951,58 @@ static void test_keys__the_file_shrinks_and_keeps_all(void **state)
 	(void)unlink(path);
 }
 
+/* Nobody does anything any more but wait. */
+static void test_keys__the_file_shrinks_while_nothing_changes(void **state)
+{
+	static uint8_t data[1 << 20];
+	struct keys *k = open_at(path, 0, false);
+	uint64_t size, before = 0, checkpoints, small;
+	struct store_status st;
+	char name[16];
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 400; i++) {
+		(void)snprintf(name, sizeof name, "gone%u", i);
+		write_all(k, file(k, name), 0, data, sizeof data);
+		ok(store_poll(keys_store(k)));
+	}
+	/* Journal that stands behind all that. */
+	small = file(k, "small");
+	for (i = 0; i < 4000; i++) {
+		write_all(k, small, 0, data, 4000);
+		ok(store_poll(keys_store(k)));
+	}
+	for (i = 0; i < 400; i++) {
+		(void)snprintf(name, sizeof name, "gone%u", i);
+		remove_file(k, name);
+	}
+	for (i = 0; i < 40; i++) {
+		int r;
+
+		mono_ahead += 40ull * 1000000000u;
+		ok(store_poll(keys_store(k)));
+		while ((r = keys_compact(k)) == 1)
+			;
+		assert_true(r == 0 || r == -EAGAIN);
+	}
+	(void)hash_file(&size);
+	assert_in_range(size, 1, 64u << 20);
+	/* And when there is no more to be had, it rests. */
+	store_status(keys_store(k), &st);
+	checkpoints = st.checkpoints;
+	for (i = 0; i < 10; i++) {
+		mono_ahead += 40ull * 1000000000u;
+		ok(store_poll(keys_store(k)));
+	}
+	store_status(keys_store(k), &st);
+	assert_int_equal(st.checkpoints, checkpoints);
+	(void)hash_file(&before);
+	assert_int_equal(before, size);
+	close_checked(k);
+	(void)unlink(path);
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -982,6 +1034,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_keys__default_acl_is_inherited),
 	cmocka_unit_test(test_keys__read_only_changes_no_byte),
 	cmocka_unit_test(test_keys__the_file_shrinks_and_keeps_all),
+	cmocka_unit_test(test_keys__the_file_shrinks_while_nothing_changes),
 };
 
 int main(void)
