@@ -136,17 +136,18 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
-/* Has a large file grown since spare segments were last looked for? Then it has free space in one piece. */
-static bool has_grown_large(const struct store *s)
+/* A large file that has just grown has free space in one piece, and so has one that was closed, as large as the segments which its closing
+ * gave back. All the segments that the journal is to keep are taken then, as soon as there is use for one: later, with a
+ * tree that is rewritten at random, what is free lies in crumbs, and each one more would take a growth. */
+static bool should_take_all(const struct store *s)
 {
-	return s->spared_total != 0 && s->space.total > max_u64(s->spared_total, GROW_EAGER) && !s->max_blocks;
+	return s->spared_total != 0 && s->space.total > GROW_EAGER && !s->max_blocks &&
+	       (s->space.total > s->spared_total || journal_spares(&s->journal) < SPARES);
 }
 
-/* Segments kept ready; all that the journal is to keep when a large file has grown: later, with a tree that is rewritten at
- * random, what is free lies in crumbs, and each one more would take a growth. */
 static int spare_segments(struct store *s)
 {
-	unsigned keep = has_grown_large(s) ? checkpoint_keep_segments(s) : 0;
+	unsigned keep = should_take_all(s) ? checkpoint_keep_segments(s) : 0;
 	unsigned wanted = keep > s->journal.used + SPARES ? keep - s->journal.used : SPARES;
 
 	s->spared_total = s->space.total;
@@ -179,9 +180,14 @@ static void ask_growth(struct store *s, uint64_t blocks)
 {
 	if (atomic_load_explicit(&s->grow_wanted, memory_order_relaxed) != 0)
 		return;
-	atomic_store_explicit(&s->grow_wanted, max_u64(min_u64(s->space.total, GROW_MAX), blocks),
-			      memory_order_release);
+	atomic_store_explicit(&s->grow_wanted, blocks, memory_order_release);
 	store_wake_provisioner(s);
+}
+
+/* The usual step, at least `blocks`. */
+static uint64_t growth_step(const struct store *s, uint64_t blocks)
+{
+	return max_u64(min_u64(s->space.total, GROW_MAX), blocks);
 }
 
 /* What could be allocated after a checkpoint: what waits for it, the segments it gives back, less what it needs itself. */
@@ -211,12 +217,26 @@ static void grow_ahead(struct store *s)
 
 	if (s->tail == TAIL_KEEP && space_allocatable(&s->space) < low && !frees_are_due(s, low) &&
 	    !atomic_load_explicit(&s->grow_refused, memory_order_acquire))
-		ask_growth(s, 0);
+		ask_growth(s, growth_step(s, 0));
+}
+
+/* By how much the file should grow for a change that lacks room; 0: the next checkpoint makes it. The journal of a file that has only
+ * crumbs would get no segment from checkpoints but those it has, and each of these is a few thousand changes: so the file
+ * grows by what the journal lacks, once, 1/32 of its size at most. */
+static uint64_t growth_for(const struct store *s, uint64_t need, bool segment)
+{
+	uint64_t seg = journal_seg_blocks(&s->journal);
+	unsigned keep = checkpoint_keep_segments(s);
+
+	if (!frees_are_due(s, need))
+		return growth_step(s, segment ? 2 * seg : need);
+	return segment && !s->max_blocks && s->journal.count < keep ? (keep - s->journal.count) * seg : 0;
 }
 
 /* Space for `need` blocks is short, or a journal segment is. Is any coming? -EAGAIN: yes; -ENOSPC: no. */
 static int make_room(struct store *s, uint64_t need, bool segment)
 {
+	uint64_t growth = growth_for(s, need, segment);
 	int r;
 
 	/* The end is being given back: growth waits until that is done. */
@@ -227,8 +247,8 @@ static int make_room(struct store *s, uint64_t need, bool segment)
 	    s->sys.now_mono_ns(s->sys.ctx) -
 		    atomic_load_explicit(&s->grow_refused_ns, memory_order_relaxed) > 1000000000u)
 		atomic_store_explicit(&s->grow_refused, false, memory_order_relaxed);
-	if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire) && !frees_are_due(s, need)) {
-		ask_growth(s, segment ? 2 * journal_seg_blocks(&s->journal) : need);
+	if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire) && growth > 0) {
+		ask_growth(s, growth);
 		if (!s->threads)
 			(void)store_provision(s);
 		if (!atomic_load_explicit(&s->grow_refused, memory_order_acquire))
@@ -710,6 +730,13 @@ int store_checkpoint(struct store *s)
 	return store_write_cut(s);
 }
 
+/* Where the tree has few more leaves than that, each is copied once for many changes. In a large one nearly every random change
+ * copies one of its own, however long the generation is: there a long one would only make recovery long. */
+static uint64_t cut_pages(const struct store *s)
+{
+	return s->space.total > GROW_EAGER ? CUT_PAGES_LARGE : CUT_PAGES;
+}
+
 static bool checkpoint_due(const struct store *s)
 {
 	const struct space *sp = &s->space;
@@ -719,7 +746,7 @@ static bool checkpoint_due(const struct store *s)
 	if (!s->changed)
 		return false;
 	return journal > min_u64(JOURNAL_DUE, sp->total * BLOCK_SIZE / 8) || s->named_blocks > 131072 ||
-	       sp->changes[1].page_count > CUT_PAGES || sp->held_groups > 1024 ||
+	       sp->changes[1].page_count > cut_pages(s) || sp->held_groups > 1024 ||
 	       s->journal.used + SPARES >= SEGS_MAX / 2 ||
 	       (waiting > 64 && allocatable < sp->total / 8 && waiting > allocatable / 4) ||
 	       s->sys.now_mono_ns(s->sys.ctx) - s->changed_ns > DIRT_MAX_NS;

@@ -27,7 +27,8 @@
 #define SPARES         (JOURNAL_KEPT + 2u)      /* journal segments kept ready */
 #define GROW_EAGER     262144u          /* 1 GiB: up to here the file grows before anything waits */
 #define CUT_PAGES      32768u           /* tree pages of C at which a checkpoint is cut */
-#define AHEAD_PAGES    (4 * CUT_PAGES)  /* and at which changes wait for the one before */
+#define CUT_PAGES_LARGE 16384u          /* the same in a file of more than GROW_EAGER */
+#define AHEAD_PAGES    131072u          /* and at which changes wait for the one before */
 #define JOURNAL_DUE    (32u << 20)      /* bytes of journal at which a checkpoint is cut */
 #define JOURNAL_AHEAD  (3u * JOURNAL_DUE)       /* and at which changes wait for the one before */
 #define EXT_RANGES     64u
