@@ -7,6 +7,7 @@
 #include "fs/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,38 @@ bool cmd_number(const char *text, unsigned long long max, unsigned long long *re
 		return false;
 	*ret = n;
 	return true;
+}
+
+int cmd_parse(const struct cmd_syntax *s, int argc, char **argv, void *ctx, const char *words[CMD_WORDS])
+{
+	struct cmd_args args = { argc, argv, 0, false };
+	enum cmd_arg kind;
+	const char *arg;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < CMD_WORDS; i++)
+		words[i] = NULL;
+	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
+		int r = 0;
+
+		if (kind == CMD_HELP) {
+			(void)fputs(s->help, stdout);
+			return 0;
+		}
+		if (kind == CMD_OPTION)
+			r = s->option != NULL ? s->option(ctx, &args, arg) : cmd_usage(s->verb, arg, "unknown option");
+		else if (n < s->words)
+			words[n++] = arg;
+		else
+			r = cmd_usage(s->verb, arg, "too many arguments");
+		if (r != 0)
+			return r;
+	}
+	if (n == 0 || words[0][0] == '\0') {
+		log_error("%s: %s is missing: see msyncfs %s --help", s->verb, s->first, s->verb);
+		return EXIT_USAGE;
+	}
+	return CMD_GO_ON;
 }
 
 void cmd_say_usage(const char *verb, const char *what, const char *why)

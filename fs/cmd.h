@@ -38,6 +38,18 @@ enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg);
 const char *cmd_value(const char *arg, const char *name);
 /* Digits only, and no more than max. */
 bool cmd_number(const char *text, unsigned long long max, unsigned long long *ret);
+/* What a verb takes. */
+#define CMD_WORDS 2u
+struct cmd_syntax {
+	const char *verb, *first;       /* its name; what its first word is, which must be there: "MOUNTPOINT" */
+	const char *help;               /* what --help prints */
+	unsigned words;                 /* at most so many */
+	/* 0, or the exit status, when it was said what is wrong. It may take the argument behind. NULL: there are no options. */
+	int (*option)(void *ctx, struct cmd_args *args, const char *arg);
+};
+#define CMD_GO_ON (-1)
+/* All of its arguments. CMD_GO_ON: words[] are there, or NULL. Else the exit status: help was printed, or what is wrong. */
+int cmd_parse(const struct cmd_syntax *s, int argc, char **argv, void *ctx, const char *words[CMD_WORDS]);
 /* "what: why", with where to read more. */
 void cmd_say_usage(const char *verb, const char *what, const char *why);
 /* The same. The value is spelled out so that compilers and analyzers know it, too. */

@@ -36,48 +36,44 @@
 
 struct dump_args {
 	const char *store, *file;       /* file: NULL = standard output */
-	bool help, quiet;
+	bool quiet;
 };
 
-static void help(void)
+static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 {
-	printf("usage: msyncfs dump [options] STORE [FILE]\n\n"
-	       "Write all that is in STORE as a stream to FILE, or to standard output.\n"
-	       "STORE may be mounted: the stream is then that of one moment.\n\n"
-	       "  -q, --quiet                   show no progress\n"
-	       "  -h, --help                    show this\n");
+	struct dump_args *a = ctx;
+
+	(void)args;
+	if (strcmp(arg, "-q") != 0 && strcmp(arg, "--quiet") != 0)
+		return cmd_usage("dump", arg, "unknown option");
+	a->quiet = true;
+	return 0;
 }
+
+static const struct cmd_syntax syntax = {
+	"dump", "STORE",
+	"usage: msyncfs dump [options] STORE [FILE]\n\n"
+	"Write all that is in STORE as a stream to FILE, or to standard output.\n"
+	"STORE may be mounted: the stream is then that of one moment.\n\n"
+	"  -q, --quiet                   show no progress\n"
+	"  -h, --help                    show this\n",
+	2, parse_option,
+};
 
 static int parse(struct dump_args *a, int argc, char **argv)
 {
-	struct cmd_args args = { argc, argv, 0, false };
-	enum cmd_arg kind;
-	const char *arg;
+	const char *words[CMD_WORDS];
+	int r = cmd_parse(&syntax, argc, argv, a, words);
 
-	*a = (struct dump_args){ 0 };
-	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
-		if (kind == CMD_HELP)
-			a->help = true;
-		else if (kind == CMD_OPTION && (strcmp(arg, "-q") == 0 || strcmp(arg, "--quiet") == 0))
-			a->quiet = true;
-		else if (kind == CMD_OPTION)
-			return cmd_usage("dump", arg, "unknown option");
-		else if (a->store == NULL)
-			a->store = arg;
-		else if (a->file == NULL)
-			a->file = arg;
-		else
-			return cmd_usage("dump", arg, "too many arguments");
-	}
-	if (a->help)
-		return 0;
-	if (a->store == NULL || *a->store == '\0')
-		return cmd_usage("dump", "dump", "STORE is missing");
+	if (r != CMD_GO_ON)
+		return r;
+	a->store = words[0];
+	a->file = words[1];
 	if (a->file != NULL && strcmp(a->file, "-") == 0)
 		a->file = NULL;
 	if (a->file != NULL && *a->file == '\0')
 		return cmd_usage("dump", "dump", "FILE is empty");
-	return 0;
+	return CMD_GO_ON;
 }
 
 /* ---- The store ---- */
@@ -290,16 +286,12 @@ static int dump_fd(struct keys *k, const struct dump_args *a, int fd)
 
 int cmd_dump(int argc, char **argv)
 {
-	struct dump_args a;
+	struct dump_args a = { 0 };
 	struct keys *k;
 	int fd = STDOUT_FILENO, r = parse(&a, argc, argv);
 
-	if (r != 0)
+	if (r != CMD_GO_ON)
 		return r;
-	if (a.help) {
-		help();
-		return 0;
-	}
 	if (a.file == NULL && isatty(STDOUT_FILENO))
 		return cmd_usage("dump", "standard output", "is a terminal: give FILE, or redirect it");
 	r = a.file != NULL ? look_at_file(a.file, &fd) : 0;

@@ -16,26 +16,15 @@
 
 struct keygen_args {
 	const char *id, *tree, *file;   /* id, tree: NULL if not given */
-	bool read_only, help;
+	bool read_only;
 };
 
-static void help(void)
+static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 {
-	printf("usage: msyncfs keygen [options] FILE\n\n"
-	       "Make a new key for remote mounts and write it to FILE, which must not exist\n"
-	       "(- is standard output). Copy FILE to the other machine by a way that you trust,\n"
-	       "and give it to --key-file there and here.\n\n"
-	       "      --id=NAME                 what the key is called (default: a random name)\n"
-	       "      --read-only               who mounts with this key changes nothing\n"
-	       "      --tree=PATH               who mounts with this key may change only what is below\n"
-	       "                                this directory; it sees everything\n"
-	       "  -h, --help                    show this\n");
-}
-
-static int parse_option(struct keygen_args *a, const char *arg)
-{
+	struct keygen_args *a = ctx;
 	const char *value;
 
+	(void)args;
 	if (strcmp(arg, "--read-only") == 0)
 		a->read_only = true;
 	else if ((value = cmd_value(arg, "--id")) != NULL)
@@ -46,31 +35,6 @@ static int parse_option(struct keygen_args *a, const char *arg)
 		return cmd_usage("keygen", arg, "its value is missing, as in --id=NAME");
 	else
 		return cmd_usage("keygen", arg, "unknown option");
-	return 0;
-}
-
-static int parse(struct keygen_args *a, int argc, char **argv)
-{
-	struct cmd_args args = { argc, argv, 0, false };
-	enum cmd_arg kind;
-	const char *arg;
-
-	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
-		int r = kind == CMD_OPTION ? parse_option(a, arg) : 0;
-
-		if (r != 0)
-			return r;
-		if (kind == CMD_HELP) {
-			a->help = true;
-			return 0;
-		}
-		if (kind == CMD_WORD && a->file != NULL)
-			return cmd_usage("keygen", arg, "too many arguments");
-		if (kind == CMD_WORD)
-			a->file = arg;
-	}
-	if (a->file == NULL || a->file[0] == '\0')
-		return cmd_usage("keygen", "keygen", "FILE is missing");
 	return 0;
 }
 
@@ -102,18 +66,30 @@ static int fill(const struct keygen_args *a, struct net_key *k)
 	return key_validate(k) < 0 ? cmd_usage("keygen", "keygen", err_last()) : 0;
 }
 
+static const struct cmd_syntax syntax = {
+	"keygen", "FILE",
+	"usage: msyncfs keygen [options] FILE\n\n"
+	"Make a new key for remote mounts and write it to FILE, which must not exist\n"
+	"(- is standard output). Copy FILE to the other machine by a way that you trust,\n"
+	"and give it to --key-file there and here.\n\n"
+	"      --id=NAME                 what the key is called (default: a random name)\n"
+	"      --read-only               who mounts with this key changes nothing\n"
+	"      --tree=PATH               who mounts with this key may change only what is below\n"
+	"                                this directory; it sees everything\n"
+	"  -h, --help                    show this\n",
+	1, parse_option,
+};
+
 int cmd_keygen(int argc, char **argv)
 {
 	struct keygen_args a = { 0 };
 	struct net_key k = { 0 };
-	int r = parse(&a, argc, argv);
+	const char *words[CMD_WORDS];
+	int r = cmd_parse(&syntax, argc, argv, &a, words);
 
-	if (r != 0)
+	if (r != CMD_GO_ON)
 		return r;
-	if (a.help) {
-		help();
-		return 0;
-	}
+	a.file = words[0];
 	r = fill(&a, &k);
 	if (r == 0) {
 		int error = strcmp(a.file, "-") == 0 ? key_write(STDOUT_FILENO, &k) : key_create(a.file, &k);

@@ -24,18 +24,8 @@
 struct load_args {
 	const char *store, *file;       /* file: NULL = standard input */
 	uint64_t size_bytes;
-	bool help, quiet;
+	bool quiet;
 };
-
-static void help(void)
-{
-	printf("usage: msyncfs load [options] STORE [FILE]\n\n"
-	       "Make STORE, which must not be there yet, from the stream of msyncfs dump in FILE,\n"
-	       "or from standard input. It is there when all of it is.\n\n"
-	       "      --size=BYTES[K|M|G|T]     most the store may grow to (default: the disk)\n"
-	       "  -q, --quiet                   show no progress\n"
-	       "  -h, --help                    show this\n");
-}
 
 /* --size=N or --size N: then the argument behind it is used too. */
 static int parse_size(struct load_args *a, struct cmd_args *args, const char *arg)
@@ -51,8 +41,10 @@ static int parse_size(struct load_args *a, struct cmd_args *args, const char *ar
 	return 0;
 }
 
-static int parse_option(struct load_args *a, struct cmd_args *args, const char *arg)
+static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 {
+	struct load_args *a = ctx;
+
 	if (strcmp(arg, "--size") == 0 || cmd_value(arg, "--size") != NULL)
 		return parse_size(a, args, arg);
 	if (strcmp(arg, "-q") != 0 && strcmp(arg, "--quiet") != 0)
@@ -61,35 +53,31 @@ static int parse_option(struct load_args *a, struct cmd_args *args, const char *
 	return 0;
 }
 
+static const struct cmd_syntax syntax = {
+	"load", "STORE",
+	"usage: msyncfs load [options] STORE [FILE]\n\n"
+	"Make STORE, which must not be there yet, from the stream of msyncfs dump in FILE,\n"
+	"or from standard input. It is there when all of it is.\n\n"
+	"      --size=BYTES[K|M|G|T]     most the store may grow to (default: the disk)\n"
+	"  -q, --quiet                   show no progress\n"
+	"  -h, --help                    show this\n",
+	2, parse_option,
+};
+
 static int parse(struct load_args *a, int argc, char **argv)
 {
-	struct cmd_args args = { argc, argv, 0, false };
-	enum cmd_arg kind;
-	const char *arg;
-	int r = 0;
+	const char *words[CMD_WORDS];
+	int r = cmd_parse(&syntax, argc, argv, a, words);
 
-	*a = (struct load_args){ 0 };
-	while (r == 0 && (kind = cmd_next(&args, &arg)) != CMD_END) {
-		if (kind == CMD_HELP)
-			a->help = true;
-		else if (kind == CMD_OPTION)
-			r = parse_option(a, &args, arg);
-		else if (a->store == NULL)
-			a->store = arg;
-		else if (a->file == NULL)
-			a->file = arg;
-		else
-			r = cmd_usage("load", arg, "too many arguments");
-	}
-	if (r != 0 || a->help)
+	if (r != CMD_GO_ON)
 		return r;
-	if (a->store == NULL || *a->store == '\0')
-		return cmd_usage("load", "load", "STORE is missing");
+	a->store = words[0];
+	a->file = words[1];
 	if (strcmp(a->store, ":memory:") == 0)
 		return cmd_usage("load", a->store, "a store in memory would be gone at once: give a file");
 	if (a->file != NULL && strcmp(a->file, "-") == 0)
 		a->file = NULL;
-	return 0;
+	return CMD_GO_ON;
 }
 
 static int open_stream(const char *file, int *ret_fd)
@@ -133,18 +121,13 @@ static int load(const struct load_args *a, int fd)
 
 int cmd_load(int argc, char **argv)
 {
-	struct load_args a;
+	struct load_args a = { 0 };
 	int fd = STDIN_FILENO, r = parse(&a, argc, argv);
 
-	if (r != 0)
+	if (r != CMD_GO_ON)
 		return r;
-	if (a.help) {
-		help();
-		return 0;
-	}
 	if (a.file == NULL && isatty(STDIN_FILENO))
 		return cmd_usage("load", "standard input", "is a terminal: give FILE, or redirect it");
-	if (a.file != NULL)
-		r = open_stream(a.file, &fd);
+	r = a.file != NULL ? open_stream(a.file, &fd) : 0;
 	return r != 0 ? r : load(&a, fd);
 }

@@ -19,10 +19,10 @@
 #define WAIT_S       30
 #define POLL_NS      50000000
 
-/* What a verb does: the control file that is written to, the role that comes of it, and its words. */
+/* What a verb does: its words, the control file that is written to, and the role that comes of it. */
 struct role_verb {
-	const char *name, *role, *help;
-	unsigned words;                 /* at most */
+	struct cmd_syntax syntax;       /* its name is that of the file */
+	const char *role;
 };
 
 static const struct ask_reason reasons[] = {
@@ -54,7 +54,7 @@ static int change(const struct role_verb *v, const char *mountpoint, const char 
 	const struct timespec pause = { .tv_nsec = POLL_NS };
 	int64_t end;
 	bool found;
-	int r = ask_write(mountpoint, v->name, text, &found);
+	int r = ask_write(mountpoint, v->syntax.verb, text, &found);
 
 	if (r < 0) {
 		ask_explain(mountpoint, found, r, reasons);
@@ -71,36 +71,21 @@ static int change(const struct role_verb *v, const char *mountpoint, const char 
 
 static int run(const struct role_verb *v, int argc, char **argv)
 {
-	struct cmd_args args = { argc, argv, 0, false };
-	const char *word[2] = { NULL, "\n" }, *arg;
-	enum cmd_arg kind;
-	unsigned n = 0;
+	const char *words[CMD_WORDS];
+	int r = cmd_parse(&v->syntax, argc, argv, NULL, words);
 
-	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
-		if (kind == CMD_HELP) {
-			printf("%s", v->help);
-			return 0;
-		}
-		if (kind == CMD_OPTION)
-			return cmd_usage(v->name, arg, "unknown option");
-		if (n == v->words)
-			return cmd_usage(v->name, v->name, "too many arguments");
-		word[n++] = arg;
-	}
-	if (n == 0)
-		return cmd_usage(v->name, v->name, "MOUNTPOINT is missing");
-	return change(v, word[0], word[1]);
+	return r == CMD_GO_ON ? change(v, words[0], words[1] != NULL ? words[1] : "\n") : r;
 }
 
 int cmd_promote(int argc, char **argv)
 {
 	static const struct role_verb promote = {
-		"promote", "primary",
-		"usage: msyncfs promote MOUNTPOINT\n\n"
-		"Make the remote mount at MOUNTPOINT the primary of its cluster, when the old one is\n"
-		"gone. Changes that only the old one had are lost here; when it comes back with --from,\n"
-		"it puts them aside in a file. The mount should have been given --listen, for others.\n\n"
-		"  -h, --help                    show this\n", 1,
+		{ "promote", "MOUNTPOINT",
+		  "usage: msyncfs promote MOUNTPOINT\n\n"
+		  "Make the remote mount at MOUNTPOINT the primary of its cluster, when the old one is\n"
+		  "gone. Changes that only the old one had are lost here; when it comes back with --from,\n"
+		  "it puts them aside in a file. The mount should have been given --listen, for others.\n\n"
+		  "  -h, --help                    show this\n", 1, NULL }, "primary",
 	};
 
 	return run(&promote, argc, argv);
@@ -109,12 +94,12 @@ int cmd_promote(int argc, char **argv)
 int cmd_demote(int argc, char **argv)
 {
 	static const struct role_verb demote = {
-		"demote", "replica",
-		"usage: msyncfs demote MOUNTPOINT [NAME]\n\n"
-		"Hand the primary at MOUNTPOINT over to one of its remote mounts, and follow it from then\n"
-		"on. NAME is a peer's name as in its status; without it the one that has most is taken.\n"
-		"Changes wait meanwhile; none is lost.\n\n"
-		"  -h, --help                    show this\n", 2,
+		{ "demote", "MOUNTPOINT",
+		  "usage: msyncfs demote MOUNTPOINT [NAME]\n\n"
+		  "Hand the primary at MOUNTPOINT over to one of its remote mounts, and follow it from then\n"
+		  "on. NAME is a peer's name as in its status; without it the one that has most is taken.\n"
+		  "Changes wait meanwhile; none is lost.\n\n"
+		  "  -h, --help                    show this\n", 2, NULL }, "replica",
 	};
 
 	return run(&demote, argc, argv);

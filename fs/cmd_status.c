@@ -30,40 +30,29 @@ static int copy_out(int fd, const char *mountpoint)
 	return 0;
 }
 
-static int help(void)
-{
-	printf("usage: msyncfs status MOUNTPOINT\n\n"
-	       "Print what the mount says of itself, as name=value lines for a shell.\n"
-	       "They are those of MOUNTPOINT/" CONTROL_NAME "/status.\n\n"
-	       "  -h, --help                    show this\n");
-	return 0;
-}
+static const struct cmd_syntax syntax = {
+	"status", "MOUNTPOINT",
+	"usage: msyncfs status MOUNTPOINT\n\n"
+	"Print what the mount says of itself, as name=value lines for a shell.\n"
+	"They are those of MOUNTPOINT/" CONTROL_NAME "/status.\n\n"
+	"  -h, --help                    show this\n",
+	1, NULL,
+};
 
 int cmd_status(int argc, char **argv)
 {
-	struct cmd_args args = { argc, argv, 0, false };
-	const char *mountpoint = NULL, *arg;
-	enum cmd_arg kind;
+	const char *words[CMD_WORDS];
 	bool found;
-	int fd, r;
+	int fd, r = cmd_parse(&syntax, argc, argv, NULL, words);
 
-	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
-		if (kind == CMD_HELP)
-			return help();
-		if (kind == CMD_OPTION)
-			return cmd_usage("status", arg, "unknown option");
-		if (mountpoint != NULL)
-			return cmd_usage("status", "status", "too many arguments");
-		mountpoint = arg;
-	}
-	if (mountpoint == NULL)
-		return cmd_usage("status", "status", "MOUNTPOINT is missing");
-	fd = ask_open(mountpoint, "status", O_RDONLY, &found);
+	if (r != CMD_GO_ON)
+		return r;
+	fd = ask_open(words[0], "status", O_RDONLY, &found);
 	if (fd < 0) {
-		say_mount(mountpoint, found, -fd);
+		say_mount(words[0], found, -fd);
 		return EXIT_FAILED;
 	}
-	r = copy_out(fd, mountpoint);
+	r = copy_out(fd, words[0]);
 	close(fd);
 	return r;
 }

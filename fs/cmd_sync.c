@@ -16,9 +16,7 @@
 #define SECONDS_MAX    86400ull
 
 struct sync_args {
-	const char *mountpoint;
 	unsigned long long replicas, seconds;
-	bool help;
 };
 
 static const struct ask_reason reasons[] = {
@@ -28,20 +26,12 @@ static const struct ask_reason reasons[] = {
 	{ 0, NULL },
 };
 
-static void help(void)
+static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 {
-	printf("usage: msyncfs sync [options] MOUNTPOINT\n\n"
-	       "Return when all that was changed at MOUNTPOINT before is on disk.\n\n"
-	       "  --wait-replicas=N             and on the disks of N other machines\n"
-	       "  --timeout=SECONDS             the longest to wait for those (default 30)\n"
-	       "  -h, --help                    show this\n\n"
-	       "Exit status 3: the time was over before enough others had it.\n");
-}
-
-static int parse_option(struct sync_args *a, const char *arg)
-{
+	struct sync_args *a = ctx;
 	const char *value;
 
+	(void)args;
 	if ((value = cmd_value(arg, "--wait-replicas")) != NULL) {
 		if (!cmd_number(value, REPLICAS_MAX, &a->replicas))
 			return cmd_usage("sync", arg, "not a number of machines");
@@ -54,52 +44,36 @@ static int parse_option(struct sync_args *a, const char *arg)
 	return 0;
 }
 
-static int parse(struct sync_args *a, int argc, char **argv)
-{
-	struct cmd_args args = { argc, argv, 0, false };
-	enum cmd_arg kind;
-	const char *arg;
-	int r;
-
-	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
-		if (kind == CMD_HELP) {
-			a->help = true;
-			return 0;
-		}
-		r = kind == CMD_OPTION ? parse_option(a, arg) : 0;
-		if (r != 0)
-			return r;
-		if (kind != CMD_WORD)
-			continue;
-		if (a->mountpoint != NULL)
-			return cmd_usage("sync", "sync", "too many arguments");
-		a->mountpoint = arg;
-	}
-	return a->mountpoint != NULL ? 0 : cmd_usage("sync", "sync", "MOUNTPOINT is missing");
-}
+static const struct cmd_syntax syntax = {
+	"sync", "MOUNTPOINT",
+	"usage: msyncfs sync [options] MOUNTPOINT\n\n"
+	"Return when all that was changed at MOUNTPOINT before is on disk.\n\n"
+	"  --wait-replicas=N             and on the disks of N other machines\n"
+	"  --timeout=SECONDS             the longest to wait for those (default 30)\n"
+	"  -h, --help                    show this\n\n"
+	"Exit status 3: the time was over before enough others had it.\n",
+	1, parse_option,
+};
 
 int cmd_sync(int argc, char **argv)
 {
 	struct sync_args a = { .seconds = TIMEOUT_S };
+	const char *words[CMD_WORDS];
 	char text[48];
 	bool found;
-	int r = parse(&a, argc, argv);
+	int r = cmd_parse(&syntax, argc, argv, &a, words);
 
-	if (r != 0)
+	if (r != CMD_GO_ON)
 		return r;
-	if (a.help) {
-		help();
-		return 0;
-	}
 	snprintf(text, sizeof text, "%llu %llu\n", a.replicas, a.seconds * 1000);
-	r = ask_write(a.mountpoint, "sync", text, &found);
+	r = ask_write(words[0], "sync", text, &found);
 	if (r == -ETIMEDOUT) {
-		log_error("%s: not on the disks of %llu other machine%s after %llu s: see its status for who is behind", a.mountpoint,
+		log_error("%s: not on the disks of %llu other machine%s after %llu s: see its status for who is behind", words[0],
 			  a.replicas, a.replicas == 1 ? "" : "s", a.seconds);
 		return EXIT_TIMEOUT;
 	}
 	if (r < 0) {
-		ask_explain(a.mountpoint, found, r, reasons);
+		ask_explain(words[0], found, r, reasons);
 		return EXIT_FAILED;
 	}
 	return 0;

@@ -32,7 +32,7 @@ struct watch {
 	char *below;                    /* path from the mount point, escaped as in the texts; "": all */
 	dev_t dev;                      /* the mount, which is not held: it can be unmounted */
 	uint64_t next, restarts;
-	bool begun, json, once, help;
+	bool begun, json, once;
 	bool found;                     /* the mount point is there */
 	unsigned stale;
 	char text[WATCH_TEXT + 1];
@@ -299,25 +299,13 @@ static int set_below(struct watch *w, const char *path)
 	return w->below != NULL ? 0 : no_memory();
 }
 
-static int help(void)
-{
-	printf("usage: msyncfs watch [options] MOUNTPOINT [PATH]\n\n"
-	       "Print each change of the mount, made here or on another machine, as a line: its number, time,\n"
-	       "kind, inode and path, and for a rename the new path. With PATH, a directory or file below\n"
-	       "MOUNTPOINT, only what happens there.\n\n"
-	       "  --since=SEQ                   begin with that change, not with the next one that comes\n"
-	       "  --once                        end when all that is there was printed\n"
-	       "  --json                        print JSON objects\n"
-	       "  -h, --help                    show this\n\n"
-	       "Exit status 3: changes from there on are no longer kept.\n");
-	return 0;
-}
-
-static int parse_option(struct watch *w, const char *arg)
+static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 {
 	const char *since = cmd_value(arg, "--since");
 	unsigned long long seq;
+	struct watch *w = ctx;
 
+	(void)args;
 	if (strcmp(arg, "--json") == 0) {
 		w->json = true;
 	} else if (strcmp(arg, "--once") == 0) {
@@ -332,49 +320,36 @@ static int parse_option(struct watch *w, const char *arg)
 	return 0;
 }
 
-static int parse(struct watch *w, const char **ret_path, int argc, char **argv)
-{
-	struct cmd_args args = { argc, argv, 0, false };
-	enum cmd_arg kind;
-	const char *arg;
-
-	while ((kind = cmd_next(&args, &arg)) != CMD_END) {
-		if (kind == CMD_HELP) {
-			w->help = true;
-			return 0;
-		}
-		if (kind == CMD_OPTION) {
-			int r = parse_option(w, arg);
-
-			if (r != 0)
-				return r;
-		} else if (w->mountpoint == NULL) {
-			w->mountpoint = arg;
-		} else if (*ret_path == NULL) {
-			*ret_path = arg;
-		} else {
-			return cmd_usage("watch", "watch", "too many arguments");
-		}
-	}
-	return w->mountpoint != NULL ? 0 : cmd_usage("watch", "watch", "MOUNTPOINT is missing");
-}
+static const struct cmd_syntax syntax = {
+	"watch", "MOUNTPOINT",
+	"usage: msyncfs watch [options] MOUNTPOINT [PATH]\n\n"
+	"Print each change of the mount, made here or on another machine, as a line: its number, time,\n"
+	"kind, inode and path, and for a rename the new path. With PATH, a directory or file below\n"
+	"MOUNTPOINT, only what happens there.\n\n"
+	"  --since=SEQ                   begin with that change, not with the next one that comes\n"
+	"  --once                        end when all that is there was printed\n"
+	"  --json                        print JSON objects\n"
+	"  -h, --help                    show this\n\n"
+	"Exit status 3: changes from there on are no longer kept.\n",
+	2, parse_option,
+};
 
 int cmd_watch(int argc, char **argv)
 {
 	struct watch *w = calloc(1, sizeof *w);
-	const char *path = NULL;
+	const char *words[CMD_WORDS];
 	int status;
 
 	if (w == NULL)
 		return no_memory();
 	w->next = FROM_NOW_ON;
-	status = parse(w, &path, argc, argv);
-	if (status == 0 && w->help) {
+	status = cmd_parse(&syntax, argc, argv, w, words);
+	if (status != CMD_GO_ON) {
 		free(w);
-		return help();
+		return status;
 	}
-	if (status == 0)
-		status = path != NULL ? set_below(w, path) : (w->below = strdup("")) != NULL ? 0 : no_memory();
+	w->mountpoint = words[0];
+	status = words[1] != NULL ? set_below(w, words[1]) : (w->below = strdup("")) != NULL ? 0 : no_memory();
 	if (status == 0)
 		status = run(w);
 	free(w->below);

@@ -563,10 +563,16 @@ static seq_t fed(const struct remote *l)
 void feeder_pump(struct remote *l)
 {
 	primary_committed(l->primary, fed(l), atomic_load(&l->change_bytes), now_ms());
-	if (primary_state(l->primary) == PRIMARY_RELAYS)
+	if (primary_state(l->primary) == PRIMARY_RELAYS) {
 		relay_pump(l);
-	else
+	} else {
+		/* In this order: a store that failed after something became durable is no reason to say EIO of that. */
+		bool failed = store_failed(l->fs->store) != 0;
+
 		primary_durable(l->primary, store_durable_seq(l->fs->store));
+		if (failed)
+			primary_disk_failed(l->primary);
+	}
 	while (primary_pump(l->primary, now_ms()))
 		;
 }
@@ -687,11 +693,49 @@ static void write_status(struct remote *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* ---- Does this machine work? ---- */
+
+/* How long this has not moved, in our own ticks: while the whole process is stopped, nothing of it stands still alone. */
+static void count_still(uint64_t now, uint64_t *seen, bool moves, uint32_t *ms, uint32_t step)
+{
+	*ms = moves || now != *seen ? 0 : (uint32_t)min_u64((uint64_t)*ms + step, UINT32_MAX);
+	*seen = now;
+}
+
+/* (R7) A link that is up says nothing of the request thread behind it, nor of its disk. If the one has not been through its loop
+ * for long, or one msync does not end, no call is answered, and who waits for one would do so for ever: so the links end. */
+static void look_after_work(struct remote *l)
+{
+	enum primary_state state = primary_state(l->primary);
+	uint32_t step = (uint32_t)min_u64(now_ms() - l->looked_ms, 2ull * TICK_NET_MS);
+	uint64_t turns = atomic_load_explicit(&l->turns, memory_order_relaxed), disk = store_disk_turns(l->fs->store);
+	const char *reason = NULL;
+
+	l->looked_ms = now_ms();
+	count_still(turns, &l->turns_seen, turns == 0, &l->turns_ms, step);
+	count_still(disk, &l->disk_seen, disk % 2 == 0, &l->disk_ms, step);
+	if (l->turns_ms >= STILL_MS)
+		reason = "this machine stands still: the thread that makes changes waits, perhaps for its disk";
+	else if (l->disk_ms >= STILL_DISK_MS)
+		reason = "this machine stands still: its disk does not answer";
+	else if (state == PRIMARY_HANDING && store_failed(l->fs->store) != 0)
+		reason = "this machine stands still: its store failed while it handed over";
+	if ((reason != NULL) != l->still && state != PRIMARY_OFF) {
+		if (reason != NULL)
+			log_error("%s: %s: remote mounts are sent away until it goes on", l->fs->store_path, reason);
+		else
+			log_info("%s: this machine goes on: remote mounts are let in again", l->fs->store_path);
+	}
+	l->still = reason != NULL;
+	primary_stand_still(l->primary, reason, now_ms());
+}
+
 void feeder_tick(void *ctx)
 {
 	struct remote *l = ctx;
 
 	refill_spares(l);
+	look_after_work(l);
 	primary_tick(l->primary, now_ms());
 	retry_all(l);
 	mark_orphans(l);

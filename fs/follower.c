@@ -19,6 +19,7 @@
 
 #define TICK_MS    50
 #define REDIAL_FAILURES 3u      /* connections in a row that were lost or refused, before another machine is asked */
+#define SYNC_BEHIND_MS 100      /* between syncs of a remote mount that is behind */
 #define DIFF_STEPS 8u           /* between two requests; one takes about 100 us */
 
 /* What nobody else has is being written to a file beside the store, by a thread. */
@@ -616,10 +617,14 @@ bool follower_step(struct remote *l)
 	struct replica_status st;
 	bool more = false;
 
-	/* What somebody made durable on the primary is to be so here, soon: others may wait for that. */
+	/* What somebody made durable on the primary is to be so here, soon: others may wait for that. While more of it is still to
+	 * come (catching up), what they wait for is most likely among that, and a sync for each few changes would write pages of the
+	 * journal again and again, and have the journal written ahead. */
 	replica_status(l->replica, (uint64_t)now, &st);
-	if (min_u64(st.primary_durable, st.applied) > max_u64(durable, l->sync_asked) && !store_rebasing(s)) {
+	if (min_u64(st.primary_durable, st.applied) > max_u64(durable, l->sync_asked) && !store_rebasing(s) &&
+	    (st.applied >= st.primary_durable || now - l->sync_asked_ms >= SYNC_BEHIND_MS)) {
 		l->sync_asked = store_seq(s);
+		l->sync_asked_ms = now;
 		store_sync_request(s);
 	}
 

@@ -15,6 +15,7 @@
 #include "core/replica/limit.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,9 @@
 #include <unistd.h>
 
 #define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
-#define START_POLL_NS  2000000
+#define START_POLL_MS  2
+#define FRAME_MALLOC   (2 << 20)        /* longer than any frame */
+#define FRAMES_KEPT    (16 << 20)       /* as much as the inbox holds */
 #define OLD_WAITING    256      /* entries of the notifier while what is too old is taken from the kernel */
 #define TOLD_LIMIT_MS  1000
 
@@ -589,6 +592,7 @@ bool remote_step(struct remote *l)
 
 	if (l == NULL)
 		return false;
+	atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < STEP_ITEMS; i++) {
 		item = l->stuck.first != NULL ? queue_take(&l->stuck) : take(l, &l->inbox);
 		if (item == NULL)
@@ -795,6 +799,17 @@ size_t remote_status(struct remote *l, char *buf, size_t size)
 
 /* ---- Start and end ---- */
 
+/* While a remote mount catches up, frames of up to 1.25 MiB come and go. By default glibc gives the memory of each back to the
+ * system and asks for it again, and every page of it is cleared and faulted in anew, which costs more than what is done with the
+ * bytes. */
+static void keep_memory_of_frames(void)
+{
+#ifdef __GLIBC__
+	(void)mallopt(M_MMAP_THRESHOLD, FRAME_MALLOC);
+	(void)mallopt(M_TRIM_THRESHOLD, FRAMES_KEPT);
+#endif
+}
+
 int remote_new(struct fs *fs, struct remote **ret)
 {
 	const struct options *o = fs->options;
@@ -809,6 +824,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 		log_error("out of memory: free some");
 		return -ENOMEM;
 	}
+	keep_memory_of_frames();
 	l->fs = fs;
 	l->leads = o->from == NULL;
 	queue_init(&l->inbox);
@@ -965,7 +981,6 @@ static bool is_told_to_stop(void)
  * can be reached. */
 static int wait_first_sync(struct remote *l)
 {
-	const struct timespec pause = { .tv_nsec = START_POLL_NS };
 	int64_t start = remote_now_ms(), heard = start, shown = 0;
 	struct store_identity id;
 	struct replica_status st;
@@ -1000,7 +1015,7 @@ static int wait_first_sync(struct remote *l)
 			return -EINTR;
 		}
 		if (!more)
-			nanosleep(&pause, NULL);
+			session_wait(l->fs, START_POLL_MS);
 	}
 	if (shown != 0)
 		fprintf(stderr, "\r%40s\r", "");

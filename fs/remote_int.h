@@ -30,6 +30,8 @@
 #define RUNS_BYTES    (32u << 20)
 #define STEP_ITEMS    64u               /* taken from the inbox between two requests */
 #define TICK_NET_MS   200u
+#define STILL_MS      10000u            /* without a turn of the request thread: remote mounts are sent away */
+#define STILL_DISK_MS 30000u            /* in one msync: likewise */
 #define STATUS_MAX    8192u
 #define LEASE_MS      10000u          /* locks and holds of a remote mount that cannot be reached */
 
@@ -104,6 +106,7 @@ struct remote {
 	char noted[512];                /* [N] what was said last of who is fed */
 
 	_Atomic uint64_t change_bytes;  /* [A] of all changes since the start */
+	_Atomic uint64_t turns;         /* [A] of the request thread; 0: it has not begun, or is ending */
 	atomic_bool break_links;        /* [A] of all that are fed: somebody could not be told what it waits for */
 	_Atomic uint64_t want_checkpoint;       /* [A] seq + 1 that a checkpoint must have; 0: none */
 	_Atomic uint64_t peer_count;    /* [A] */
@@ -129,6 +132,10 @@ struct remote {
 	struct net_work lead_work, cluster_work, handed_work, went_on_work, elsewhere_work;     /* [R] */
 	struct lead lead;               /* [L] for the first two */
 	char elsewhere[MSG_NAME_MAX + 1];       /* [L] */
+	uint64_t turns_seen, disk_seen; /* [N] at the last tick, which was at looked_ms */
+	uint64_t looked_ms;             /* [N] */
+	uint32_t turns_ms, disk_ms;     /* [N] so long they have been the same */
+	bool still;                     /* [N] too long: nobody is fed */
 	struct item *spares;            /* [N] for news that must not be lost */
 	unsigned spare_count;           /* [N] */
 	struct item *up_closed;         /* [N] for the end of up_link */
@@ -162,6 +169,7 @@ struct remote {
 	struct aside *aside;            /* [R] or NULL */
 	int64_t ticked_ms;              /* [R] */
 	seq_t told_durable, sync_asked; /* [R] */
+	int64_t sync_asked_ms;          /* [R] */
 	bool reached;                   /* [R] the first time that changes streamed */
 	bool space_logged;              /* [R] */
 	/* max-stale: reads are refused, and what the kernel has cached is still to be taken from it. */

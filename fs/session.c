@@ -59,6 +59,7 @@ struct session {
 	timer_t tick;
 	bool tick_made, ticking;
 	atomic_bool attention; /* [any] somebody waits: session_wake() is worth a system call */
+	atomic_bool woken; /* [any] the eventfd was written to and is not read yet: one wake-up is enough */
 	struct parked *parked, **parked_end;
 	size_t parked_count, parked_bytes;
 	int64_t retry_ms;               /* when the parked requests were last tried */
@@ -187,10 +188,33 @@ void session_wake(struct fs *fs)
 	const uint64_t one = 1;
 
 	/* The counter cannot overflow, and what is lost here is found at the next look,
-	 * ATTENTION_MS later. */
+	 * ATTENTION_MS later. Who finds `woken` set is not lost: it is cleared behind the read and before the look. */
 	if (atomic_load_explicit(&fs->session->attention, memory_order_acquire) &&
+	    !atomic_exchange(&fs->session->woken, true) &&
 	    write(fs->session->event_fd, &one, sizeof one) < 0)
 		return;
+}
+
+/* The eventfd can be read. */
+static void take_wake(struct session *s)
+{
+	uint64_t events;
+
+	if (read(s->event_fd, &events, sizeof events) > 0)
+		s->was_woken = true;
+	/* An exchange, so that what was done before a session_wake() that found it set is seen now. */
+	(void)atomic_exchange(&s->woken, false);
+}
+
+void session_wait(struct fs *fs, int ms)
+{
+	struct session *s = fs->session;
+	struct pollfd p = { .fd = s->event_fd, .events = POLLIN };
+
+	if (!atomic_exchange(&s->attention, true))
+		return;         /* what came before nobody would have been woken for */
+	if (poll(&p, 1, ms) > 0)
+		take_wake(s);
 }
 
 /* The kernel answers FUSE_NOTIFY_RETRIEVE with a request, which stands behind all that are waiting for us; asked for nothing of
@@ -518,7 +542,6 @@ static bool wait_request(struct fs *fs)
 	bool reap = reaper_has_work(fs);
 	struct pollfd fds[2] = { { .fd = fs->fd, .events = POLLIN },
 				 { .fd = s->event_fd, .events = POLLIN } };
-	uint64_t events;
 	int n;
 
 	/* The ordinary case. Polling for a while before going to sleep would be put here. */
@@ -534,8 +557,8 @@ static bool wait_request(struct fs *fs)
 		return fds[0].fd >= 0;
 	if (n <= 0)
 		return false;
-	if (fds[1].revents != 0 && read(s->event_fd, &events, sizeof events) > 0)
-		s->was_woken = true;
+	if (fds[1].revents != 0)
+		take_wake(s);
 	return fds[0].fd >= 0 && fds[0].revents != 0;
 }
 

@@ -47,6 +47,8 @@ int session_run(struct fs *fs, void (*ready)(struct fs *fs));
 void session_refuse(struct fs *fs);
 /* [any] The store has moved: look at what waits. */
 void session_wake(struct fs *fs);
+/* Before session_run(): until somebody calls session_wake(), or for so long; the first time it returns at once. */
+void session_wait(struct fs *fs, int ms);
 /* Request thread: lockd_barrier(number) is called when all requests that the kernel had for us by now have been read and dealt
  * with. */
 int session_barrier(struct fs *fs, uint64_t number);

@@ -71,6 +71,16 @@ int keys_apply_rest(void *ctx, struct record_reader *reader, const uint8_t *rec)
 /* Bytes of a CLIENT mutation. */
 #define CLIENT_MUTATION 24u
 
+/* contents.c, finding and reading */
+/* The first extent that ends behind fblock. 0, or -ENOENT. */
+int contents_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret);
+/* The contents of an inode that has INLINE, until the tree changes. */
+int contents_inline(struct keys *k, uint64_t ino, const uint8_t **ret, uint32_t *ret_len);
+/* One block of the file as it reads now, into out. */
+int contents_read_block(struct keys *k, const struct keys_attr *a, uint64_t fblock, uint8_t *out);
+/* The whole of a short file (a symlink). */
+int contents_read_small(struct keys *k, uint64_t ino, void *buf, size_t size, size_t *ret_len);
+
 /* contents.c, planning */
 #define CONTENTS_RESERVE_MAX 16384u     /* blocks that one record of fallocate takes */
 /* Blocks that a long write goes to. */
@@ -87,23 +97,19 @@ int contents_find_targets(struct keys *k, const struct keys_attr *a, uint64_t fb
 void contents_give_back(struct keys *k, const struct target *t, unsigned n);
 /* Is the file's block unwritten space; *ret_next is the first behind it for which that may be otherwise. */
 int contents_unwritten(struct keys *k, const struct keys_attr *a, uint64_t fblock, bool *ret_is, uint64_t *ret_next);
+/* Can [from, to) of the file be overwritten or zeroed by DATA or PUNCH? -EUCLEAN. */
+int contents_check(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to);
 
-/* contents.c, applying */
+/* contents_apply.c */
 int contents_apply_data(struct keys *k, uint64_t ino, uint64_t off, const uint8_t *data, uint32_t len);
 int contents_apply_map(struct keys *k, uint64_t ino, uint64_t fblock, const struct record_extent *e, uint32_t flags);
 int contents_apply_punch(struct keys *k, uint64_t ino, uint64_t from, uint64_t to);
-/* Can [from, to) of the file be overwritten or zeroed by DATA or PUNCH? -EUCLEAN. */
-int contents_check(struct keys *k, const struct keys_attr *a, uint64_t from, uint64_t to);
-/* The first extent that ends behind fblock. 0, or -ENOENT. */
-int contents_find(struct keys *k, uint64_t ino, uint64_t fblock, struct extent *ret);
 /* Unmap file blocks [from, to); *ret_freed blocks were given back. The inode's count is left as it is. */
 int contents_unmap(struct keys *k, uint64_t ino, uint64_t from, uint64_t to, int64_t *ret_freed);
 /* Unmap what e covers and map e instead; *ret_freed blocks were given back. */
 int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64_t *ret_freed);
 /* Remove up to *budget extents of the inode from its end on; 1 if there are more. */
 int contents_reap(struct keys *k, uint64_t ino, unsigned *budget);
-/* The whole of a short file (a symlink). */
-int contents_read_small(struct keys *k, uint64_t ino, void *buf, size_t size, size_t *ret_len);
 
 /* names.c */
 int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret);

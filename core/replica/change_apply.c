@@ -404,13 +404,12 @@ static int build_extents(struct apply *a)
 			break;
 		for (i = 0; i < n; i++) {
 			const struct target *t = &a->target[a->target_count + i];
-			uint8_t *csums, *to = store_blocks(a->k->store, t->block, t->count, &r);
+			uint8_t *csums;
 
-			if (!to)
+			r = store_fill(a->k->store, t->block, t->count, map.data + ((size_t)done << BLOCK_SHIFT));
+			if (r < 0)
 				break;
 			(void)record_extent(rec, t->block, t->count, EXT_DATA | (t->fresh ? EXT_FRESH : 0), &csums);
-			memcpy(to, map.data + ((size_t)done << BLOCK_SHIFT), (size_t)t->count << BLOCK_SHIFT);
-			store_written(a->k->store, t->block, t->count);
 			for (b = 0; b < t->count; b++, done++)
 				put_le32(csums + 4 * b, block_csum(map.data + ((size_t)done << BLOCK_SHIFT), map.ino,
 								   map.fblock + done));

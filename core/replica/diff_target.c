@@ -714,32 +714,40 @@ static int get_blocks(struct diff_target *t, struct wire_reader *q, struct block
 	return 0;
 }
 
-/* The bytes go to blocks that nothing leads to yet (D2). */
+/* Some blocks that nothing leads to yet, and the bytes into them. */
+static int stage_run(struct diff_target *t, uint64_t want, const uint8_t *bytes, uint64_t *ret_block, uint64_t *ret_got)
+{
+	int r = store_stage(t->store, want, ret_block, ret_got);
+
+	if (r < 0)
+		return r;
+	r = store_fill(t->store, *ret_block, *ret_got, bytes);
+	if (r < 0)
+		(void)store_drop_staged(t->store, *ret_block, *ret_got);
+	return r;
+}
+
+/* The blocks of the window at hand that came (D2). */
 static int stage_blocks(struct diff_target *t, const struct blocks *b)
 {
 	uint64_t ino = t->now.key.hi >> 8, block = 0, got = 0;
 	unsigned i = t->block_next, j;
 
 	for (j = 0; j < b->n; j++) {
-		uint8_t *to;
+		const uint8_t *bytes = b->bytes + (size_t)j * BLOCK_SIZE;
 		int r = 0;
 
 		while (t->plan.kind[i] != WINDOW_KEEP || t->window.kind[i] != WINDOW_DATA)
 			i++;
 		if (got == 0)
-			r = store_stage(t->store, b->n - j, &block, &got);
+			r = stage_run(t, b->n - j, bytes, &block, &got);
 		if (r < 0)
-			return r;
-		to = store_blocks(t->store, block, 1, &r);
-		if (!to)
 			return r;
 		t->plan.kind[i] = WINDOW_DATA;
 		t->plan.block[i] = block;
 		t->plan.csum[i] = get_le32(b->csums + (size_t)4 * j);
-		memcpy(to, b->bytes + (size_t)j * BLOCK_SIZE, BLOCK_SIZE);
-		store_written(t->store, block, 1);
 		/* A block that is damaged at the source is known as damaged here, too; one that became so on the way is none. */
-		if (block_csum(to, ino, t->now.key.lo + i) != t->plan.csum[i]) {
+		if (block_csum(bytes, ino, t->now.key.lo + i) != t->plan.csum[i]) {
 			if (!(b->damaged >> j & 1)) {
 				if (got > 1)
 					(void)store_drop_staged(t->store, block + 1, got - 1);

@@ -10,10 +10,6 @@
 
 #define FILE_BUCKETS   4096u
 #define CLIENT_BUCKETS 256u
-#define INO_LIMIT      (1ull << 48)
-#define RECORD_SIZE    58u
-
-_Static_assert(LOCKS_STATE_MAX == 16u + LOCKS_NAME_MAX + LOCKS_CLIENT_MAX * RECORD_SIZE, "a statement fits its buffer");
 
 /* Held, or waiting. */
 struct lock {
@@ -441,13 +437,6 @@ static bool makes_circle(struct locks *t, const struct lock_file *f, const struc
 
 /* Requests --------------------------------------------------------------------------------------------------------- */
 
-static bool op_fits(const struct lock_op *op)
-{
-	if (op->ticket == 0 || op->ino == 0 || op->ino >= INO_LIMIT || op->type > LOCKS_EXCLUSIVE || op->start > op->end)
-		return false;
-	return op->kind == LOCKS_POSIX || (op->kind == LOCKS_FLOCK && op->start == 0 && op->end == LOCKS_END);
-}
-
 static int enqueue(struct locks *t, struct lock_client *c, struct lock_file *f, const struct lock_op *op)
 {
 	struct lock **at, *l;
@@ -534,7 +523,7 @@ void locks_request(struct locks *t, uint64_t client, const struct lock_op *op)
 	struct lock_file *f = NULL;
 	int r;
 
-	if (!op_fits(op)) {
+	if (!lock_op_fits(op)) {
 		answer(t, client, op, -EINVAL, 0);
 		return;
 	}
@@ -562,14 +551,14 @@ void locks_request(struct locks *t, uint64_t client, const struct lock_op *op)
 void locks_query(struct locks *t, uint64_t client, const struct lock_op *op)
 {
 	const struct lock_client *c = find_client(t, client);
-	const struct lock_file *f = op_fits(op) && op->type != LOCKS_OFF ? find_file(t, op->ino) : NULL;
+	const struct lock_file *f = lock_op_fits(op) && op->type != LOCKS_OFF ? find_file(t, op->ino) : NULL;
 	const struct lock *l = f ? find_conflict(f, c, op) : NULL;
 	struct lock_answer a = {
 		.client = client, .round = c ? c->round : 0, .ticket = op->ticket, .kind = op->kind, .type = LOCKS_OFF,
 		.ino = op->ino, .owner = op->owner, .start = op->start, .end = op->end,
 	};
 
-	if (!op_fits(op) || op->type == LOCKS_OFF)
+	if (!lock_op_fits(op) || op->type == LOCKS_OFF)
 		a.error = -EINVAL;
 	if (l) {
 		a.type = l->op.type;
@@ -762,77 +751,17 @@ void locks_grace_end(struct locks *t)
 
 /* What a client states --------------------------------------------------------------------------------------------- */
 
-static void put_record(struct wire_writer *w, const struct lock *l)
-{
-	wire_put_u8(w, l->op.kind);
-	wire_put_u8(w, l->op.type);
-	wire_put_u32(w, l->op.pid);
-	wire_put_u64(w, l->op.ino);
-	wire_put_u64(w, l->op.owner);
-	wire_put_u64(w, l->op.start);
-	wire_put_u64(w, l->op.end);
-	wire_put_u64(w, l->epoch);
-	wire_put_u64(w, l->counter);
-	wire_put_u32(w, 0);
-}
-
 size_t locks_state(const struct locks *t, uint64_t client, uint64_t round, const char *name, uint8_t *buf)
 {
 	const struct lock_client *c = find_client(t, client);
 	struct wire_writer w = wire_writer(buf, LOCKS_STATE_MAX);
 	const struct lock *l;
 
-	wire_put_u64(&w, round);
-	wire_put_bytes(&w, name, (uint32_t)min_u64(strlen(name), LOCKS_NAME_MAX));
-	wire_put_u32(&w, c ? c->held_count : 0);
+	lock_statement_begin(&w, round, name, c ? c->held_count : 0);
 	for (l = c ? c->held : NULL; l; l = l->client_next)
-		put_record(&w, l);
+		lock_statement_put(&w, &l->op, l->epoch, l->counter);
 	check(!w.full);
 	return wire_used(&w);
-}
-
-static bool get_record(struct wire_reader *r, struct lock_op *op, uint64_t *epoch, uint64_t *counter)
-{
-	*op = (struct lock_op){ .ticket = 1, .wait = true };
-	op->kind = wire_get_u8(r);
-	op->type = wire_get_u8(r);
-	op->pid = wire_get_u32(r);
-	op->ino = wire_get_u64(r);
-	op->owner = wire_get_u64(r);
-	op->start = wire_get_u64(r);
-	op->end = wire_get_u64(r);
-	*epoch = wire_get_u64(r);
-	*counter = wire_get_u64(r);
-	return wire_get_u32(r) == 0 && !r->bad && op_fits(op) && op->type != LOCKS_OFF;
-}
-
-struct statement {
-	uint64_t round;
-	const uint8_t *name;
-	uint32_t name_len, count;
-	struct wire_reader records;
-};
-
-static int get_statement(const uint8_t *bytes, size_t len, struct statement *s)
-{
-	struct wire_reader r = wire_reader(bytes, len);
-	uint64_t epoch, counter;
-	struct lock_op op;
-	uint32_t i;
-
-	*s = (struct statement){ 0 };
-	if (len == 0)
-		return 0;
-	s->round = wire_get_u64(&r);
-	s->name = wire_get_bytes(&r, LOCKS_NAME_MAX, &s->name_len);
-	s->count = wire_get_u32(&r);
-	s->records = r;
-	if (!r.bad && s->count > LOCKS_CLIENT_MAX)
-		return err_set(EPROTO, "locks: %u of them", s->count);
-	for (i = 0; i < s->count && !r.bad; i++)
-		if (!get_record(&r, &op, &epoch, &counter))
-			return err_set(EPROTO, "locks: the one with number %u cannot be", i);
-	return wire_end(&r, "locks");
 }
 
 static void lost(struct locks *t, const struct lock_client *c, const struct lock_op *op)
@@ -890,11 +819,11 @@ int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t
 		  void *ctx)
 {
 	struct lock_client *c;
-	struct statement s;
+	struct lock_statement s;
 	uint64_t epoch, counter;
 	struct lock_op op;
 	uint32_t i;
-	int r = get_statement(bytes, len, &s);
+	int r = lock_statement_decode(bytes, len, &s);
 
 	if (r < 0)
 		return r;
@@ -906,7 +835,7 @@ int locks_restate(struct locks *t, uint64_t client, const uint8_t *bytes, size_t
 	/* Nobody is woken in between: what it has and states again is never free. */
 	drop_of(t, c, false, false);
 	drop_of(t, c, true, false);
-	for (i = 0; i < s.count && get_record(&s.records, &op, &epoch, &counter); i++)
+	for (i = 0; i < s.count && lock_statement_next(&s, &op, &epoch, &counter); i++)
 		if (may && !may(ctx, op.ino))
 			lost(t, c, &op);
 		else
@@ -1085,63 +1014,4 @@ void locks_free(struct locks *t)
 			free(c);
 		}
 	free(t);
-}
-
-/* Calls ------------------------------------------------------------------------------------------------------------ */
-
-size_t lock_call_encode(enum lock_call what, const struct lock_op *op, uint8_t *buf)
-{
-	struct wire_writer w = wire_writer(buf, LOCK_CALL_SIZE);
-
-	wire_put_u16(&w, (uint16_t)what);
-	wire_put_u64(&w, op->ticket);
-	if (what == LOCK_CALL_SET || what == LOCK_CALL_GET) {
-		wire_put_u8(&w, op->kind);
-		wire_put_u8(&w, op->type);
-		wire_put_u8(&w, op->wait);
-		wire_put_u8(&w, 0);
-		wire_put_u32(&w, op->pid);
-		wire_put_u64(&w, op->ino);
-		wire_put_u64(&w, op->owner);
-		wire_put_u64(&w, op->start);
-		wire_put_u64(&w, op->end);
-	}
-	check(!w.full);
-	return wire_used(&w);
-}
-
-bool lock_call_is(const uint8_t *bytes, size_t len)
-{
-	return len >= 2 && get_le16(bytes) >= 32 && get_le16(bytes) <= 47;
-}
-
-int lock_call_decode(const uint8_t *bytes, size_t len, enum lock_call *ret_what, struct lock_op *ret)
-{
-	struct wire_reader r = wire_reader(bytes, len);
-	struct lock_op op = { 0 };
-	unsigned what = wire_get_u16(&r), wait = 0, zero = 0;
-
-	op.ticket = wire_get_u64(&r);
-	if (what == LOCK_CALL_SET || what == LOCK_CALL_GET) {
-		op.kind = wire_get_u8(&r);
-		op.type = wire_get_u8(&r);
-		wait = wire_get_u8(&r);
-		zero = wire_get_u8(&r);
-		op.pid = wire_get_u32(&r);
-		op.ino = wire_get_u64(&r);
-		op.owner = wire_get_u64(&r);
-		op.start = wire_get_u64(&r);
-		op.end = wire_get_u64(&r);
-		op.wait = wait == 1;
-	} else if (!r.bad && (what < LOCK_CALL_CANCEL || what > LOCK_CALL_PROBED)) {
-		return err_set(EPROTO, "a call with the unknown operation %u", what);
-	}
-	if (wire_end(&r, "call of a lock") < 0)
-		return -EPROTO;
-	if (op.ticket == 0 || wait > 1 || zero != 0 || (what <= LOCK_CALL_GET && !op_fits(&op)) ||
-	    (what == LOCK_CALL_GET && op.type == LOCKS_OFF))
-		return err_set(EPROTO, "a call of a lock that cannot be");
-	*ret_what = (enum lock_call)what;
-	*ret = op;
-	return 0;
 }

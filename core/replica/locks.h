@@ -23,29 +23,10 @@
 #ifndef MSYNCFS_LOCKS_H
 #define MSYNCFS_LOCKS_H
 
-#include "core/base.h"
-#include "core/replica/wire.h"
+#include "core/replica/lock_op.h"
 
 #define LOCKS_MAX        65536u         /* held and waiting, of all clients */
-#define LOCKS_CLIENT_MAX 4096u          /* held by one client: as many as it can restate */
 #define LOCKS_WAIT_MAX   1024u          /* waiting, of one client */
-#define LOCKS_NAME_MAX   255u
-#define LOCKS_STATE_MAX  (16u + LOCKS_NAME_MAX + LOCKS_CLIENT_MAX * 58u)
-#define LOCKS_END        UINT64_MAX     /* last byte of a lock to the end of the file */
-
-enum lock_kind { LOCKS_POSIX = 1, LOCKS_FLOCK = 2 };
-enum lock_type { LOCKS_OFF = 0, LOCKS_SHARED = 1, LOCKS_EXCLUSIVE = 2 };
-
-struct lock_op {
-	uint64_t ticket;                /* not 0 */
-	uint64_t ino, owner;
-	uint64_t handle;                /* open file through which it is set; stays on its machine; 0: not said */
-	uint64_t start, end;            /* first and last byte; of flocks 0 and LOCKS_END */
-	uint32_t pid;                   /* only shown */
-	uint8_t kind, type;             /* enum lock_kind, lock_type */
-	bool wait;
-};
-
 /* What became of a request. */
 struct lock_answer {
 	uint64_t client, round, ticket;
@@ -120,14 +101,5 @@ size_t locks_to_text(const struct locks *t, char *buf, size_t size);
 /* Whether all invariants hold that can be seen from outside; for tests. */
 bool locks_check(const struct locks *t);
 void locks_count(const struct locks *t, unsigned *ret_held, unsigned *ret_waiting);
-
-/* As calls (CALL.md): op numbers in CALL_LOCK_FIRST to CALL_LOCK_LAST. */
-enum lock_call { LOCK_CALL_SET = 32, LOCK_CALL_GET = 33, LOCK_CALL_CANCEL = 34, LOCK_CALL_PROBES = 35, LOCK_CALL_PROBED = 36 };
-#define LOCK_CALL_SIZE 56u
-/* Of CANCEL only the ticket counts; so it does of PROBES and PROBED, where it is the round, or the number of the probe. Returns the length; buf has LOCK_CALL_SIZE bytes. */
-size_t lock_call_encode(enum lock_call what, const struct lock_op *op, uint8_t *buf);
-/* Are these bytes a call of a lock? */
-bool lock_call_is(const uint8_t *bytes, size_t len);
-int lock_call_decode(const uint8_t *bytes, size_t len, enum lock_call *ret_what, struct lock_op *ret);
 
 #endif

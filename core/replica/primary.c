@@ -113,6 +113,26 @@ void primary_pause(struct primary *p, const char *reason)
 	primary_close_all(p, reason, false);
 }
 
+void primary_stand_still(struct primary *p, const char *reason, uint64_t now)
+{
+	struct primary_peer *peer;
+	unsigned i;
+
+	p->now = now;
+	if (p->still == (reason != NULL))
+		return;
+	p->still = reason != NULL;
+	if (reason) {
+		primary_close_all(p, reason, false);
+		primary_check_switch(p);
+		return;
+	}
+	for (peer = p->peers; peer; peer = peer->next)
+		peer->left_at = now;
+	for (i = 0; i < p->client_count; i++)
+		p->clients[i]->left_at = now;
+}
+
 void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count)
 {
 	p->path_count = (uint32_t)min_u64(count, MSG_PATH_MAX);
@@ -284,6 +304,8 @@ void primary_handed(struct primary *p, uint64_t now)
 	p->ops->handed(p->ctx, p->target, p->target_name);
 }
 
+static void look_at_waits(struct primary *p);
+
 /* News ------------------------------------------------------------------------------------------------------------- */
 
 void primary_committed(struct primary *p, seq_t last, uint64_t bytes, uint64_t now)
@@ -308,6 +330,13 @@ void primary_durable(struct primary *p, seq_t seq)
 		peer->position_due = true;
 	p->durable = max_u64(p->durable, seq);
 	primary_update_synced(p);
+}
+
+void primary_disk_failed(struct primary *p)
+{
+	p->disk_failed = true;
+	if (primary_leads(p))
+		look_at_waits(p);
 }
 
 void primary_set_committed(struct primary *p, seq_t committed)
@@ -428,6 +457,9 @@ static void look_at_waits(struct primary *p)
 				continue;
 			if (is_synced(p, &s->res)) {
 				slot_ready(p, c, s);
+			} else if (p->disk_failed && p->durable < s->res.seq) {
+				s->res.error = -EIO;
+				slot_ready(p, c, s);
 			} else if (s->res.counted) {
 				if (elapsed(p->now, s->since) < s->res.wait_ms)
 					continue;
@@ -474,6 +506,8 @@ void primary_result(struct primary *p, uint64_t client, uint64_t request, uint64
 				s->state = SLOT_SYNC;
 				s->since = now;
 				p->sync_waits++;
+				if (p->disk_failed)
+					look_at_waits(p);
 			} else {
 				slot_ready(p, c, s);
 			}

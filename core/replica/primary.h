@@ -147,6 +147,10 @@ void primary_pause(struct primary *p, const char *reason);
 void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count);
 /* Of its own features what it can pass on from now on. */
 void primary_set_features(struct primary *p, uint64_t features);
+/* This machine stands still: calls are not run, or nothing becomes durable (fs/feeder.c says when). Its links end with this reason,
+ * and nobody is let in until it goes on (NULL): so to everybody it is as if the links had broken. What those who are gone hold
+ * and have locked counts for a lease from then on, since they could not come back before. */
+void primary_stand_still(struct primary *p, const char *reason, uint64_t now);
 /* Feed nobody: peers are closed. name: who is the primary, for those who ask; may be "". */
 void primary_off(struct primary *p, const char *reason, const char *name);
 /* OFF: whom this store follows, for those who ask; may be "". */
@@ -169,6 +173,8 @@ void primary_went_on(struct primary *p, seq_t last, uint64_t now);
 void primary_committed(struct primary *p, seq_t last, uint64_t bytes, uint64_t now);
 /* On our disk up to seq. A relay: on the primary's. */
 void primary_durable(struct primary *p, seq_t seq);
+/* Nothing more will ever become durable here: who waits for that gets EIO. Say what is (primary_durable()) first. */
+void primary_disk_failed(struct primary *p);
 void primary_set_committed(struct primary *p, seq_t committed);
 /* A relay: how stale it is itself. */
 void primary_set_stale(struct primary *p, uint32_t stale_ms);

@@ -93,6 +93,8 @@ struct primary {
 	uint64_t grace_at;              /* leads since */
 	char elsewhere[MSG_NAME_MAX + 1];       /* OFF: who is the primary */
 	bool paused;                    /* RELAYS: feeds nobody just now */
+	bool still;                     /* nor does who stands still */
+	bool disk_failed;               /* what is not durable never will be */
 	uint64_t features;              /* that are offered: of those of `o` what can be passed on */
 	uint8_t path[MSG_PATH_MAX][16]; /* whom this store follows, whom that one follows... */
 	uint32_t path_count;            /* 0: nobody */

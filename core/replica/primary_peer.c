@@ -288,6 +288,9 @@ void primary_expire(struct primary *p)
 	struct primary_peer *peer, *next;
 	unsigned i;
 
+	/* They cannot come back. */
+	if (p->still)
+		return;
 	for (peer = p->peers; peer; peer = next) {
 		next = peer->next;
 		if (peer->state == PEER_GONE && elapsed(p->now, peer->left_at) >= p->o.lease_ms)
@@ -462,6 +465,8 @@ static int admit(struct primary *p, struct primary_peer *peer, const struct msg_
 		return refuse_circle(p, peer, follows(p, h->store));
 	if (p->state == PRIMARY_OFF || p->state == PRIMARY_HANDING || p->paused)
 		return refuse(p, peer, REFUSED_BUSY, "this replica is not in step with its primary just now");
+	if (p->still)
+		return refuse(p, peer, REFUSED_BUSY, "this machine stands still just now");
 	if (h->promised > p->epoch)
 		return refuse(p, peer, REFUSED_BUSY, "this replica has not heard of epoch %llx yet",
 			      (unsigned long long)h->promised);

@@ -39,6 +39,7 @@ struct map {
 	pthread_mutex_t turn_lock;      /* guards the turns; never held over a system call */
 	pthread_cond_t turn_over;
 	uint64_t turn_next, turn_now;   /* one msync at a time, in the order of asking: an error has one owner */
+	_Atomic uint64_t sync_turns;    /* msyncs begun and ended: odd while one is under way */
 	_Atomic int failed;             /* first error of a sync or a fault, negative; final */
 	_Atomic uint64_t lost;          /* byte behind the first that could not be had; 0 = none */
 	_Atomic uint64_t *asked;        /* a bit for each piece that was asked for; NULL: no memory, nobody asks */
@@ -85,6 +86,11 @@ int map_guard(int (*fn)(void *arg), void *arg);
 void map_fault(const void *addr, const sigset_t *mask);
 /* Fault blocks in for writing; best effort. */
 void map_populate(struct map *m, block_t first, uint64_t count);
+/* Put bytes into blocks that nobody looks at meanwhile, past the mapping: the kernel neither reads nor clears the pages first, and
+ * no page is faulted in. For many blocks a third of what storing through the mapping costs; for a few of which the pages are
+ * there already, more. Seen through the mapping on return; no more durable than what is stored there. System calls. An error is
+ * final only if the file was found cut short. */
+int map_write(struct map *m, block_t first, uint64_t count, const void *bytes);
 
 static inline uint64_t map_blocks(const struct map *m)
 {

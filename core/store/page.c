@@ -6,6 +6,8 @@
 
 #include "core/store/map.h"
 
+#define NEAR 12u                /* entries on each side of where a key should be: two standard deviations for a page of random keys */
+
 /* What was found right a moment ago. If it is not, somebody writes to the file beside us (cut it and made it long again):
  * the page is as good as gone, and is not touched any more. In the hands of anybody but a store: our mistake. */
 static void still(const uint8_t *p, bool right)
@@ -115,26 +117,69 @@ static unsigned entry_below(const uint8_t *e, struct key k)
 	return (unsigned)(hi < k.hi) | ((unsigned)(hi == k.hi) & (unsigned)(lo < k.lo));
 }
 
-/* Binary search without a branch on the outcome of a comparison: which half it is cannot be predicted. */
-unsigned page_lower(const uint8_t *p, struct key k, bool *ret_found)
+/* The first entry with a key >= k, which is one of the n from entry `from` on or the one behind them. Binary search without a branch on
+ * the outcome of a comparison: which half it is cannot be predicted. */
+static unsigned search(const uint8_t *p, struct key k, unsigned from, unsigned n, bool *ret_found)
 {
-	unsigned size = page_level(p) == 0 ? LEAF_ENTRY : INNER_ENTRY, n = page_count(p);
-	const uint8_t *first = p + PAGE_ENTRIES, *at = first;
+	unsigned size = page_level(p) == 0 ? LEAF_ENTRY : INNER_ENTRY;
+	const uint8_t *first = p + PAGE_ENTRIES, *at = first + from * size;
 
-	*ret_found = false;
-	if (n == 0)
-		return 0;
-	/* The answer is one of the n entries from `at` on, or the one behind them. */
 	while (n > 1) {
 		unsigned half = n / 2;
 
 		at += entry_below(at + (half - 1) * size, k) * half * size;
 		n -= half;
 	}
-	at += entry_below(at, k) * size;
+	if (n > 0)
+		at += entry_below(at, k) * size;
 	n = (unsigned)(at - first) / size;
 	*ret_found = n < page_count(p) && get_le64(at) == k.hi && get_le64(at + 8) == k.lo;
 	return n;
+}
+
+unsigned page_lower(const uint8_t *p, struct key k, bool *ret_found)
+{
+	return search(p, k, 0, page_count(p), ret_found);
+}
+
+/* Where k would stand among n keys that are spread evenly from low to high. */
+static unsigned even_place(unsigned n, struct key k, struct key low, struct key high)
+{
+	bool same = low.hi == high.hi;
+	uint64_t at = same ? k.lo - low.lo : k.hi - low.hi, span = same ? high.lo - low.lo : high.hi - low.hi;
+	unsigned bits;
+
+	if (at >= span)
+		return n;
+	bits = 64 - (unsigned)__builtin_clzll(span);
+	bits = bits > 32 ? bits - 32 : 0;
+	return (unsigned)((at >> bits) * n / (span >> bits));
+}
+
+unsigned page_near(const uint8_t *p, struct key k, struct key low, struct key high, bool *ret_found)
+{
+	unsigned size = page_level(p) == 0 ? LEAF_ENTRY : INNER_ENTRY, n = page_count(p), place, from, to, i;
+	const uint8_t *first = p + PAGE_ENTRIES;
+
+	if (n <= 2 * NEAR)
+		return search(p, k, 0, n, ret_found);
+	place = even_place(n, k, low, high);
+	from = place > NEAR ? place - NEAR : 0;
+	to = (unsigned)min_u64(place + NEAR, n);
+	for (i = from * size & ~63u; i < to * size; i += 64)
+		__builtin_prefetch(first + i);
+	/* A guess only: where it is wrong, the half that is left is searched. */
+	if (from > 0 && !entry_below(first + (from - 1) * size, k))
+		return search(p, k, 0, from, ret_found);
+	if (to < n && entry_below(first + (to - 1) * size, k))
+		return search(p, k, to, n - to, ret_found);
+	return search(p, k, from, to - from, ret_found);
+}
+
+/* The child that k belongs to, if entry i is the first that is not below it. */
+static unsigned child_of(unsigned i, bool found)
+{
+	return found || i == 0 ? i : i - 1;
 }
 
 unsigned inner_find(const uint8_t *p, struct key k)
@@ -142,7 +187,15 @@ unsigned inner_find(const uint8_t *p, struct key k)
 	bool found;
 	unsigned i = page_lower(p, k, &found);
 
-	return found || i == 0 ? i : i - 1;
+	return child_of(i, found);
+}
+
+unsigned inner_near(const uint8_t *p, struct key k, struct key low, struct key high)
+{
+	bool found;
+	unsigned i = page_near(p, k, low, high, &found);
+
+	return child_of(i, found);
 }
 
 unsigned leaf_room(const uint8_t *p)

@@ -662,7 +662,7 @@ bool space_take_run(struct space *sp, struct space_run *ret_run)
 {
 	int kind;
 
-	for (kind = 0; kind < SPACE_KINDS; kind++) {
+	for (kind = 0; kind < SPACE_BULK; kind++) {
 		struct space_run *next = &sp->run[kind][1];
 
 		if (!sp->run_posted[kind] && next->next < next->end) {
@@ -674,28 +674,39 @@ bool space_take_run(struct space *sp, struct space_run *ret_run)
 	return false;
 }
 
+/* The other kinds' runs are free blocks too: first those that are not in use yet. */
+static int run_borrow(struct space *sp, enum space_kind kind)
+{
+	int i, other;
+
+	for (i = 1; i >= 0; i--) {
+		for (other = 0; other < SPACE_KINDS; other++) {
+			struct space_run *run = &sp->run[other][i];
+
+			if (other != (int)kind && run->next < run->end) {
+				sp->run[kind][0] = *run;
+				*run = (struct space_run){ 0, 0 };
+				return 0;
+			}
+		}
+	}
+	return -ENOSPC;
+}
+
 /* The kind's run at hand, with something in it. -ENOSPC. */
 static int run_find(struct space *sp, enum space_kind kind, struct space_run **ret)
 {
-	struct space_run *run = &sp->run[kind][0];
-	int r;
+	int r = 0;
 
-	*ret = run;
-	if (run->next < run->end)
-		return 0;
-	r = run_refill(sp, kind);
-	if (r == -ENOSPC) {
-		/* The other kind's runs are free blocks too. */
-		struct space_run *other = sp->run[!kind];
+	*ret = &sp->run[kind][0];
+	if ((*ret)->next >= (*ret)->end)
+		r = run_refill(sp, kind);
+	return r == -ENOSPC ? run_borrow(sp, kind) : r;
+}
 
-		*run = other[1].next < other[1].end ? other[1] : other[0];
-		if (other[1].next < other[1].end)
-			other[1] = (struct space_run){ 0, 0 };
-		else
-			other[0] = (struct space_run){ 0, 0 };
-		return run->next < run->end ? 0 : -ENOSPC;
-	}
-	return r;
+static enum space_kind kind_of_bulk(uint64_t want)
+{
+	return want >= SPACE_BULK_MIN ? SPACE_BULK : SPACE_DATA;
 }
 
 static int take(struct space *sp, enum space_kind kind, uint64_t want, block_t *ret_block, uint64_t *ret_count)
@@ -753,6 +764,11 @@ int space_free_meta(struct space *sp, block_t block, gen_t gen)
 int space_alloc_data(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count)
 {
 	return take(sp, SPACE_DATA, want, ret_block, ret_count);
+}
+
+int space_alloc_bulk(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count)
+{
+	return take(sp, kind_of_bulk(want), want, ret_block, ret_count);
 }
 
 int space_alloc_exact(struct space *sp, uint64_t count, block_t *ret_block)
@@ -823,7 +839,7 @@ int space_stage(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *r
 {
 	struct space_run *run;
 	uint64_t n;
-	int r = run_find(sp, SPACE_DATA, &run);
+	int r = run_find(sp, kind_of_bulk(want), &run);
 
 	if (r < 0)
 		return r;

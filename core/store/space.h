@@ -32,7 +32,9 @@ struct space_changes {
 };
 #define CHUNK_BLOCKS 64u        /* 256 KiB */
 
-enum space_kind { SPACE_META, SPACE_DATA, SPACE_KINDS };
+/* BULK: contents that come in many blocks at once and are written past the mapping (map_write()); nobody faults them in. */
+enum space_kind { SPACE_META, SPACE_DATA, SPACE_BULK, SPACE_KINDS };
+#define SPACE_BULK_MIN 16u      /* blocks asked for at once: 64 KiB */
 
 struct space_group {
 	uint8_t slot[3];        /* of D, F, C; NO_SLOT = none (D: virgin; F, C: not dirty in it) */
@@ -82,7 +84,9 @@ int space_alloc_meta(struct space *sp, block_t *ret_block);
 int space_free_meta(struct space *sp, block_t block, gen_t gen);
 /* Up to `want` contiguous blocks, at least one. -ENOSPC. */
 int space_alloc_data(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count);
-/* The same, but no bitmap says that they are in use: whatever is written into them, a crash leaves them free. They stay the
+/* The same for contents that are written past the mapping: from SPACE_BULK_MIN blocks on, of those that nobody faults in. */
+int space_alloc_bulk(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count);
+/* As space_alloc_bulk(), but no bitmap says that they are in use: whatever is written into them, a crash leaves them free. They stay the
  * caller's until space_use_staged() or space_drop_staged(), over any number of checkpoints. */
 int space_stage(struct space *sp, uint64_t want, block_t *ret_block, uint64_t *ret_count);
 /* Staged blocks become blocks allocated in C; what was written into them is part of it. -EUCLEAN: they are not staged. */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define FILL_MIN 4u             /* blocks; fewer go through the mapping */
+
 int store_failed(const struct store *s)
 {
 	int r = atomic_load_explicit(&((struct store *)(uintptr_t)s)->failed, memory_order_acquire);
@@ -134,21 +136,20 @@ int store_add_segment(struct store *s, block_t first)
 	return journal_add_segment(&s->journal, first);
 }
 
-/* A large file that has just grown has free space in one piece. All the segments that the journal is to keep are taken then:
- * later, with a tree that is rewritten at random, what is free lies in crumbs, and each one more would take a growth. */
-static bool take_all_segments(struct store *s)
+/* Has a large file grown since spare segments were last looked for? Then it has free space in one piece. */
+static bool has_grown_large(const struct store *s)
 {
-	uint64_t before = s->spared_total;
-
-	s->spared_total = s->space.total;
-	return before != 0 && s->space.total > max_u64(before, GROW_EAGER) && !s->max_blocks;
+	return s->spared_total != 0 && s->space.total > max_u64(s->spared_total, GROW_EAGER) && !s->max_blocks;
 }
 
+/* Segments kept ready; all that the journal is to keep when a large file has grown: later, with a tree that is rewritten at
+ * random, what is free lies in crumbs, and each one more would take a growth. */
 static int spare_segments(struct store *s)
 {
-	unsigned keep = take_all_segments(s) ? checkpoint_keep_segments(s) : 0;
+	unsigned keep = has_grown_large(s) ? checkpoint_keep_segments(s) : 0;
 	unsigned wanted = keep > s->journal.used + SPARES ? keep - s->journal.used : SPARES;
 
+	s->spared_total = s->space.total;
 	/* Looked for in vain: free space comes in one piece again only with a checkpoint or growth. */
 	if (s->no_spare_total == s->space.total && s->no_spare_flip == s->super.flip)
 		return 0;
@@ -305,6 +306,11 @@ int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *r
 	return space_alloc_data(&s->space, want, ret_block, ret_count);
 }
 
+int store_alloc_bulk(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)
+{
+	return space_alloc_bulk(&s->space, want, ret_block, ret_count);
+}
+
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
 {
 	if (journal_owns(&s->journal, block, count))
@@ -333,14 +339,34 @@ void store_written(struct store *s, uint64_t block, uint64_t count)
 	tree_forget(&s->tree, block, count);
 }
 
+static int outside(uint64_t block, uint64_t count)
+{
+	return err_corrupt("contents at blocks %llu+%llu: outside the store or reserved", (unsigned long long)block,
+			   (unsigned long long)count);
+}
+
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error)
 {
 	if (!space_valid_range(&s->space, block, count)) {
-		*ret_error = err_corrupt("contents at blocks %llu+%llu: outside the store or reserved",
-					 (unsigned long long)block, (unsigned long long)count);
+		*ret_error = outside(block, count);
 		return NULL;
 	}
 	return map_block(&s->map, block);
+}
+
+int store_fill(struct store *s, uint64_t block, uint64_t count, const void *bytes)
+{
+	int r = 0;
+
+	if (!space_valid_range(&s->space, block, count))
+		return outside(block, count);
+	/* A few are of those that are faulted in ahead (space.h). */
+	if (count < FILL_MIN)
+		memcpy(map_block(&s->map, block), bytes, count << BLOCK_SHIFT);
+	else
+		r = map_write(&s->map, block, count, bytes);
+	store_written(s, block, count);
+	return r;
 }
 
 void store_unsynced(struct store *s, uint64_t block, uint64_t count)
@@ -743,6 +769,11 @@ bool store_is_dirty(const struct store *s)
 {
 	return !s->read_only && !store_failed(s) &&
 	       (s->changed || identity_waits(s) || atomic_load(&((struct store *)(uintptr_t)s)->ckpt_state) != CKPT_IDLE);
+}
+
+uint64_t store_disk_turns(const struct store *s)
+{
+	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->map.sync_turns, memory_order_relaxed);
 }
 
 bool store_is_writing(const struct store *s)

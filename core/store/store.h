@@ -81,6 +81,8 @@ uint64_t store_checkpoint_seq(const struct store *s);   /* [any] */
 int store_poll(struct store *s);
 /* Request thread: true if store_poll() has something to do soon even without requests. */
 bool store_is_dirty(const struct store *s);
+/* [any] Goes up when an msync begins and when it ends: odd, and the same for long: the disk hangs. */
+uint64_t store_disk_turns(const struct store *s);
 /* [any] A checkpoint is being written: what waits for space goes on when it is done. */
 bool store_is_writing(const struct store *s);
 
@@ -180,6 +182,8 @@ struct store_counts *store_counts(struct store *s);
 
 /* Contents. Blocks for a change being built: at least one, at most `want`, contiguous. */
 int store_alloc(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count);
+/* The same for what store_fill() will fill: from 64 KiB on they are of those that nobody faults in ahead. */
+int store_alloc_bulk(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count);
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen);
 /* Blocks that a record names were written: an fsync has to sync them. */
 void store_unsynced(struct store *s, uint64_t block, uint64_t count);
@@ -189,6 +193,10 @@ int store_touch(struct store *s, uint64_t block, uint64_t count);
  * verified before: so this comes before the tree is looked at again. */
 void store_written(struct store *s, uint64_t block, uint64_t count);
 uint64_t store_gen(const struct store *s);
+/* Put bytes into blocks of store_alloc_bulk() or store_stage(); includes store_written(). From a few blocks on with system calls,
+ * which costs a third where the pages are not there (map_write()): for what comes from other machines, not for what a program
+ * waits for. -EUCLEAN: they cannot be contents. Other errors: the blocks hold anything. */
+int store_fill(struct store *s, uint64_t block, uint64_t count, const void *bytes);
 /* Address of blocks that an item names; NULL with -EUCLEAN in *ret_error if they cannot be contents. */
 void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *ret_error);
 struct space *store_space(struct store *s);

@@ -26,8 +26,8 @@
 #define GROW_MIN       256u             /* 1 MiB: shortest, when the disk refuses more */
 #define SPARES         (JOURNAL_KEPT + 2u)      /* journal segments kept ready */
 #define GROW_EAGER     262144u          /* 1 GiB: up to here the file grows before anything waits */
-#define CUT_PAGES      16384u           /* tree pages of C at which a checkpoint is cut */
-#define AHEAD_PAGES    (8 * CUT_PAGES)  /* and at which changes wait for the one before */
+#define CUT_PAGES      32768u           /* tree pages of C at which a checkpoint is cut */
+#define AHEAD_PAGES    (4 * CUT_PAGES)  /* and at which changes wait for the one before */
 #define JOURNAL_DUE    (32u << 20)      /* bytes of journal at which a checkpoint is cut */
 #define JOURNAL_AHEAD  (3u * JOURNAL_DUE)       /* and at which changes wait for the one before */
 #define EXT_RANGES     64u

@@ -156,6 +156,25 @@ static int linux_ahead(void *ctx, void *addr, size_t len)
 	return i == pages || madvise(addr, len, MADV_WILLNEED) == 0 ? 0 : -errno;
 }
 
+static int linux_write(void *ctx, int fd, const void *bytes, size_t len, uint64_t off)
+{
+	const uint8_t *p = bytes;
+
+	(void)ctx;
+	while (len > 0) {
+		ssize_t n = pwrite(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
 static uint64_t linux_now_real_ns(void *ctx)
 {
 	(void)ctx;
@@ -191,6 +210,7 @@ const struct sys_ops sys_linux = {
 	.sync = linux_sync,
 	.populate = linux_populate,
 	.ahead = linux_ahead,
+	.write = linux_write,
 	.now_real_ns = linux_now_real_ns,
 	.now_mono_ns = linux_now_mono_ns,
 	.random = linux_random,

@@ -22,6 +22,8 @@ struct sys_ops {
 	int (*sync)(void *ctx, void *addr, size_t len);         /* msync(MS_SYNC), page aligned */
 	int (*populate)(void *ctx, void *addr, size_t len);     /* fault in for writing; advice, may do nothing */
 	int (*ahead)(void *ctx, void *addr, size_t len);        /* begin to read into the page cache; advice, may do nothing */
+	/* Store bytes in the file, past the mapping, inside its present size. NULL: they go through the mapping. */
+	int (*write)(void *ctx, int fd, const void *bytes, size_t len, uint64_t off);
 	uint64_t (*now_real_ns)(void *ctx);
 	uint64_t (*now_mono_ns)(void *ctx);
 	int (*random)(void *ctx, void *buf, size_t len);

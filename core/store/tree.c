@@ -50,9 +50,10 @@ static uint64_t verified_tag(const struct tree *t, block_t block, gen_t gen)
 	return mul_fold64(block ^ t->tag_seed, gen ^ (t->tag_seed << 32 | t->tag_seed >> 32)) | 1;
 }
 
+/* Pages that are made together are looked at together: neighbours share lines of the CPU's caches here too. */
 static uint64_t *verified_slot(const struct tree *t, block_t block)
 {
-	return &t->verified[(block * 0x9e3779b97f4a7c15ull) >> (64 - VERIFIED_BITS)];
+	return &t->verified[block % VERIFIED_SIZE];
 }
 
 /* Fingers --------------------------------------------------------------------------------------------------------- */
@@ -337,6 +338,7 @@ static void prefetch(const struct tree *t, block_t block)
 	p = map_block(t->map, block);
 	for (i = 0; i < 5; i++)
 		__builtin_prefetch(p + i * 64);
+	__builtin_prefetch(verified_slot(t, block));
 }
 
 /* Down to the leaf that k belongs to, which gets the finger. With a cursor the way is kept. */
@@ -357,7 +359,7 @@ static int find_leaf(struct tree *t, struct key k, struct tree_cursor *c, const 
 			c->path[level].page = page;
 		if (level == 0)
 			break;
-		i = inner_find(page, k);
+		i = inner_near(page, k, f.low, f.high);
 		if (i > 0)
 			f.low = page_key(page, i);
 		if (i + 1 < page_count(page))
@@ -373,6 +375,14 @@ static int find_leaf(struct tree *t, struct key k, struct tree_cursor *c, const 
 	return 0;
 }
 
+/* In the leaf that has k's finger, whose bounds tell about where it is. */
+static unsigned lower_in_leaf(struct tree *t, const uint8_t *leaf, struct key k, bool *ret_found)
+{
+	const struct tree_finger *f = finger_of(t, k);
+
+	return page_near(leaf, k, f->low, f->high, ret_found);
+}
+
 int tree_get(struct tree *t, struct key k, const uint8_t **ret_value, uint32_t *ret_len)
 {
 	const uint8_t *leaf = finger_leaf(t, k);
@@ -385,7 +395,7 @@ int tree_get(struct tree *t, struct key k, const uint8_t **ret_value, uint32_t *
 		if (r < 0)
 			return r;
 	}
-	i = page_lower(leaf, k, &found);
+	i = lower_in_leaf(t, leaf, k, &found);
 	if (!found)
 		return -ENOENT;
 	*ret_value = leaf_value(leaf, i, ret_len);
@@ -846,7 +856,7 @@ static int seek_leaf(struct tree *t, struct key k, struct tree_cursor *c)
 			return r;
 		c->levels = t->root.level + 1;
 	}
-	c->path[0].i = page_lower(leaf, k, &found);
+	c->path[0].i = lower_in_leaf(t, leaf, k, &found);
 	return 0;
 }
 

@@ -526,6 +526,7 @@ bool store_is_writing(const struct store *s) { (void)s; return false; }
 int store_poll(struct store *s) { (void)s; return 0; }
 int store_checkpoint(struct store *s) { (void)s; return 0; }
 uint64_t store_checkpoint_seq(const struct store *s) { return node_of(s)->seq; }
+uint64_t store_disk_turns(const struct store *s) { (void)s; return 0; }
 void store_path(const struct store *s, char *buf, size_t size) { (void)s; snprintf(buf, size, "none"); }
 
 int store_read_blocks(const struct store *s, uint64_t block, uint64_t count, void *buf)
@@ -823,6 +824,7 @@ void ops_orphaned(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_add(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
 void reaper_start(struct fs *fs) { (void)fs; }
 void session_wake(struct fs *fs) { (void)fs; }
+void session_wait(struct fs *fs, int ms) { (void)fs, (void)ms; }
 void session_refuse(struct fs *fs) { (void)fs; }
 void session_block_signals(void) { }
 bool inodes_known(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return true; }

@@ -338,7 +338,7 @@ static int m_sync(void *ctx, void *addr, size_t len)
 
 static struct sys_ops m_sys(struct machine *m)
 {
-	return (struct sys_ops){ m_allocate, m_truncate, sys_linux.size, m_map, m_unmap, m_sync, m_populate, m_populate, m_real, m_mono, m_random, m };
+	return (struct sys_ops){ m_allocate, m_truncate, sys_linux.size, m_map, m_unmap, m_sync, m_populate, m_populate, NULL, m_real, m_mono, m_random, m };
 }
 
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret)

@@ -4,29 +4,9 @@
 # from then on, for n = 1, 2, ... until a life asks less often. Each time: mounting fails in one line or works; each answer is
 # right or says that there is no memory; nothing hangs; nothing leaks; what was acknowledged is there; check is clean; and once
 # there is memory again the next operation is right.
-# shellcheck source=lib.sh
-. "$(dirname "$0")/lib.sh" || exit 1
-PLAN=$T/plan
+# shellcheck source=memory.sh
+. "$(dirname "$0")/memory.sh" || exit 1
 extra=
-case $MODE in
-release)
-	SO=$ROOT/build/$MODE/tests/fault/memory.so
-	[ -f "$SO" ] || bail "$SO is missing: run make test-programs first"
-	preload=(LD_PRELOAD="$SO")
-	DAEMON_PROGRAM=$MSYNCFS;;
-asan)
-	# The sanitizer's allocator is not ours to replace: a daemon with our own calls wrapped.
-	DAEMON_PROGRAM=$ROOT/build/$MODE/tests/fault/memory/msyncfs
-	[ -x "$DAEMON_PROGRAM" ] || bail "$DAEMON_PROGRAM is missing: run make test-programs first"
-	preload=();;
-*) skip_all 'a sanitizer with an allocator of its own';;
-esac
-
-plan() {
-	rm -f "$PLAN.hit"
-	printf '%s\n' "$*" >"$PLAN.new" && mv "$PLAN.new" "$PLAN"
-}
-struck() { [ -s "$PLAN.hit" ]; }
 
 # What one caller does: all of it in one process tree under one watchdog. Each answer that is an error goes to $T/errors.
 cat >"$T/exercise" <<'END'
@@ -50,23 +30,14 @@ END
 exercise() { op bash "$T/exercise" "$MNT" "d$1" "$T/data" >"$T/errors" 2>&1; }
 allowed='Cannot allocate memory|Input/output error|Read-only file system|No such file or directory|Transport endpoint is not connected|No locks available'
 
-# Places that still hold more than after a life without faults. If it is not mounted ($1 = 0) the process ends, and libfuse does not
-# care; we do.
-leaks() {
-	[ "$MODE" = release ] || { cat "$T"/san.* 2>/dev/null | grep -m 5 -E 'ERROR|SUMMARY|#[0-4]'; return; }
-	[ -s "$T/live" ] || return
-	awk -v all="$1" 'FNR == NR { had[$2] = $1; next } $1 > had[$2] && (all || $2 ~ "/msyncfs[+]") { print "leaked:", $1 - had[$2], $2 }' \
-		"$T/live" "$PLAN.live"
-}
-
 # life N COUNT: what was wrong; sets $hit.
 life() {
-	local n=$1 count=$2 mounted=0 lines
+	local n=$1 count=$2 mounted=0
 	: >"$T/log"
 	rm -f "$PLAN.live"
-	if [ "$n" = 0 ]; then plan none; else plan "$n $count"; fi
+	arm "$n" "$count"
 	# shellcheck disable=SC2086 # an option, or none
-	env FAULT_FILE="$PLAN" "${preload[@]}" "$DAEMON_PROGRAM" mount -f -o sync-interval=0 $extra "$STORE" "$MNT" </dev/null >"$T/log" 2>&1 &
+	env FAULT_FILE="$PLAN" "${preload[@]}" "$STARVED" mount -f -o sync-interval=0 $extra "$STORE" "$MNT" </dev/null >"$T/log" 2>&1 &
 	DAEMON=$!
 	wait_for -t 20 "is_mounted || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL $DAEMON; }
 	if is_mounted; then
@@ -89,21 +60,10 @@ life() {
 	status=$?
 	! struck || hit=1
 	! is_mounted || { echo 'a mount is left'; umount -i -l "$MNT"; }
-	[ $status -le 1 ] || echo "the daemon ended with $status"
-	# libfuse has some words of its own, which it does not hand on: they begin otherwise than ours. A primary that misses memory in
-	# two places, to mount and to listen, says both.
-	lines=$(grep -cvE '^$|^fuse: |^msyncfs: remote mounts: no memory' "$T/log")
-	if [ $mounted = 0 ]; then
-		[ $status = 1 ] || echo "mounting ended with $status"
-		[ "$lines" = 1 ] || { echo "mounting says $lines lines:"; cat "$T/log"; }
-	elif [ $status = 1 ]; then
-		[ "$lines" -ge 1 ] || echo 'it failed without a word'
-	fi
-	leaks $mounted
-	if [ -e "$STORE" ] && ! "$MSYNCFS" check "$STORE" >"$T/check" 2>&1; then
-		echo 'check:'
-		tail -n 3 "$T/check"
-	fi
+	# A primary that misses memory in two places, to mount and to listen, says both.
+	said $mounted $status '^msyncfs: remote mounts: no memory'
+	leaks "$T/live" $mounted
+	checked "$STORE" ''
 }
 
 # What was there before each life must be there after it, and nothing else. As a primary it lived too short to remove what was

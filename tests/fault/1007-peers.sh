@@ -7,32 +7,13 @@
 # keygen, sync, watch, promote and demote: each works, or says one line.
 # shellcheck disable=SC2086,SC2016 # numbers and names of ours; shell text for verb()
 
-# shellcheck source=lib.sh
-. "$(dirname "$0")/lib.sh" || exit 1
-PLAN=$T/plan
-case $MODE in
-release)
-	SO=$ROOT/build/$MODE/tests/fault/memory.so
-	[ -f "$SO" ] || bail "$SO is missing: run make test-programs first"
-	preload=(LD_PRELOAD="$SO")
-	VICTIM=$MSYNCFS;;
-asan)
-	# The sanitizer's allocator is not ours to replace: a daemon with our own calls wrapped.
-	VICTIM=$ROOT/build/$MODE/tests/fault/memory/msyncfs
-	[ -x "$VICTIM" ] || bail "$VICTIM is missing: run make test-programs first"
-	preload=();;
-*) skip_mode 'a sanitizer with an allocator of its own';;
-esac
+# shellcheck source=memory.sh
+. "$(dirname "$0")/memory.sh" || exit 1
 
 one=$T/one two=$T/two
 mkdir "$one" "$two"
 quick=(-o 'sync-interval=0,on-disconnect=wait:1')
 
-plan() {
-	rm -f "$PLAN.hit"
-	printf '%s\n' "$*" >"$PLAN.new" && mv "$PLAN.new" "$PLAN"
-}
-struck() { [ -s "$PLAN.hit" ]; }
 value() { op sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
 in_step() { [ "$(value two link_state)$(value one link_state)" = stream ] && [ "$(value two seq)" = "$(value one seq)" ]; }
 view() {
@@ -67,7 +48,7 @@ begin() {
 	local name=$1
 	shift
 	: >"$T/log"
-	env FAULT_FILE="$PLAN" "${preload[@]}" "$VICTIM" mount -f "$@" "$T/$name.msync" "$T/$name" </dev/null >"$T/log" 2>&1 &
+	env FAULT_FILE="$PLAN" "${preload[@]}" "$STARVED" mount -f "$@" "$T/$name.msync" "$T/$name" </dev/null >"$T/log" 2>&1 &
 	DAEMON=$!
 	wait_for -t 30 "is_mounted $T/$name || ! kill -0 $DAEMON 2>/dev/null" || { echo 'it neither mounts nor ends'; kill -KILL "$DAEMON"; }
 }
@@ -82,32 +63,16 @@ where_it_is() {
 
 # finish_victim NAME MOUNTED: it is unmounted, ends, and has said what it should.
 finish_victim() {
-	local name=$1 mounted=$2 status lines
+	local name=$1 mounted=$2 status
 	! is_mounted "$T/$name" || wait_for -t 15 try_unmount "$T/$name" || { echo 'it cannot be unmounted'; umount -i -l "$T/$name"; }
 	wait_for -t 60 "! kill -0 $DAEMON 2>/dev/null" || { echo 'the daemon does not end:'; where_it_is "$DAEMON"; kill -KILL "$DAEMON"; }
 	wait "$DAEMON"
 	status=$?
 	! is_mounted "$T/$name" || { echo 'a mount is left'; umount -i -l "$T/$name"; }
-	[ $status -le 1 ] || { echo "the daemon ended with $status"; tail -n 5 "$T/log"; }
-	# Beside words of libfuse and of the link: what went well before.
-	lines=$(grep -cvE '^$|^fuse: |^msyncfs: (remote mounts: |no link to the primary: )|: (equal to the primary|following) |: first sync' "$T/log")
-	if [ "$mounted" = 0 ]; then
-		[ $status = 1 ] || echo "mounting ended with $status"
-		[ "$lines" = 1 ] || { echo "mounting says $lines lines:"; cat "$T/log"; }
-	elif [ $status = 1 ]; then
-		[ "$lines" -ge 1 ] || echo 'it failed without a word'
-	fi
-	if [ "$MODE" = asan ]; then
-		cat "$T"/san.* 2>/dev/null | grep -m 5 -E 'ERROR|SUMMARY|#[0-4]'
-	elif [ -s "$T/live.$name" ] && [ -s "$PLAN.live" ]; then
-		awk 'FNR == NR { had[$2] = $1; next } $2 ~ "/msyncfs[+]" && $1 > had[$2] { print "leaked:", $1 - had[$2], $2 }' \
-			"$T/live.$name" "$PLAN.live"
-	fi
-	if [ -e "$T/$name.msync" ] && ! "$MSYNCFS" check "$T/$name.msync" >"$T/check" 2>&1 &&
-	   ! grep -q 'first sync' "$T/check"; then
-		echo 'check:'
-		tail -n 3 "$T/check"
-	fi
+	# Beside words of the link: what went well before.
+	said "$mounted" $status '^msyncfs: (remote mounts: |no link to the primary: )|: (equal to the primary|following) |: first sync'
+	leaks "$T/live.$name" 0
+	checked "$T/$name.msync" 'first sync'
 }
 
 # There is memory again: the link comes back, and what is done next is right on both.
@@ -127,8 +92,6 @@ agree() {
 	wait_for -t 30 in_step || echo 'it is not in step in the end'
 	[ "$(view one)" = "$(view two)" ] || echo 'the two show different things'
 }
-
-arm() { if [ "$1" = 0 ]; then plan none; else plan "$1 $2"; fi; }
 
 # Each says what was wrong, and sets $hit.
 life_of_two() {
@@ -241,7 +204,7 @@ verb() {
 		plan "$n 1"
 		words=("$@")
 		[ "${!#}" != LEADER ] || { wait_for leads && wait_for in_step; words[$# - 1]=$(leader); }
-		op env FAULT_FILE="$PLAN" "${preload[@]}" "$VICTIM" "${words[@]}" </dev/null >"$T/out" 2>"$T/err"
+		op env FAULT_FILE="$PLAN" "${preload[@]}" "$STARVED" "${words[@]}" </dev/null >"$T/out" 2>"$T/err"
 		status=$?
 		struck || break
 		hits=$((hits + 1))

@@ -27,6 +27,7 @@ DAEMON=
 start_daemon() {
 	local env=() mounted ready=is_mounted
 	# The dead mount of a killed daemon is still in the table: only an answer shows the new one. 65735546: the kernel's FUSE.
+	# shellcheck disable=SC2016 # for eval
 	! is_mounted || ready='[ "$(timeout 5 stat -f -c %t "$MNT" 2>/dev/null)" = 65735546 ]'
 	while [ $# -gt 0 ] && [ "$1" != -- ]; do env+=("$1"); shift; done
 	[ $# -eq 0 ] || shift

@@ -163,20 +163,8 @@ static struct key in_key(struct input *in, const struct edit *e)
 static uint32_t make_inode(struct input *in, uint8_t *v)
 {
 	struct keys_attr a = { .mode = S_IFREG | 0644, .nlink = 1 };
-	uint8_t what = in_u8(in);
+	uint8_t what = in_attr(in, &a);
 
-	if (what & 1)
-		a.mode = (uint32_t)(in_u8(in) & 15) << 12 | (in_u16(in) & 07777);
-	if (what & 2)
-		a.nlink = (uint32_t)in_value(in);
-	if (what & 4)
-		a.size = in_value(in);
-	if (what & 8)
-		a.aux = in_value(in);
-	if (what & 16)
-		a.blocks = in_value(in);
-	if (what & 32)
-		a.flags = in_u8(in);
 	if (what & 64)
 		a.mtime = (struct keys_time){ (int64_t)in_value(in), (uint32_t)in_value(in) };
 	inode_encode(v, &a);

@@ -80,20 +80,8 @@ static struct key some_key(struct input *in, struct keys *k)
 static void fill_attr(struct input *in, uint64_t ino, uint8_t *to)
 {
 	struct keys_attr a = { .ino = ino, .mode = S_IFREG | 0644, .nlink = 1, .flags = KEYS_ATTR_INLINE };
-	uint8_t what = in_u8(in);
 
-	if (what & 1)
-		a.mode = (uint32_t)(in_u8(in) & 15) << 12 | (in_u16(in) & 07777);
-	if (what & 2)
-		a.nlink = (uint32_t)in_value(in);
-	if (what & 4)
-		a.size = in_value(in);
-	if (what & 8)
-		a.aux = in_value(in);
-	if (what & 16)
-		a.blocks = in_value(in);
-	if (what & 32)
-		a.flags = in_u8(in);
+	(void)in_attr(in, &a);
 	inode_encode(to, &a);
 }
 

@@ -38,6 +38,8 @@ uint64_t in_u64(struct input *in);
 uint64_t in_value(struct input *in);
 /* Up to max bytes into buf; returns how many. */
 uint32_t in_bytes(struct input *in, uint8_t *buf, uint32_t max);
+/* Some of an inode's attributes become others: the lowest six bits of what is returned say which; the other two are free. */
+uint8_t in_attr(struct input *in, struct keys_attr *a);
 
 /* What the first part of an input may do. */
 #define WORLD_SUPER   1u

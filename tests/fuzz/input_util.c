@@ -104,3 +104,25 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 	}
 	return LLVMFuzzerMutate(data, size, max_size);
 }
+
+uint8_t in_attr(struct input *in, struct keys_attr *a)
+{
+	uint8_t what = in_u8(in);
+
+	if (what & 1) {
+		uint32_t type = in_u8(in) & 15;
+
+		a->mode = type << 12 | (in_u16(in) & 07777);
+	}
+	if (what & 2)
+		a->nlink = (uint32_t)in_value(in);
+	if (what & 4)
+		a->size = in_value(in);
+	if (what & 8)
+		a->aux = in_value(in);
+	if (what & 16)
+		a->blocks = in_value(in);
+	if (what & 32)
+		a->flags = in_u8(in);
+	return what;
+}

@@ -6,19 +6,7 @@
 need_root
 need setpriv unshare
 
-# udev makes /dev/fuse accessible to all; where it is not, a mount namespace of the test's own gets such a node.
-if [ -z "${IN_NAMESPACE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
-	mknod "$T/fuse" c 10 229
-	chmod 666 "$T/fuse"
-	IN_NAMESPACE=1 FUSE_NODE=$T/fuse own_namespace "$0" "$@"
-	status=$?
-	# shellcheck disable=SC2034 # for lib.sh: the plan has been printed
-	is_done=1
-	exit $status
-fi
-if [ -n "${FUSE_NODE:-}" ]; then
-	mount -i --bind "$FUSE_NODE" /dev/fuse || skip_all 'cannot bind a device node'
-fi
+fuse_for_all
 
 # fusermount3 wants a user that has a name.
 uid=$(id -u nobody)

@@ -11,15 +11,6 @@ one=$T/one two=$T/two three=$T/three
 mkdir "$one" "$two" "$three"
 port=$((20000 + (SEED + $$) % 30000))
 
-# start NAME OPTION...: mount $T/NAME.msync on $T/NAME
-start() {
-	local name=$1
-	shift
-	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
-}
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
-streams() { [ "$(value "$1" link_state)" = stream ]; }
 caught_up() { streams "$1" && [ "$(value "$1" seq)" = "$(value one seq)" ]; }
 # All that a mount shows: names, inodes, attributes, contents.
 view() {

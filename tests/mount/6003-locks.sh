@@ -10,13 +10,6 @@ RANDOM=$((SEED % 32768))
 one=$T/one two=$T/two three=$T/three
 mkdir "$one" "$two" "$three"
 
-start() {
-	local name=$1
-	shift
-	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
-}
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
-streams() { [ "$(value "$1" link_state)" = stream ]; }
 listen() { start one --listen="$T/sock" >"$T/out" || { fail 'the primary is mounted'; diag "$(cat "$T/out")"; }; }
 lines() { grep -c "$1" "$T/$2/.msyncfs/locks"; }
 # Is there a line of this kind in the list of the primary?

@@ -9,13 +9,6 @@ RANDOM=$((SEED % 32768))
 
 one=$T/one two=$T/two
 mkdir "$one" "$two"
-start() {
-	local name=$1
-	shift
-	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
-}
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 caught_up() { [ "$(value two link_state)" = stream ] && [ "$(value two seq)" = "$(value one seq)" ]; }
 watch() { "$MSYNCFS" watch "$@"; }
 

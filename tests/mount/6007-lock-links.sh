@@ -19,7 +19,6 @@ done
 for m in two three; do ok "$m is mounted" mount_store -m "$T/$m" -s "$T/$m.msync" --from="127.0.0.1:$port"; done
 : >"$one/number"
 for m in two three; do wait_for "[ -e '$T/$m/number' ]"; done
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 break_links() { ss -K state established "sport = :$port" >"$T/ss" 2>&1; }
 streams() { [ "$(value two link_state)" = stream ] && [ "$(value three link_state)" = stream ]; }
 break_links

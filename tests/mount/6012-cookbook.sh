@@ -11,7 +11,6 @@ PATH=$T/bin:$PATH
 ln -s "$MSYNCFS" "$T/bin/msyncfs"
 
 start() { local n=$1; shift; mount_store -m "$T/$n" -s "$T/$n.msync" --listen="$T/$n.socket" "$@"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 # recipe NAME MACHINE: the block of the cookbook that begins with "# NAME", for the mount of that machine
 recipe() {
 	awk -v name="    # $1" '$0 == name { on = 1; next } on && !/^    / { exit } on' "$ROOT/mount-scripts/COOKBOOK.md" | sed "s|^    ||; s|/mnt/data|$T/$2|g"

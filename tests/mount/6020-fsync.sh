@@ -15,8 +15,6 @@ start() {
 }
 lead() { start one --listen="$T/one.socket" "$@"; }
 follow() { start "$1" --from="$T/one.socket" "${@:2}"; }
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 caught_up() { [ "$(value "$1" link_state)" = stream ] && [ "$(value "$1" seq)" = "$(value one seq)" ]; }
 durable_on() { [ "$(value "$1" durable_seq)" -ge "$2" ] || { echo "$1 has $(value "$1" durable_seq) of $2 on disk"; return 1; }; }
 peers_in_step() { [ "$(grep -c '_state=streams' "$T/one/.msyncfs/status")" = "$1" ] && ! grep -q '_durable_seq=0$' "$T/one/.msyncfs/status"; }

@@ -6,14 +6,7 @@
 . "$(dirname "$0")/lib.sh" || exit 1
 
 for n in one two; do mkdir "$T/$n"; done
-start() {
-	local name=$1
-	shift
-	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
-}
 follow() { start two --from="$T/one.socket" -o on-disconnect=wait:2 "$@"; }
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 reads() { [ "$(value two reads)" = "$1" ]; }
 pause_one() { kill -STOP "$(daemon_pids "$T/one.msync")"; }
 resume_one() { kill -CONT "$(daemon_pids "$T/one.msync")"; }

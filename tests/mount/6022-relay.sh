@@ -19,9 +19,6 @@ start() {
 	mount_store -m "$T/$name" -s "$T/$name.msync" --listen="${at[$name]}" "$@"
 }
 follow() { start "$1" --from="${at[$2]}" -o on-disconnect=wait:20 "${@:3}"; }
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
-streams() { [ "$(value "$1" link_state)" = stream ]; }
 same_seq() { local n; for n in "$@"; do [ "$(value "$n" seq)" = "$(value "$1" seq)" ] || return 1; done; }
 view() { (cd "$T/$1" && find . | sort | xargs -d '\n' stat -c '%n %i %a %h %s %F' && find . -type f | sort | xargs -d '\n' cat) | cksum; }
 agree() {

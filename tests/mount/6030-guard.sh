@@ -8,19 +8,7 @@
 need_root
 need setpriv unshare mkfifo
 
-# udev makes /dev/fuse accessible to all; where it is not, a mount namespace of the test's own gets such a node.
-if [ -z "${IN_NAMESPACE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
-	mknod "$T/fuse" c 10 229
-	chmod 666 "$T/fuse"
-	IN_NAMESPACE=1 FUSE_NODE=$T/fuse own_namespace "$0" "$@"
-	status=$?
-	# shellcheck disable=SC2034 # for lib.sh: the plan has been printed
-	is_done=1
-	exit $status
-fi
-if [ -n "${FUSE_NODE:-}" ]; then
-	mount -i --bind "$FUSE_NODE" /dev/fuse || skip_all 'cannot bind a device node'
-fi
+fuse_for_all
 # Again, where there is no fusectl (a container).
 if [ -n "${WITHOUT_CTL:-}" ]; then
 	umount -i /sys/fs/fuse/connections 2>/dev/null

@@ -7,16 +7,8 @@
 
 one=$T/one two=$T/two three=$T/three
 mkdir "$one" "$two" "$three"
-start() {
-	local name=$1
-	shift
-	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
-}
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" | tr -d "'\""; }
 # Of the peer with the limit.
 limit_on_one() { sed -n "s/^peer[0-9]*_limit=//p" "$one/.msyncfs/status" | tr -d "'"; }
-streams() { [ "$(value "$1" link_state)" = stream ]; }
 same_seq() { streams "$1" && [ "$(value "$1" seq)" = "$(value one seq)" ]; }
 there() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 # All of one directory that a change could show in, times included.

@@ -61,6 +61,22 @@ own_namespace() {
 		exec "$@"' own_namespace "$how" "$@"
 }
 
+# For a test that ordinary users mount in. udev makes /dev/fuse accessible to all; where it is not, the test begins anew in a mount name
+# space of its own, which gets such a node.
+fuse_for_all() {
+	local status
+	if [ -z "${FUSE_NODE:-}" ] && [ -z "$(find /dev/fuse -perm -006)" ]; then
+		mknod "$T/fuse" c 10 229
+		chmod 666 "$T/fuse"
+		FUSE_NODE=$T/fuse own_namespace "$0"
+		status=$?
+		# The plan has been printed.
+		is_done=1
+		exit $status
+	fi
+	[ -z "${FUSE_NODE:-}" ] || mount -i --bind "$FUSE_NODE" /dev/fuse || skip_all 'cannot bind a device node'
+}
+
 # ok NAME COMMAND...: the command succeeds. Its output is shown when it does not.
 ok() {
 	local name=$1 out status
@@ -255,6 +271,19 @@ kill_daemon() {
 
 # Value of one name of `msyncfs status`.
 status_of() { sed -n "s/^$1=//p" "$MNT/.msyncfs/status" | tr -d "'\""; }
+
+# ------------------------------------------------------------------------------------------------------ several mounts
+# In a test with several, each has a name: NAME is the store $T/NAME.msync on the mount point $T/NAME.
+# start NAME OPTION...
+start() {
+	local name=$1
+	shift
+	mount_store -m "$T/$name" -s "$T/$name.msync" "$@"
+}
+stop() { umount_store "$T/$1" "$T/$1.msync"; }
+# value NAME KEY: of its status
+value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
+streams() { [ "$(value "$1" link_state)" = stream ]; }
 
 # ------------------------------------------------------------------------------------------------------------- set-up
 cleanup() {

@@ -24,9 +24,7 @@ start() {
 	mount_store -m "$T/$n" -s "$T/$n.msync" "$@" 6>&- 7>&-
 }
 follow() { start "$1" --from="127.0.0.1:${port_of[$1]}" -o on-disconnect=wait:60; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
 in_step() { local n; for n in two three; do { [ "$(value "$n" link_state)" = stream ] && [ "$(value "$n" seq)" = "$(value one seq)" ]; } || return 1; done; }
-streams() { [ "$(value "$1" link_state)" = stream ]; }
 
 # relay NAME WORD...: tell the network between NAME and the primary
 relay_to() {

@@ -56,9 +56,6 @@ start() {
 	net_in "$n" timeout 60 "${program[$n]}" mount --listen="$(net_address "$n"):$port" --key-file="$T/key" "${role[@]}" \
 		"$T/$n.msync" "$T/$n" </dev/null >"$T/mount.$n" 2>&1 8>&- || { fail "$n mounts"; diag "$(cat "$T/mount.$n")"; }
 }
-stop() { umount_store "$T/$1" "$T/$1.msync"; }
-value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
-streams() { [ "$(value "$1" link_state)" = stream ]; }
 broken() { ! streams "$1"; }
 replicas() { local n; for n in "${names[@]}"; do [ "$n" = "$primary" ] || echo "$n"; done; }
 all_stream() { local n; for n in $(replicas); do streams "$n" || return 1; done; }

@@ -492,6 +492,14 @@ void pair_make(enum pair_origin origin, uint64_t b_max, struct keys **ret_a, str
 	*ret_a = a;
 }
 
+void pair_copy(struct keys **a, struct keys **ret_b)
+{
+	assert_int_equal(keys_close(*a), 0);
+	scratch_copy(path_a, path_b);
+	*a = pair_open(path_a, 0);
+	*ret_b = pair_open(path_b, 0);
+}
+
 void pair_drop(struct keys *a, struct keys *b)
 {
 	assert_int_equal(keys_close(a), 0);

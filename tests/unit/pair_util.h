@@ -38,6 +38,8 @@ enum pair_origin { PAIR_NEW, PAIR_OLDER, PAIR_OTHER, PAIR_EQUAL, PAIR_ORIGINS };
 /* A, with the model; and B, of that origin. */
 void pair_make(enum pair_origin origin, uint64_t b_max, struct keys **ret_a, struct keys **ret_b);
 void pair_drop(struct keys *a, struct keys *b);
+/* B becomes what A is now, block for block; A is closed for that, and opened again. */
+void pair_copy(struct keys **a, struct keys **ret_b);
 /* Random changes of A, and of the model. */
 void pair_grow(unsigned calls);
 /* Random changes without a model. */

@@ -70,6 +70,18 @@ static int no_sync(void *ctx, void *addr, size_t len)
 	return 0;
 }
 
+static struct {
+	unsigned calls, failing;        /* the call that fails, 1 = the next */
+} writes;
+
+static int count_write(void *ctx, int fd, const void *bytes, size_t len, uint64_t off)
+{
+	writes.calls++;
+	if (writes.failing > 0 && --writes.failing == 0)
+		return -ENOSPC;
+	return sys_linux.write(ctx, fd, bytes, len, off);
+}
+
 static int read_a(void *ctx, block_t block, uint64_t count, uint8_t *to)
 {
 	struct pair *q = ctx;
@@ -542,6 +554,36 @@ static void test_change__fragmented_space(void **state)
 	end_case();
 }
 
+/* Many blocks at once are written past the mapping. If that fails, nothing has changed, and the change can come again. */
+static void test_change__a_write_that_fails(void **state)
+{
+	static uint8_t data[KEYS_WRITE_MAX];
+	struct keys_attr a;
+	uint64_t free_blocks;
+	size_t i, done;
+
+	(void)state;
+	begin_case(8, 64u << 20);
+	for (i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 5 + i / 4096);
+	ok(keys_make(p->a, KEYS_ROOT_INO, "f", 1, S_IFREG | 0600, 0, &(struct keys_cred){ 0 }, &a));
+	send_all();
+	ok(keys_write(p->a, a.ino, 0, data, sizeof data, 0, &done));
+	writes.failing = 3;
+	free_blocks = space_allocatable(&p->b->store->space) + space_pending(&p->b->store->space);
+	must(change_apply(p->b, p->log + 4, get_le32(p->log)) == -ENOSPC);
+	must(writes.failing == 0 && store_failed(p->b->store) == 0);
+	must(space_allocatable(&p->b->store->space) + space_pending(&p->b->store->space) == free_blocks);
+	must(store_seq(p->b->store) + 1 == store_seq(p->a->store));
+	writes.calls = 0;
+	send_all();
+	must(writes.calls >= sizeof data / 65536);
+	compare_items();
+	kill_b();
+	compare_items();
+	end_case();
+}
+
 /* Where name and value fill their items to the last byte, one more follows, which is empty. */
 static void test_change__empty_part_of_an_attribute(void **state)
 {
@@ -770,6 +812,7 @@ static int setup(void **state)
 	sys.now_real_ns = real_clock;
 	sys.now_mono_ns = mono_clock;
 	sys.sync = no_sync;
+	sys.write = count_write;
 	ok_failed = print_replay;
 	return 0;
 }
@@ -786,6 +829,7 @@ int main(void)
 		cmocka_unit_test(test_change__replica_follows),
 		cmocka_unit_test(test_change__nonsense_harms_nothing),
 		cmocka_unit_test(test_change__fragmented_space),
+		cmocka_unit_test(test_change__a_write_that_fails),
 		cmocka_unit_test(test_change__empty_part_of_an_attribute),
 		cmocka_unit_test(test_change__what_apply_would_refuse),
 		cmocka_unit_test(test_change__only_what_fits),

@@ -179,10 +179,7 @@ static void test_diff__equal_checksums_prove_nothing(void **state)
 	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
 	memset(data, 7, sizeof data);
 	assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
-	assert_int_equal(keys_close(a), 0);
-	scratch_copy(path_a, path_b);
-	a = pair_open(path_a, 0);
-	b = pair_open(path_b, 0);
+	pair_copy(&a, &b);
 	assert_int_equal(window_get(b, attr.ino, 0, &w, &next), 0);
 	p = store_blocks(b->store, w.block[20], 1, &r);
 	p[100] ^= 1;
@@ -214,10 +211,7 @@ static void test_diff__half_reaped_orphan_comes_back(void **state)
 	assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
 	for (i = 0; i < 600; i++)
 		assert_int_equal(keys_write(a, attr.ino, (uint64_t)i * 2 * BLOCK_SIZE, "x", 1, 0, &n), 0);
-	assert_int_equal(keys_close(a), 0);
-	scratch_copy(path_a, path_b);
-	a = pair_open(path_a, 0);
-	b = pair_open(path_b, 0);
+	pair_copy(&a, &b);
 	assert_int_equal(keys_unlink(b, 1, "f", 1, &ino, &nlink), 0);
 	assert_int_equal(keys_reap(b, ino), 1);
 	carry_all(a, b, false);
@@ -329,10 +323,7 @@ static void test_diff__few_changes_cost_few_bytes(void **state)
 		if (i % 1000 == 0)
 			(void)store_poll(a->store);
 	}
-	assert_int_equal(keys_close(a), 0);
-	scratch_copy(path_a, path_b);
-	a = pair_open(path_a, 0);
-	b = pair_open(path_b, 0);
+	pair_copy(&a, &b);
 	for (i = 0; i < keys / 100; i++) {
 		memset(data, (int)random_below(256), sizeof data);
 		assert_int_equal(keys_write(a, inos[random_below(keys)], 0, data, sizeof data, 0, &wrote), 0);
@@ -430,10 +421,7 @@ static void test_diff__only_changed_blocks_come(void **state)
 		memset(data, (int)i, sizeof data);
 		assert_int_equal(keys_write(a, attr.ino, (uint64_t)i << 20, data, sizeof data, 0, &n), 0);
 	}
-	assert_int_equal(keys_close(a), 0);
-	scratch_copy(path_a, path_b);
-	a = pair_open(path_a, 0);
-	b = pair_open(path_b, 0);
+	pair_copy(&a, &b);
 	for (i = 0; i < 5; i++)
 		assert_int_equal(keys_write(a, attr.ino, (uint64_t)i * 5000000 + 5, "changed", 7, 0, &n), 0);
 	carry_begin(a, b, false, 5);
@@ -525,10 +513,7 @@ static void test_diff__changes_are_told(void **state)
 	assert_int_equal(keys_make(a, 1, "keep", 4, S_IFREG | 0644, 0, &cred, &keep), 0);
 	assert_int_equal(keys_make(a, 1, "change", 6, S_IFREG | 0644, 0, &cred, &change), 0);
 	assert_int_equal(keys_make(a, 1, "gone", 4, S_IFREG | 0644, 0, &cred, &gone), 0);
-	assert_int_equal(keys_close(a), 0);
-	scratch_copy(path_a, path_b);
-	a = pair_open(path_a, 0);
-	b = pair_open(path_b, 0);
+	pair_copy(&a, &b);
 	assert_int_equal(keys_write(a, change.ino, 0, "x", 1, 0, &n), 0);
 	assert_int_equal(keys_unlink(a, 1, "gone", 4, &ino, &nlink), 0);
 	assert_int_equal(keys_make(a, 1, "made", 4, S_IFREG | 0644, 0, &cred, &made), 0);

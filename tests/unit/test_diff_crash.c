@@ -284,10 +284,7 @@ static void test_diff_crash__direct_proves_contents_after_an_interruption(void *
 		a = pair_open(path_a, 0);
 		assert_int_equal(keys_make(a, 1, "f", 1, S_IFREG | 0644, 0, &cred, &attr), 0);
 		assert_int_equal(keys_write(a, attr.ino, 0, data, sizeof data, 0, &n), 0);
-		assert_int_equal(keys_close(a), 0);
-		scratch_copy(path_a, path_b);
-		a = pair_open(path_a, 0);
-		b = pair_open(path_b, 0);
+		pair_copy(&a, &b);
 		assert_int_equal(window_get(b, attr.ino, 0, &w, &next), 0);
 		p = store_blocks(b->store, w.block[20], 1, &r);
 		p[100] ^= 1;

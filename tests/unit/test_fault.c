@@ -333,7 +333,7 @@ static int f_size(void *ctx, int fd, uint64_t *ret_size)
 }
 
 static const struct sys_ops faulty = {
-	f_allocate, f_truncate, f_size, f_map, f_unmap, f_sync, f_populate, f_ahead, f_real, f_mono, f_random, NULL,
+	f_allocate, f_truncate, f_size, f_map, f_unmap, f_sync, f_populate, f_ahead, NULL, f_real, f_mono, f_random, NULL,
 };
 
 static int open_store(bool create, struct keys **ret)

@@ -24,8 +24,8 @@
 static struct {
 	int allocate, map, sync, unmap, truncate;       /* calls until it fails; 0 = never */
 	int error;
-	unsigned syncs;
-	size_t longest_sync;
+	unsigned syncs, writes;
+	size_t longest_sync, longest_write;
 } faults;
 
 static int due(int *left)
@@ -312,6 +312,50 @@ static void test_map__private_copy_leaves_the_file(void **state)
 	(void)close(fd);
 }
 
+static int do_write(void *ctx, int fd, const void *bytes, size_t len, uint64_t off)
+{
+	faults.writes++;
+	if (len > faults.longest_write)
+		faults.longest_write = len;
+	return sys_linux.write(ctx, fd, bytes, len, off);
+}
+
+/* In small pieces, seen through the mapping, and never behind the end of a file that somebody has cut. */
+static void test_map__written_past_the_mapping(void **state)
+{
+	static uint8_t bytes[40 << BLOCK_SHIFT];
+	struct map m;
+	int fd = open_map(&m, 1u << 30);
+	uint64_t byte;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof bytes; i++)
+		bytes[i] = (uint8_t)(i * 3 + (i >> BLOCK_SHIFT));
+	assert_int_equal(map_grow(&m, 100), 0);
+	put_number(&m, 4);
+	put_number(&m, 45);
+	sys.write = do_write;
+	assert_int_equal(map_write(&m, 5, 40, bytes), 0);
+	assert_true(faults.writes > 0 && faults.longest_write == 32768);
+	assert_memory_equal(map_block(&m, 5), bytes, sizeof bytes);
+	check_numbers(&m, 4, 5);
+	check_numbers(&m, 45, 46);
+	/* Where the table has no such call. */
+	sys.write = NULL;
+	assert_int_equal(map_write(&m, 50, 40, bytes), 0);
+	assert_memory_equal(map_block(&m, 50), bytes, sizeof bytes);
+	sys.write = do_write;
+	faults.writes = 0;
+	assert_int_equal(ftruncate(fd, 60 << BLOCK_SHIFT), 0);
+	assert_int_equal(map_write(&m, 60, 40, bytes), -EIO);
+	assert_int_equal(faults.writes, 0);
+	assert_int_equal(file_size(fd), 60 << BLOCK_SHIFT);
+	assert_true(map_lost(&m, &byte) && byte == 60 << BLOCK_SHIFT);
+	map_close(&m);
+	(void)close(fd);
+}
+
 static void test_map__what_cannot_be_mapped_is_an_error(void **state)
 {
 	struct map m;
@@ -392,6 +436,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_map__first_failed_sync_is_final),
 	cmocka_unit_test(test_map__failed_sync_of_growth_is_final_too),
 	cmocka_unit_test(test_map__private_copy_leaves_the_file),
+	cmocka_unit_test(test_map__written_past_the_mapping),
 	cmocka_unit_test(test_map__what_cannot_be_mapped_is_an_error),
 	cmocka_unit_test(test_map__a_changed_page_is_a_page_to_write),
 };

@@ -115,6 +115,16 @@ static void echo_over(const char *address, const struct net_options *server, con
 	side_free(a);
 }
 
+static bool knows_localhost(void)
+{
+	struct addrinfo *found;
+
+	if (getaddrinfo("localhost", NULL, NULL, &found) != 0)
+		return false;
+	freeaddrinfo(found);
+	return true;
+}
+
 static void test_net__echo(void **state)
 {
 	struct net_options plain = quick(NULL), keyed, spinning = quick(NULL);
@@ -126,7 +136,8 @@ static void test_net__echo(void **state)
 	spinning.spin_us = 50;
 	(void)snprintf(path, sizeof path, "%s/echo.sock", scratch_folder());
 	echo_over("127.0.0.1:0", &plain, &plain);
-	echo_over("localhost:0", &plain, &spinning);
+	/* A bare container may have no /etc/hosts. */
+	echo_over(knows_localhost() ? "localhost:0" : "127.0.0.1:0", &plain, &spinning);
 	echo_over(path, &plain, &plain);
 	echo_over("127.0.0.1:0", &keyed, &keyed);
 	echo_over(":0", &keyed, &keyed);

@@ -125,7 +125,102 @@ static void test_page__empty_value_outlives_its_neighbour(void **state)
 	assert_int_equal(validate(p), 0);
 }
 
+/* Searching -------------------------------------------------------------------------------------------------------- */
+
+/* How the keys of a page are spread. */
+enum spread { HASHES, NUMBERS, CROWDED, MIXED, SPREADS };
+
+static struct key spread_key(enum spread spread)
+{
+	switch (spread) {
+	case HASHES:
+		return (struct key){ 0x103, random_below(UINT64_MAX) };
+	case NUMBERS:
+		return (struct key){ (uint64_t)rnd(1000) << 8 | 1, 0 };
+	case CROWDED:
+		return (struct key){ 0x103, UINT64_MAX >> rnd(64) };
+	default:
+		return (struct key){ rnd(4) << 8, random_below(UINT64_MAX) >> rnd(64) };
+	}
+}
+
+static struct key any_bound(const uint8_t *p)
+{
+	switch (rnd(4)) {
+	case 0:
+		return (struct key){ 0, 0 };
+	case 1:
+		return (struct key){ UINT64_MAX, UINT64_MAX };
+	case 2:
+		return page_count(p) > 0 ? page_key(p, rnd(page_count(p))) : (struct key){ 1, 1 };
+	default:
+		return spread_key(rnd(SPREADS));
+	}
+}
+
+/* One after the other. */
+static unsigned slow_lower(const uint8_t *p, struct key k)
+{
+	unsigned i = 0;
+
+	while (i < page_count(p) && key_cmp(page_key(p, i), k) < 0)
+		i++;
+	return i;
+}
+
+static void look_for(const uint8_t *p, struct key k, struct key low, struct key high)
+{
+	unsigned want = slow_lower(p, k);
+	bool is_there = want < page_count(p) && key_cmp(page_key(p, want), k) == 0, found;
+
+	assert_int_equal(page_lower(p, k, &found), want);
+	assert_int_equal(found, is_there);
+	assert_int_equal(page_near(p, k, low, high, &found), want);
+	assert_int_equal(found, is_there);
+	if (page_level(p) > 0) {
+		want = is_there || want == 0 ? want : want - 1;
+		assert_int_equal(inner_find(p, k), want);
+		assert_int_equal(inner_near(p, k, low, high), want);
+	}
+}
+
+/* The guess of where a key is may be wrong in every way: the answer is that of a plain search. */
+static void test_page__bounds_only_make_it_fast(void **state)
+{
+	static uint8_t p[BLOCK_SIZE];
+	unsigned round, i;
+
+	(void)state;
+	for (round = 0; round < 3000; round++) {
+		unsigned level = rnd(2), n = rnd(level ? INNER_MAX + 1 : 190);
+		enum spread spread = (enum spread)rnd(SPREADS);
+
+		memset(p, 0xa5, BLOCK_SIZE);
+		page_init(p, 9, 7, STORE, level);
+		for (i = 0; i < n; i++) {
+			struct key k = spread_key(spread);
+			unsigned at = slow_lower(p, k);
+
+			if (at < page_count(p) && key_cmp(page_key(p, at), k) == 0)
+				continue;
+			if (level)
+				inner_insert(p, at, k, i, 7);
+			else
+				(void)leaf_insert(p, at, k, 0);
+		}
+		for (i = 0; i < 40; i++) {
+			struct key k = rnd(2) && page_count(p) > 0 ? page_key(p, rnd(page_count(p))) : spread_key(spread);
+
+			k.lo += rnd(3) - 1;
+			look_for(p, k, any_bound(p), any_bound(p));
+			if (page_count(p) > 0)
+				look_for(p, k, page_key(p, 0), page_key(p, page_count(p) - 1));
+		}
+	}
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(test_page__bounds_only_make_it_fast),
 	cmocka_unit_test(test_page__random_inserts_and_removes),
 	cmocka_unit_test(test_page__empty_value_outlives_its_neighbour),
 };

@@ -170,7 +170,7 @@ static int alloc_data(struct world *w, uint64_t want)
 {
 	uint64_t n;
 	block_t b;
-	int r = space_alloc_data(&w->sp, want, &b, &n);
+	int r = rnd(2) ? space_alloc_data(&w->sp, want, &b, &n) : space_alloc_bulk(&w->sp, want, &b, &n);
 
 	if (r == 0) {
 		assert_true(n >= 1 && n <= want);
@@ -726,7 +726,38 @@ static void test_space__staged_blocks_keep_the_end(void **state)
 	world_free(w);
 }
 
+/* What is written past the mapping is faulted in by nobody; a few blocks are, and so is the rest. */
+static void test_space__bulk_is_not_faulted_in(void **state)
+{
+	struct world *w = world_new(20000);
+	struct space_run bulk, run;
+	unsigned runs = 0;
+	uint64_t n;
+	block_t b;
+
+	(void)state;
+	assert_int_equal(space_alloc_bulk(&w->sp, 200, &b, &n), 0);
+	assert_int_equal(n, 200);
+	bulk = (struct space_run){ b, b + RUN_BLOCKS };
+	took(w, b, n, false);
+	assert_int_equal(space_alloc_data(&w->sp, 200, &b, &n), 0);
+	took(w, b, n, false);
+	assert_true(b >= bulk.end || b + n <= bulk.next);
+	assert_int_equal(space_alloc_bulk(&w->sp, SPACE_BULK_MIN - 1, &b, &n), 0);
+	took(w, b, n, false);
+	assert_true(b >= bulk.end || b + n <= bulk.next);
+	assert_int_equal(alloc_meta(w), 0);
+	for (; space_take_run(&w->sp, &run); runs++) {
+		assert_true(run.next >= w->sp.run[SPACE_BULK][1].end || run.end <= w->sp.run[SPACE_BULK][1].next);
+		assert_true(run.next >= w->sp.run[SPACE_BULK][0].end || run.end <= w->sp.run[SPACE_BULK][0].next);
+	}
+	assert_int_equal(runs, 2);
+	check_runs(w);
+	world_free(w);
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(test_space__bulk_is_not_faulted_in),
 	cmocka_unit_test(test_space__random_against_model),
 	cmocka_unit_test(test_space__freed_block_waits_for_its_checkpoint),
 	cmocka_unit_test(test_space__pool_gives_pages_again_at_once),

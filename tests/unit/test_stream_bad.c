@@ -331,6 +331,17 @@ static void lie(struct hostile *h, unsigned which)
 }
 #define LIES 55u
 
+/* A file with an attribute, and contents of both kinds. */
+static void honest(struct hostile *h)
+{
+	memset(h, 0, sizeof *h);
+	with_file(h, 9000);
+	put_xattr(h, "user.a", "1", 1);
+	put_data(h, 0, 4096);
+	put_unwritten(h, 4096, 4096);
+	put_data(h, 8192, 808);
+}
+
 static void test_stream_bad__hostile_streams(void **state)
 {
 	struct hostile *h = malloc(sizeof *h);
@@ -339,12 +350,7 @@ static void test_stream_bad__hostile_streams(void **state)
 	(void)state;
 	assert_non_null(h);
 	/* What the lies are made of is well when it does not lie. */
-	memset(h, 0, sizeof *h);
-	with_file(h, 9000);
-	put_xattr(h, "user.a", "1", 1);
-	put_data(h, 0, 4096);
-	put_unwritten(h, 4096, 4096);
-	put_data(h, 8192, 808);
+	honest(h);
 	put_unwritten(h, 12288, 409600);
 	ok(load_hostile(h));
 	assert_int_equal(unlink(dump_b), 0);
@@ -370,12 +376,7 @@ static void test_stream_bad__random_lies(void **state)
 	assert_non_null(h);
 	assert_non_null(good);
 	random_restart(dump_seed);
-	memset(good, 0, sizeof *good);
-	with_file(good, 9000);
-	put_xattr(good, "user.a", "1", 1);
-	put_data(good, 0, 4096);
-	put_unwritten(good, 4096, 4096);
-	put_data(good, 8192, 808);
+	honest(good);
 	for (i = 0; i < 300; i++) {
 		*h = *good;
 		for (j = 0; j <= rnd(3); j++)

@@ -292,7 +292,7 @@ static int d_random(void *ctx, void *buf, size_t len)
 }
 
 static const struct sys_ops slow_disk = {
-	d_allocate, d_truncate, d_size, d_map, d_unmap, d_sync, d_populate, d_ahead, d_real, d_mono, d_random, NULL,
+	d_allocate, d_truncate, d_size, d_map, d_unmap, d_sync, d_populate, d_ahead, NULL, d_real, d_mono, d_random, NULL,
 };
 
 static void progress(void *ctx)
