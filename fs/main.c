@@ -50,14 +50,6 @@ static int unknown_verb(const char *name)
 	return EXIT_USAGE;
 }
 
-static int cmd_version(int argc, char **argv)
-{
-	(void)argc;
-	(void)argv;
-	printf("msyncfs " MSYNCFS_VERSION "\n");
-	return 0;
-}
-
 static void print_help(void)
 {
 	printf("usage: msyncfs VERB ...\n\nA store file, used as a directory.\n\n");
@@ -68,11 +60,30 @@ static void print_help(void)
 		"\nmsyncfs help VERB shows the options of a verb; msyncfs(1) is the manual.\n");
 }
 
+static int too_many(const char *arg)
+{
+	log_error("%s: too many arguments: see msyncfs help", arg);
+	return EXIT_USAGE;
+}
+
+static int cmd_version(int argc, char **argv)
+{
+	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
+		print_help();
+	else if (argc > 1)
+		return too_many(argv[1]);
+	else
+		printf("msyncfs " MSYNCFS_VERSION "\n");
+	return 0;
+}
+
 static int cmd_help(int argc, char **argv)
 {
 	const struct verb *verb;
 	char *args[] = { NULL, "--help", NULL };
 
+	if (argc > 2)
+		return too_many(argv[2]);
 	if (argc < 2 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "version") == 0) {
 		print_help();
 		return 0;

@@ -4,6 +4,7 @@
  */
 #include "fs/options.h"
 
+#include "core/replica/net.h"
 #include "fs/cmd.h"
 #include "fs/log.h"
 
@@ -44,7 +45,7 @@ static const struct option_def {
 	{ "writeback", 0, AT_BOTH, OPT_WRITEBACK, NULL,
 	  "let the kernel hold back writes: faster, but kill -9 may lose them" },
 	{ "listen", 0, AT_BOTH, OPT_LISTEN, "[ADDR][:PORT]",
-	  "accept remote mounts; default port 6796" },
+	  "accept remote mounts (default: all addresses, port 6796)" },
 	{ "from", 0, AT_BOTH, OPT_FROM, "ADDR[:PORT]",
 	  "be a remote mount of that primary; STORE is the replica" },
 	{ "key-file", 0, AT_BOTH, OPT_KEY_FILE, "FILE",
@@ -354,6 +355,9 @@ static int set_option(struct options *o, const struct option_def *def, const cha
 {
 	bool takes_value = def->arg != NULL && *def->arg != '\0';
 
+	/* Both its parts have a default. */
+	if (def->id == OPT_LISTEN && (value == NULL || *value == '\0'))
+		value = ":" NET_PORT;
 	if (takes_value && (value == NULL || *value == '\0'))
 		return usage(def->name, "needs a value");
 	if (value != NULL && def->arg == NULL)
@@ -404,7 +408,7 @@ static int option_word(struct options *o, const char *word)
 	const struct option_def *def;
 
 	/* Comments for other programs, as x-systemd.automount. */
-	if (len == 0 || strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
+	if (*word == '\0' || strncmp(word, "x-", 2) == 0 || strncmp(word, "X-", 2) == 0)
 		return 0;
 	def = find_option(word, len, AT_WORD);
 	if (def == NULL)
@@ -444,7 +448,7 @@ static int option_words(struct options *o, const char *list)
 	return r;
 }
 
-/* --name, --name=value, --name value. *i is moved to the last argument that was used. */
+/* --name, --name=value, --name value (but listen, which needs none). *i is moved to the last argument that was used. */
 static int option_long(struct options *o, int argc, char **argv, int *i)
 {
 	const char *name = argv[*i] + 2;
@@ -456,7 +460,7 @@ static int option_long(struct options *o, int argc, char **argv, int *i)
 		return usage(argv[*i], "unknown option");
 	if (value != NULL)
 		value++;
-	else if (def->arg != NULL && *i + 1 < argc)
+	else if (def->arg != NULL && def->id != OPT_LISTEN && *i + 1 < argc)
 		value = argv[++*i];
 	return set_option(o, def, value);
 }

@@ -32,6 +32,9 @@ refused 'unknown verb' 2 'frobnicate' frobnicate
 refused 'mount without arguments' 2 'store' mount
 refused 'mount without a mount point' 2 'mountpoint|mount point' mount "$STORE"
 refused 'too many arguments' 2 'extra' mount "$STORE" "$MNT" extra
+refused 'too many arguments of help' 2 'extra: too many arguments' help mount extra
+refused 'too many arguments of version' 2 'extra: too many arguments' version extra
+refused 'a value without a name' 2 '=5' mount -o =5 "$STORE" "$MNT"
 refused 'unknown long option' 2 'frobnicate' mount --frobnicate "$STORE" "$MNT"
 refused 'unknown short option' 2 'Q' mount -Q "$STORE" "$MNT"
 refused 'unknown -o option' 2 'frobnicate' mount -o frobnicate "$STORE" "$MNT"
@@ -299,6 +302,10 @@ says 'keygen into nowhere' 1 "$T/nowhere/key" 'make its folder first' keygen "$T
 says 'a key file that is missing' 1 "$T/nowhere" 'copy' mount --listen=:0 --key-file="$T/nowhere" "$T/new" "$MNT"
 says 'an address that cannot be' 1 ':x' 'give ADDR:PORT' mount --listen=:x --key-file="$T/key" "$T/new" "$MNT"
 says 'listening without a key' 1 ':0' 'use --key-file' mount --listen=:0 "$T/new" "$MNT"
+for word in --listen --listen= '-o listen'; do
+	# shellcheck disable=SC2086 # two words
+	says "$word: the default address" 1 ':6796' 'use --key-file' mount $word "$T/new" "$MNT"
+done
 says 'a primary that is not there' 1 '127.0.0.1:1' 'check the address' mount --from=127.0.0.1:1 -o on-disconnect=error "$T/new" "$MNT"
 ok 'and no store is left of all that' test ! -e "$T/new"
 

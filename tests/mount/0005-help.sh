@@ -35,6 +35,14 @@ long_options "$T/man" >"$T/options.man"
 is 'every option of the help is in the man pages' "$(comm -23 "$T/options.help" "$T/options.man" | tr '\n' ' ')" ''
 is 'every option of the man pages is in the help' "$(comm -13 "$T/options.help" "$T/options.man" | tr '\n' ' ')" ''
 
+# Those with a letter of their own stand in the synopsis by that.
+for verb in mount status check dump load keygen promote demote watch sync; do
+	sed -n '/^\.Sh SYNOPSIS$/,/^\.Sh DESCRIPTION$/p' "$ROOT/fs/man/msyncfs-$verb.1" | sed 's/^\.Fl /.Op Fl /' | man_text |
+		long_options >"$T/options.short"
+	is "the synopsis of $verb has every option of its help" \
+		"$(grep -E '^ +--' "$T/help-$verb" | grep -oE '^ +--[a-z-]+' | tr -d ' ' | sort -u | comm -23 - "$T/options.short" | tr '\n' ' ')" ''
+done
+
 # What the help names, the program knows: an option it knows is not called unknown.
 while read -r option; do
 	"$MSYNCFS" mount "$option=1" "$T/nowhere/store" "$T/nowhere" >"$T/out" 2>&1 </dev/null
