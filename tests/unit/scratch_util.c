@@ -98,6 +98,12 @@ int scratch_remove(void)
 	return r;
 }
 
+int scratch_teardown(void **state)
+{
+	(void)state;
+	return scratch_remove();
+}
+
 void scratch_copy(const char *from, const char *to)
 {
 	static uint8_t bytes[1 << 20];

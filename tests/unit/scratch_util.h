@@ -19,6 +19,8 @@ void scratch_path(char path[SCRATCH_PATH], const char *name);
 /* For its teardown: the folder goes, with the files that scratch_path() named. -1: something else was left in it; that goes
  * too. */
 int scratch_remove(void);
+/* The same, as cmocka wants it. */
+int scratch_teardown(void **state);
 
 /* The file as the page cache has it, under another name. Aborts the test if that cannot be. */
 void scratch_copy(const char *from, const char *to);

@@ -121,17 +121,11 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_ahead__journal_is_bounded),
 };
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("ahead", tests, setup, teardown);
+	return cmocka_run_group_tests_name("ahead", tests, setup, scratch_teardown);
 }

@@ -817,12 +817,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -837,5 +831,5 @@ int main(void)
 		cmocka_unit_test(test_change__events),
 	};
 
-	return cmocka_run_group_tests_name("change", tests, setup, teardown);
+	return cmocka_run_group_tests_name("change", tests, setup, scratch_teardown);
 }

@@ -203,12 +203,6 @@ static int setup(void **ctx)
 	return 0;
 }
 
-static int teardown(void **ctx)
-{
-	(void)ctx;
-	return scratch_remove();
-}
-
 /* Clean stores ------------------------------------------------------------------------------------------------------ */
 
 static void test_check__new_store_is_clean(void **ctx)
@@ -1014,7 +1008,7 @@ static void test_check__damaged_superblock_is_named(void **ctx)
 	}
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, scratch_teardown)
 
 int main(void)
 {

@@ -790,18 +790,12 @@ static int setup(void **ctx)
 	return 0;
 }
 
-static int teardown(void **ctx)
-{
-	(void)ctx;
-	return scratch_remove();
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_compat__stores_of_each_version, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_compat__newer_version_is_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_compat__feature_flags_are_obeyed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_compat__stores_of_each_version, setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_compat__newer_version_is_refused, setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_compat__feature_flags_are_obeyed, setup, scratch_teardown),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "--make") == 0) {
@@ -810,7 +804,7 @@ int main(int argc, char **argv)
 		make_one(argv[2], "killed", true, false);
 		make_one(argv[2], "full", false, true);
 		make_cluster(argv[2]);
-		return teardown(NULL) == 0 ? 0 : 1;
+		return scratch_remove() == 0 ? 0 : 1;
 	}
 	return cmocka_run_group_tests_name("compat", tests, NULL, NULL);
 }

@@ -768,12 +768,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -795,5 +789,5 @@ int main(void)
 		cmocka_unit_test(test_epoch__copies_are_alone),
 	};
 
-	return cmocka_run_group_tests_name("epoch", tests, setup, teardown);
+	return cmocka_run_group_tests_name("epoch", tests, setup, scratch_teardown);
 }

@@ -967,12 +967,6 @@ static int make_dir(void **state)
 	return 0;
 }
 
-static int remove_dir(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 static void test_fault__threads(void **state)
 {
 	const struct store_options o = { .path = path, .create = true, .max_bytes = STORE_MAX, .sys = &faulty, .threads = true };
@@ -1160,7 +1154,7 @@ int main(void)
 	all_errors = l && *l;
 
 	seed = s && *s ? strtoull(s, NULL, 10) : 1;
-	r = cmocka_run_group_tests_name("fault", tests, make_dir, remove_dir);
+	r = cmocka_run_group_tests_name("fault", tests, make_dir, scratch_teardown);
 	if (all_errors || (v && *v))
 		fprintf(stderr, "# fault: %u runs, %u faults, none lost anything that was durable\n", runs, faults);
 	return r;

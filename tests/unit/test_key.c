@@ -240,12 +240,6 @@ static int make_dir(void **state)
 	return 0;
 }
 
-static int remove_dir(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_key__what_is_made_is_read_again),
 	cmocka_unit_test(test_key__tags),
@@ -259,5 +253,5 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("key", tests, make_dir, remove_dir);
+	return cmocka_run_group_tests_name("key", tests, make_dir, scratch_teardown);
 }

@@ -1012,12 +1012,6 @@ static int set_up(void **state)
 	return 0;
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_keys__errors_of_names),
 	cmocka_unit_test(test_keys__errors_of_contents),
@@ -1039,5 +1033,5 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("keys", tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("keys", tests, set_up, scratch_teardown);
 }

@@ -630,12 +630,6 @@ static int make_dir(void **state)
 	return 0;
 }
 
-static int remove_dir(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -653,5 +647,5 @@ int main(void)
 	};
 
 	seed = random_seed();
-	return cmocka_run_group_tests_name("lost", tests, make_dir, remove_dir);
+	return cmocka_run_group_tests_name("lost", tests, make_dir, scratch_teardown);
 }

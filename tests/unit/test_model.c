@@ -897,14 +897,8 @@ static int setup(void **ctx)
 	return 0;
 }
 
-static int teardown(void **ctx)
-{
-	(void)ctx;
-	return scratch_remove();
-}
-
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test_setup_teardown(test_model__random_operations, setup, teardown),
+	cmocka_unit_test_setup_teardown(test_model__random_operations, setup, scratch_teardown),
 };
 
 int main(void)

@@ -1008,12 +1008,6 @@ static int set_up(void **state)
 	return scratch_make_on_disk("net");
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 #define NET_TEST(f) cmocka_unit_test_setup_teardown(f, count_descriptors, same_descriptors)
 
 static const struct CMUnitTest tests[] = {
@@ -1048,5 +1042,5 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("net", tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("net", tests, set_up, scratch_teardown);
 }

@@ -775,12 +775,6 @@ static int set_up(void **state)
 	return scratch_make_on_disk("netpeer");
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 #define NET_TEST(f) cmocka_unit_test_setup_teardown(f, count_descriptors, same_descriptors)
 
 static const struct CMUnitTest tests[] = {
@@ -807,5 +801,5 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("netpeer", tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("netpeer", tests, set_up, scratch_teardown);
 }

@@ -153,17 +153,11 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_order__found_superblock_is_synced_first),
 };
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("order", tests, setup, teardown);
+	return cmocka_run_group_tests_name("order", tests, setup, scratch_teardown);
 }

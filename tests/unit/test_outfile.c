@@ -265,12 +265,6 @@ static int set_up(void **state)
 	return 0;
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup(test_outfile__has_its_name_when_it_is_complete, begin_test),
 	cmocka_unit_test_setup(test_outfile__on_file_systems_without_unnamed_files, begin_test),
@@ -280,5 +274,5 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	return cmocka_run_group_tests_name("outfile", tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("outfile", tests, set_up, scratch_teardown);
 }

@@ -678,15 +678,9 @@ static int set_up(void **state)
 	return scratch_make_on_disk("pair");
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_pair__power_cuts_of_all) };
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, scratch_teardown);
 }

@@ -214,12 +214,6 @@ static int set_up(void **state)
 }
 
 /* Nothing is left beside the store. */
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 /* One moment each -------------------------------------------------------------------------------------------------- */
 
 static void test_race__an_empty_file_that_becomes_a_store_is_not_made_anew(void **state)
@@ -545,7 +539,7 @@ static void test_race__of_many_makers_one_wins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define RACE(name) cmocka_unit_test_setup_teardown(test_race__##name, set_up, tear_down)
+#define RACE(name) cmocka_unit_test_setup_teardown(test_race__##name, set_up, scratch_teardown)
 		RACE(an_empty_file_that_becomes_a_store_is_not_made_anew),
 		RACE(who_made_the_file_is_not_who_has_the_lock),
 		RACE(what_somebody_holds_is_not_taken_away_by_who_made_the_file),

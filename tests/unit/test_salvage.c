@@ -772,13 +772,7 @@ static int setup(void **ctx)
 	return 0;
 }
 
-static int teardown(void **ctx)
-{
-	(void)ctx;
-	return scratch_remove();
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, scratch_teardown)
 
 int main(void)
 {

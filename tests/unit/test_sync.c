@@ -939,12 +939,6 @@ static int set_up(void **state)
 	return 0;
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	return scratch_remove();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -959,5 +953,5 @@ int main(void)
 		cmocka_unit_test(test_sync__an_fsync_is_next),
 	};
 
-	return cmocka_run_group_tests_name("sync", tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("sync", tests, set_up, scratch_teardown);
 }
