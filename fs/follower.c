@@ -178,6 +178,8 @@ static int op_diff_start(void *ctx, link_t id, const struct msg_welcome *w)
 
 	(void)id;
 	(void)w;
+	if (l->diff != NULL)
+		return err_set(EBUSY, "the state of the last comparison is not on disk yet");
 	l->comparisons++;
 	store_identity(l->fs->store, &own);
 	o.direct = l->diff_direct = own.incomplete;
@@ -200,11 +202,15 @@ static int op_diff_frame(void *ctx, link_t id, unsigned type, const uint8_t *byt
 	return l->diff != NULL ? diff_target_message(l->diff, type - MSG_DIFF, bytes, len) : 0;
 }
 
+/* What was applied already is what the store holds, with the link or without: the engine hears of it when it is on disk
+ * (diff_step()). If it did not, it would say one position and believe another on every link from then on. */
 static void op_diff_stop(void *ctx, link_t id)
 {
+	struct remote *l = ctx;
+
 	(void)id;
-	if (((struct remote *)ctx)->diff != NULL)
-		diff_end(ctx);
+	if (l->diff != NULL && !l->diff_applied)
+		diff_end(l);
 }
 
 static void diff_failed(struct remote *l, int error)
