@@ -573,13 +573,13 @@ uint64_t journal_byte(const struct journal *j)
 	return (j->segs[j->used - 1] << BLOCK_SHIFT) + seg_offset(j, j->tail);
 }
 
-/* The next whole record in the tail's segment, from the tail on; the tail is put there. */
-static bool skip_in_segment(struct journal *j)
+/* The next whole record in the tail's segment, from the tail on, or behind it; the tail is put there. */
+static bool skip_in_segment(struct journal *j, bool past)
 {
 	const uint8_t *p = map_block(j->map, j->segs[j->used - 1]);
 	uint64_t off;
 
-	for (off = seg_offset(j, j->tail); off < seg_size(j); off += 8) {
+	for (off = seg_offset(j, j->tail) + (past ? 8 : 0); off < seg_size(j); off += 8) {
 		jpos_t pos = (j->tail & ~(seg_size(j) - 1)) | off;
 		bool internal;
 		seq_t seq;
@@ -601,9 +601,9 @@ static bool skip_in_segment(struct journal *j)
 	return false;
 }
 
-int journal_skip(struct journal *j)
+int journal_skip(struct journal *j, bool past)
 {
-	while (!skip_in_segment(j)) {
+	while (!skip_in_segment(j, past)) {
 		uint64_t serial = seg_serial(j, j->tail) + 1;
 		block_t first = find_segment(j, serial, j->segs[j->used - 1]);
 		unsigned i;
@@ -619,6 +619,7 @@ int journal_skip(struct journal *j)
 		j->nonce = get_le64((uint8_t *)map_block(j->map, first) + SEG_NONCE);
 		j->tail = serial << j->shift | SEG_HEADER;
 		j->skipped = 0;
+		past = false;
 	}
 	publish(j);
 	return 1;

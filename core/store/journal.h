@@ -111,8 +111,8 @@ int journal_accept(struct journal *j, const struct journal_next *n, int (*claim)
 int journal_check_damage(struct journal *j);
 
 /* Salvage: go over what is damaged behind the last accepted record, to the next one that is whole by itself; it is what
- * journal_peek() finds then. 1; 0: there is none. */
-int journal_skip(struct journal *j);
+ * journal_peek() finds then. past: not to the one at the tail, which is whole and of no use. 1; 0: there is none. */
+int journal_skip(struct journal *j, bool past);
 /* Where the tail stands in the file. */
 uint64_t journal_byte(const struct journal *j);
 

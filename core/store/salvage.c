@@ -519,7 +519,8 @@ static int replay(struct salvage *g)
 	struct journal *j = &g->s->journal;
 	const struct super *sb = &g->s->super;
 	uint64_t records = 0;
-	bool proven = false;
+	bool proven = false, past;
+	jpos_t skipped_to = 0;
 	int r = journal_load(j, sb->segs, sb->seg_count, &sb->journal);
 
 	if (r == -EUCLEAN) {
@@ -540,7 +541,7 @@ static int replay(struct salvage *g)
 			struct journal later = *j;
 
 			/* As a power cut leaves it: what comes behind was never promised to anybody. */
-			if (journal_skip(&later) > 0)
+			if (journal_skip(&later, false) > 0)
 				salvage_say(g->v, SALVAGE_NOTE, "the journal ends at change %llu (byte %llu); a later one is there, but nothing "
 					    "proves that what came between was ever on disk", (unsigned long long)at, byte);
 			break;
@@ -551,11 +552,14 @@ static int replay(struct salvage *g)
 			if (journal_peek(j, &(struct journal_next){ 0 }) > 0)
 				continue;
 		}
-		if (journal_skip(j) == 0) {
-			if (j->proven > at)
-				say_gap(g, at, j->proven, byte);
+		/* One that is whole, but says nothing that can be done: it would be found again and again. */
+		past = j->tail == skipped_to || journal_peek(j, &(struct journal_next){ 0 }) > 0;
+		if (journal_skip(j, past) == 0) {
+			if (past || j->proven > at)
+				say_gap(g, at, max_u64(j->proven, at), byte);
 			break;
 		}
+		skipped_to = j->tail;
 		say_gap(g, at, j->seq, byte);
 	}
 	g->s->recovered = records;
