@@ -522,14 +522,17 @@ static bool is_header(const struct journal *j, block_t first)
  * one before it says. 0: none. */
 static block_t find_segment(const struct journal *j, uint64_t serial, block_t before)
 {
-	const uint8_t *p = map_block(j->map, before);
+	const uint8_t *p;
 	unsigned i;
 
 	for (i = j->used; i < j->count; i++)
 		if (is_header(j, j->segs[i]) &&
 		    get_le64((uint8_t *)map_block(j->map, j->segs[i]) + SEG_SERIAL) == serial)
 			return j->segs[i];
-	if (!is_header(j, before) || !is_header(j, get_le64(p + SEG_NEXT)))
+	if (!is_header(j, before))
+		return 0;
+	p = map_block(j->map, before);
+	if (!is_header(j, get_le64(p + SEG_NEXT)))
 		return 0;
 	return get_le64((uint8_t *)map_block(j->map, get_le64(p + SEG_NEXT)) + SEG_SERIAL) == serial ?
 	       get_le64(p + SEG_NEXT) : 0;
@@ -548,9 +551,12 @@ int journal_check_damage(struct journal *j)
 	r = search_chain(j, u, j->tail - (start << j->shift), &serial);
 	/* Segments that were used after these tell by their headers: the NEXT that led there may be what is damaged. */
 	for (i = j->used; i < j->count && r == 0; i++) {
-		const uint8_t *p = map_block(j->map, j->segs[i]);
+		const uint8_t *p;
 
-		if (!is_header(j, j->segs[i]) || get_le64(p + SEG_SERIAL) <= serial)
+		if (!is_header(j, j->segs[i]))
+			continue;
+		p = map_block(j->map, j->segs[i]);
+		if (get_le64(p + SEG_SERIAL) <= serial)
 			continue;
 		u = (struct seg_use){ j->segs[i], get_le64(p + SEG_SERIAL), get_le64(p + SEG_NONCE) };
 		r = search_chain(j, u, SEG_HEADER, &serial);

@@ -318,27 +318,33 @@ static int by_age(const void *pa, const void *pb)
 	return a->level > b->level ? -1 : a->level < b->level;
 }
 
-/* How many pages below this one, itself among them, cannot be read; it is not counted further than `limit`. */
-static unsigned count_missing(const struct salvage *g, block_t block, gen_t gen, unsigned level, unsigned limit)
+/* How many pages below this one, itself among them, cannot be read; it is not counted further than `limit`. *looks: how many more pages
+ * may be looked at. A tree has no more than the file: where many pages lead to the same ones, all ways together would never end,
+ * and what is not looked at is missing. */
+static unsigned count_missing(const struct salvage *g, block_t block, gen_t gen, unsigned level, unsigned limit, uint64_t *looks)
 {
 	const uint8_t *p = map_block(&g->s->map, block < g->blocks ? block : 0);
 	unsigned i, missing = 0;
 
-	if (page_check(g, block, gen, level) < 0)
+	if (*looks == 0 || page_check(g, block, gen, level) < 0)
 		return 1;
+	--*looks;
 	for (i = 0; level > 0 && i < page_count(p) && missing <= limit; i++) {
 		block_t child;
 		gen_t child_gen;
 
 		inner_child(p, i, &child, &child_gen);
-		missing += count_missing(g, child, child_gen, level - 1, limit);        /* at most TREE_LEVELS deep */
+		/* At most TREE_LEVELS deep. */
+		missing += count_missing(g, child, child_gen, level - 1, limit, looks);
 	}
 	return missing;
 }
 
 static unsigned missing_below(const struct salvage *g, const struct candidate *c, unsigned limit)
 {
-	return count_missing(g, c->block, c->gen, c->level, limit);
+	uint64_t looks = g->blocks;
+
+	return count_missing(g, c->block, c->gen, c->level, limit, &looks);
 }
 
 /* The id that most pages have: only theirs are left. */
