@@ -514,14 +514,29 @@ static void say_gap(struct salvage *g, seq_t from, seq_t to, unsigned long long 
 		salvage_say(g->v, SALVAGE_DAMAGE, "the journal is damaged at byte %llu, between two changes", byte);
 }
 
-static int replay(struct salvage *g)
+/* The segments that the superblock names, but those that lie outside the file: it was cut, or the superblock lies. */
+static int load_journal(struct salvage *g)
 {
 	struct journal *j = &g->s->journal;
 	const struct super *sb = &g->s->super;
+	block_t segs[SEGS_MAX];
+	unsigned i, n = 0;
+
+	for (i = 0; i < sb->seg_count; i++)
+		if (space_valid_range(&g->s->space, sb->segs[i], journal_seg_blocks(j)))
+			segs[n++] = sb->segs[i];
+		else if (i == 0)
+			return err_corrupt("its first segment, at block %llu, lies outside the file", (unsigned long long)sb->segs[0]);
+	return journal_load(j, segs, n, &sb->journal);
+}
+
+static int replay(struct salvage *g)
+{
+	struct journal *j = &g->s->journal;
 	uint64_t records = 0;
 	bool proven = false, past;
 	jpos_t skipped_to = 0;
-	int r = journal_load(j, sb->segs, sb->seg_count, &sb->journal);
+	int r = load_journal(g);
 
 	if (r == -EUCLEAN) {
 		g->v->gap = true;
@@ -587,7 +602,7 @@ static int start(struct salvage *g)
 		return r;
 	s->client.attach(s->client.ctx, s);
 	if (g->snapshot)
-		r = journal_load(&s->journal, s->super.segs, s->super.seg_count, &s->super.journal);
+		r = load_journal(g);
 	else
 		r = g->v->no_super ? 0 : replay(g);
 	s->counts.next_ino += 1024;
