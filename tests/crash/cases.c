@@ -668,6 +668,7 @@ void case_run(void)
 	char text[1024];
 	struct unit outer;
 	uint64_t max;
+	unsigned i;
 
 	rng = hash64(words, sizeof words, 5);
 	unit_now = unit_images = round_now = 0;
@@ -675,8 +676,8 @@ void case_run(void)
 	max = choose_size_max();
 	set_rates();
 	machine_init(&live, true);
-	machine_init(&again[0], false);
-	machine_init(&again[1], false);
+	for (i = 0; i < ARRAY_LEN(again); i++)
+		machine_init(&again[i], false);
 	programs_reset();
 	make_store(max);
 	for (round_now = 1; round_now <= orders->rounds; round_now++) {
@@ -698,6 +699,6 @@ void case_run(void)
 		(void)close(reader);
 	work_release(&work);
 	machine_release(&live);
-	machine_release(&again[0]);
-	machine_release(&again[1]);
+	for (i = 0; i < ARRAY_LEN(again); i++)
+		machine_release(&again[i]);
 }

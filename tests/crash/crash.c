@@ -337,10 +337,10 @@ static void tell_counts(double took)
 	printf("# images of each kind:");
 	for (k = 0; k < WORK_PROFILES; k++)
 		printf(" %s %llu%s", kind_names[k], (unsigned long long)c->of_kind[k], k + 1 < WORK_PROFILES ? "," : "\n");
-	printf("crash: %llu images (%llu of them within a recovery), %llu kills (%llu with a power cut behind), in %.0f s (%.0f a second): "
+	printf("crash: %llu images (%llu of them within a recovery), %llu kills (%llu with a power cut behind, %llu of them in a recovery), in %.0f s (%.0f a second): "
 	       "zero lost\n"
 	       "crash: %.2f ms of CPU time for each image, %.0f s in all\n", (unsigned long long)c->images, (unsigned long long)c->recoveries, (unsigned long long)c->kills,
-	       (unsigned long long)c->kills_cut, took, (double)c->images / took,
+	       (unsigned long long)(c->kills_cut + c->kills_again), (unsigned long long)c->kills_again, took, (double)c->images / took,
 	       c->images ? cpu * 1000 / (double)c->images : 0, cpu);
 }
 

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-struct machine live, again[2];
+struct machine live, again[3];
 struct work work;
 struct store *store;
 uint64_t rng;
@@ -454,9 +454,9 @@ static void load_base(struct machine *m, const struct patches *p)
 	}
 }
 
-void machine_load(struct machine *m, const struct patches *p, bool unsynced, bool lost)
+void machine_load(struct machine *m, const struct patches *p, const struct patches *disk, bool lost)
 {
-	const struct patches nothing = { .size = live.disk_size }, *base = unsynced ? &nothing : p;
+	const struct patches *base = disk ? disk : p;
 	unsigned i;
 
 	load_base(m, base);
@@ -464,7 +464,7 @@ void machine_load(struct machine *m, const struct patches *p, bool unsynced, boo
 	m->mapped = 0;
 	check(ftruncate(m->fd, (off_t)p->size) == 0);
 	machine_forget(m);
-	m->cache = unsynced ? p : NULL;
+	m->cache = disk ? p : NULL;
 	m->lost = lost;
 	for (i = 0; lost && i < p->count; i++)
 		m->clean[p->page[i]] = 1;
@@ -574,8 +574,9 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	uint32_t n;
 
 	(void)ctx;
-	if (made_dirty(&again[0], at))
-		return;
+	for (n = 0; n < ARRAY_LEN(again); n++)
+		if (made_dirty(&again[n], at))
+			return;
 	if (!m->watched || !m->engine || at < m->engine || at >= m->engine + m->mapped || m->page[(at - m->engine) / BLOCK_SIZE].touched)
 		broken("signal %d at %p", sig, (void *)at);
 	n = (uint32_t)((at - m->engine) / BLOCK_SIZE);
