@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 const char *const kind_names[WORK_PROFILES] = {
-	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs",
+	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs", "replica",
 };
 
 static struct {
@@ -134,6 +134,8 @@ static void step(enum call call, bool beside)
 		r = work_behind(&work);
 	else if (call == CALL_REAP)
 		r = work_orphan(&work) ? work_reap(&work, work_orphan(&work)) : 0;
+	else if (store_is_replica(store))
+		r = work_receive_some(&work);
 	else if (work.profile == WORK_PROGRAMS && below(100) < 90)
 		waits = programs_step(&work);
 	else
@@ -644,6 +646,12 @@ static void set_rates(void)
 		rate.sync = (unsigned)below(40);
 		rate.checkpoint = rate.pieces = 8;
 		rate.poll = (unsigned)below(60);
+	}
+	/* Mostly a replica, which gets changes, then one that was away too long, now and then a primary. */
+	if (work.profile == WORK_REPLICA) {
+		rate.identity = 20 + (unsigned)below(60);
+		rate.rebase = (unsigned)below(60);
+		cluster = true;
 	}
 	/* Programs say themselves when they sync. */
 	if (work.profile == WORK_PROGRAMS)

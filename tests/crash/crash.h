@@ -70,7 +70,7 @@ struct orders {
 
 struct counts {
 	uint64_t calls, syncs, images, kills, kills_cut, kills_again, at_sync, recoveries, checked, reopened, adopted, beside, full,
-		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases, of_kind[WORK_PROFILES];
+		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases, written, of_kind[WORK_PROFILES];
 };
 
 struct report {

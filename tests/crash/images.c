@@ -699,7 +699,8 @@ void kill_and_cut(const char *where)
 {
 	static struct image im;
 	struct patches disk = { .size = live.disk_size };
-	bool left_out = is_left_out();
+	/* All luck of the unit is drawn whether the image is tried or not: a replay must see the same. */
+	bool left_out = is_left_out(), lost = below(2);
 
 	im = (struct image){ .p = im.p };
 	observe(&live);
@@ -707,7 +708,7 @@ void kill_and_cut(const char *where)
 		return;
 	build_with_own_luck(&live, HOW_KILL, &im, false);
 	im.disk = &disk;
-	im.lost = below(2);
+	im.lost = lost;
 	im.durable = durable_state();
 	im.from = kill_state();
 	im.where = where;

@@ -294,13 +294,13 @@ run KIND=journal
 begin super-clean G6 'a superblock found in the page cache is written only if the kernel knows it to be dirty'
 change core/store/recovery.c '	dirty_again(s, slot, 1);
 ' ''
-run_unit test_order
+run
 
 begin super-not-again G6 'a superblock found in the page cache is not written again'
 change core/store/recovery.c '	dirty_again(s, slot, 1);
 	r = map_sync(&s->map, slot, 1);
 	return' '	return'
-run_unit test_order
+run
 
 # --------------------------------------------------------------------------------------------- what the store is to others
 begin identity-unsynced O8a 'another identity counts as durable when its superblock is stored'
