@@ -16,11 +16,12 @@
 #define RECUT_ALL    96u                /* of so many images one has its recovery cut at all of its points, often at each */
 #define RECUT_KILLED 6u                 /* the same of those that a kill left */
 #define RECUT_POINTS 24u                /* about as many as recovery has */
-/* At so many of a recovery's msyncs the process is killed once: of an image that a kill left, at those of a superblock and at
- * others; of any other image. */
-#define AGAIN_SUPER  2u
-#define AGAIN_KILLED 24u
-#define AGAIN_REST   1500u
+/* At so many of a recovery's msyncs the process is killed once: of an image that a kill left, at those of the superblock that it
+ * found, at those of its own ones, and at others; of any other image. */
+#define AGAIN_FOUND  1u
+#define AGAIN_SUPER  8u
+#define AGAIN_KILLED 32u
+#define AGAIN_REST   2000u
 enum { CUT_EVERYWHERE = UINT32_MAX, CUT_DONE = UINT32_MAX - 1 };
 #define SHARE_SLACK  100u               /* so many above its share, a case tries half of what it could */
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
@@ -519,6 +520,8 @@ static struct recovery {
 	const struct image *of;                 /* NULL: it is not, or it is over */
 	unsigned cut_at;                        /* power is cut at this point of it only; CUT_EVERYWHERE, CUT_DONE */
 	bool at_super;                          /* it is about to write a superblock */
+	bool own_super;                         /* and has begun with its own ones, in the other slot than the one that it found */
+	unsigned found;                         /* 1 + the slot of that; 0: not known yet */
 } recoveries[ARRAY_LEN(again) - 1];
 
 /* One image of the recovery of another. */
@@ -626,8 +629,8 @@ static void try_opened(struct machine *m, const struct image *im)
 	m->random = below(0);
 	/* Of most images the recovery is cut once, at any of its points; if it has fewer, behind the last. */
 	if (rec)
-		*rec = (struct recovery){ im, below(im->disk ? RECUT_KILLED : RECUT_ALL) == 0 ? CUT_EVERYWHERE :
-					  (unsigned)below(RECUT_POINTS), false };
+		*rec = (struct recovery){ .cut_at = below(im->disk ? RECUT_KILLED : RECUT_ALL) == 0 ? CUT_EVERYWHERE :
+					  (unsigned)below(RECUT_POINTS), .of = im };
 	r = machine_open(m, false, 0, &k);
 	if (rec)
 		rec->of = NULL;
@@ -919,9 +922,21 @@ static bool is_cut_here(struct recovery *r)
 /* (G6) A second kill is about a superblock most of all: what of the four places two processes have stored, and neither synced. */
 static bool is_killed_here(const struct recovery *r)
 {
-	if (r->of->depth > 0 || all.busy)
-		return false;
-	return below(!r->of->disk ? AGAIN_REST : r->at_super ? AGAIN_SUPER : AGAIN_KILLED) == 0;
+	unsigned rate = !r->of->disk ? AGAIN_REST : !r->at_super ? AGAIN_KILLED : r->own_super ? AGAIN_SUPER : AGAIN_FOUND;
+
+	return r->of->depth == 0 && !all.busy && below(rate) == 0;
+}
+
+static void note_super(struct recovery *r, uint64_t page)
+{
+	unsigned slot = (unsigned)(page < SUPERS ? page : page - SUPER_COPY);
+
+	r->at_super = is_super(page);
+	if (!r->at_super)
+		return;
+	if (r->found == 0)
+		r->found = 1 + slot;
+	r->own_super = r->own_super || slot != r->found - 1;
 }
 
 void image_synced(struct machine *m, uint64_t off, uint64_t len)
@@ -933,7 +948,7 @@ void image_synced(struct machine *m, uint64_t off, uint64_t len)
 		settle_again(m, off, len);
 		return;
 	}
-	r->at_super = is_super(off / BLOCK_SIZE);
+	note_super(r, off / BLOCK_SIZE);
 	if (is_cut_here(r))
 		cut_recovery(m, of, "before a msync of recovery");
 	if (is_killed_here(r))

@@ -62,6 +62,11 @@ change core/store/store.c '	r = sync_extents(s);
 	if (r == 0 && from < tail)'
 run
 
+begin received-unsynced O2 'fsync does not write what a replica has put past the mapping'
+change core/replica/change_apply.c '			store_unsynced(a->k->store, t->block, t->count);
+' ''
+run KIND=replica
+
 begin extents-unchecked O2 'recovery believes a record without looking at its extents'
 change core/store/recovery.c '		r = recovery_extents_whole(s, &reader);
 		if (r <= 0)
@@ -112,6 +117,15 @@ change core/store/checkpoint.c '		r = write_super(s, &s->next);
 		r = space_sync_frozen(&s->space);
 	if (r < 0) {'
 run
+
+begin received-left-out O5 'a checkpoint leaves out what a replica has put past the mapping'
+change core/store/space.c '	space_mark_changed(sp, *ret_block, n);
+	return 0;' '	if (kind != SPACE_BULK)
+		space_mark_changed(sp, *ret_block, n);
+	return 0;'
+change core/replica/change_apply.c '			store_unsynced(a->k->store, t->block, t->count);
+' ''
+run KIND=replica
 
 begin sync-one-chunk-less O5 'a checkpoint leaves out the last chunk'
 change core/store/space.c '		end = min_u64(c * CHUNK_BLOCKS, blocks);
