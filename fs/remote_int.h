@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote_int: the inside of struct remote, for remote.c, feeder.c and follower.c.
+ * remote_int: the inside of struct remote, for remote*.c, feeder.c, follower.c, relay.c, first.c, still.c and lockd.c.
  * Fields: [R] request thread; [N] net thread; [A] atomic; [L] under lock; [C] constant once started.
  */
 #ifndef MSYNCFS_REMOTE_INT_H
@@ -179,7 +179,7 @@ struct remote {
 	uint64_t *old;                  /* [R] inodes; NULL: none left */
 	size_t old_count;
 
-	/* remote.c: calls of other machines whose change this kernel has not been told of yet, oldest first */
+	/* remote_run.c: calls of other machines whose change this kernel has not been told of yet, oldest first */
 	struct queue untold;            /* [R] */
 	/* relay.c: those that were sent on */
 	struct queue forwarded;         /* [R] */
@@ -195,6 +195,8 @@ static inline int64_t remote_now_ms(void)
 void remote_walk(struct remote *l);
 /* [any] */
 void remote_push(struct remote *l, struct item *item);
+/* Request thread: the oldest of the inbox or of the runs, or NULL. */
+struct item *remote_take(struct remote *l, struct queue *q);
 struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len);
 /* What is left of a call that was run, or sent on. */
 struct item *remote_item_without_bytes(struct item *item);
@@ -210,6 +212,14 @@ void remote_history(struct remote *l, struct history *ret);
 /* [any] What status says of a limited key: tree:/PATH, or read-only. Long paths are cut. */
 #define KEY_LIMIT_TEXT 256u
 void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT]);
+/* The key with which this mount connects, if that is limited; else NULL. */
+const struct net_key *remote_own_limit(const struct remote *l);
+
+/* remote_run.c, request thread */
+/* The oldest call of another machine that waits. False: there is none, or it finds no space yet. */
+bool remote_run_next(struct remote *l);
+/* Answers leave whose changes this kernel has been told of. */
+void remote_release_results(struct remote *l);
 
 /* feeder.c */
 int feeder_init(struct remote *l);
