@@ -4,7 +4,7 @@
  * runs their calls; a remote mount follows its primary and sends it the calls of its own kernel.
  *
  * Threads: the request thread owns the store and the follower's side (remote*.c, follower.c); the net thread owns the
- * feeder's side (feeder.c). They meet in an inbox for the request thread (a short mutex, bounded: a full one pauses
+ * feeder's side (feeder*.c). They meet in an inbox for the request thread (a short mutex, bounded: a full one pauses
  * its connection), in net_post() the other way, and in the feed. Neither ever waits for the other.
  */
 #ifndef MSYNCFS_REMOTE_H

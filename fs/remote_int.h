@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote_int: the inside of struct remote, for remote*.c, feeder.c, follower.c, relay.c, first.c, still.c and lockd.c.
+ * remote_int: the inside of struct remote, for remote*.c, feeder*.c, follower.c, relay.c, first.c, still.c and lockd.c.
  * Fields: [R] request thread; [N] net thread; [A] atomic; [L] under lock; [C] constant once started.
  */
 #ifndef MSYNCFS_REMOTE_INT_H
@@ -17,6 +17,7 @@
 #include "fs/clients.h"
 #include "fs/fs.h"
 #include "fs/lockd.h"
+#include "fs/orphans.h"
 #include "fs/remote.h"
 #include "fs/notify.h"
 #include "fs/session.h"
@@ -69,12 +70,7 @@ struct lead {
 	uint8_t cluster[16];
 };
 
-struct feeder;                          /* a connection that we feed, see feeder.c */
-
-struct orphan {
-	uint64_t ino;
-	seq_t seq;                      /* the change that took its last name, at the latest */
-};
+struct feeder;                          /* a connection that we feed, see feeder_int.h */
 
 struct remote {
 	struct fs *fs;                  /* [C] */
@@ -130,7 +126,7 @@ struct remote {
 	uint32_t tree_count;
 	bool tree_lost;                 /* [N] a hold could not be told of */
 
-	/* feeder.c */
+	/* feeder*.c, still.c */
 	struct net_work lead_work, cluster_work, handed_work, went_on_work, elsewhere_work;     /* [R] */
 	struct lead lead;               /* [L] for the first two */
 	char elsewhere[MSG_NAME_MAX + 1];       /* [L] */
@@ -144,8 +140,7 @@ struct remote {
 	struct primary *primary;        /* [N] */
 	struct feeder *feeders;         /* [N] */
 	net_id up_link;                 /* [N] the connection to our primary */
-	struct orphan *orphans;         /* [N] that are not marked yet */
-	size_t orphan_count, orphan_room;
+	struct orphans orphans;         /* [N] that are not marked yet */
 	uint8_t *record, *change;       /* [N] REC_MAX, CHANGE_MAX bytes */
 	struct net_buf *frame;          /* [N] the last change as a frame: all replicas get the same one */
 	seq_t frame_seq;
@@ -221,7 +216,7 @@ bool remote_run_next(struct remote *l);
 /* Answers leave whose changes this kernel has been told of. */
 void remote_release_results(struct remote *l);
 
-/* feeder.c */
+/* feeder*.c */
 int feeder_init(struct remote *l);
 /* For net_every(). */
 void feeder_tick(void *l);

@@ -511,7 +511,7 @@ static int take_holds(struct primary *p, struct primary_peer *peer, const uint8_
 
 		if (ino == 0)
 			return err_set(EPROTO, "hold: inode 0");
-		first = !held_by_other(p, NULL, ino);
+		first = !primary_holds(p, ino);
 		r = idset_add(&peer->holds, ino);
 		if (r < 0)
 			peer->holds_more = true;        /* then it holds everything (P5) */
@@ -534,7 +534,7 @@ static void drop_holds(struct primary *p, struct primary_peer *peer, const uint8
 		    idset_add(&peer->holds, get_le64(ids + 8 * (size_t)i)) < 0)
 			peer->holds_more = true;
 	while ((ino = idset_next(&old, &pos)) != 0)
-		if (!held_by_other(p, NULL, ino))
+		if (!primary_holds(p, ino))
 			p->ops->held(p->ctx, ino, false);
 	idset_release(&old);
 }
@@ -786,7 +786,7 @@ static int on_holds(struct primary *p, struct primary_peer *peer, bool hold, con
 	for (i = 0; i < m.count; i++) {
 		uint64_t ino = get_le64(m.inos + 8 * (size_t)i);
 
-		if (idset_remove(&peer->holds, ino) && !held_by_other(p, NULL, ino))
+		if (idset_remove(&peer->holds, ino) && !primary_holds(p, ino))
 			p->ops->held(p->ctx, ino, false);
 	}
 	return 0;
