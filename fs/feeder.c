@@ -11,6 +11,7 @@
 #include "fs/feeder_int.h"
 
 #include "fs/log.h"
+#include "fs/text.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -116,42 +117,34 @@ static void clean_name(char *name)
 			*name = '?';
 }
 
-static void peer_line(char *text, size_t size, size_t *len, unsigned i, const struct primary_peer_status *st)
+static void put_peer(struct text *t, unsigned i, const struct primary_peer_status *st)
 {
 	static const char *const states[] = { "new", "streams", "diffs", "refused", "closed", "gone" };
-	int n = snprintf(text + *len, size - *len,
-			 "peer%u_name='%s'\npeer%u_state=%s\npeer%u_applied_seq=%llu\npeer%u_durable_seq=%llu\n"
-			 "peer%u_lag_changes=%llu\npeer%u_lag_bytes=%llu\npeer%u_lag_seconds=%llu.%03llu\n",
-			 i, st->name, i, states[st->state], i, (unsigned long long)st->applied, i,
-			 (unsigned long long)st->durable, i, (unsigned long long)st->lag_seq, i,
-			 (unsigned long long)st->lag_bytes, i, (unsigned long long)st->lag_ms / 1000,
-			 (unsigned long long)st->lag_ms % 1000);
+	char limit[KEY_LIMIT_TEXT];
 
-	if (n > 0 && (size_t)n < size - *len && st->limited) {
-		char limit[KEY_LIMIT_TEXT];
-
+	text_put(t, "peer%u_name='%s'\npeer%u_state=%s\npeer%u_applied_seq=%llu\npeer%u_durable_seq=%llu\n"
+		 "peer%u_lag_changes=%llu\npeer%u_lag_bytes=%llu\npeer%u_lag_seconds=%llu.%03llu\n",
+		 i, st->name, i, states[st->state], i, (unsigned long long)st->applied, i, (unsigned long long)st->durable, i,
+		 (unsigned long long)st->lag_seq, i, (unsigned long long)st->lag_bytes, i, (unsigned long long)st->lag_ms / 1000,
+		 (unsigned long long)st->lag_ms % 1000);
+	if (st->limited) {
 		remote_limit_text(st->tree, limit);
-		n += snprintf(text + *len + n, size - *len - (size_t)n, "peer%u_limit='%s'\n", i, limit);
+		text_put(t, "peer%u_limit='%s'\n", i, limit);
 	}
-	if (n > 0 && (size_t)n < size - *len)
-		*len += (size_t)n;
 }
 
 static void write_status(struct remote *l)
 {
-	char text[STATUS_MAX];
+	char buf[PEERS_TEXT_MAX] = "";
+	struct text t = { .buf = buf, .size = sizeof buf };
 	struct primary_peer_status st;
-	size_t len = 0;
-	unsigned i;
 
-	text[0] = '\0';
-	for (i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++) {
+	for (unsigned i = 0; primary_peer_status(l->primary, i, now_ms(), &st) == 0; i++) {
 		clean_name(st.name);
-		peer_line(text, sizeof text, &len, i, &st);
+		put_peer(&t, i, &st);
 	}
-	text[len] = '\0';
 	pthread_mutex_lock(&l->lock);
-	memcpy(l->peers, text, len + 1);
+	memcpy(l->peers, buf, t.len + 1);
 	pthread_mutex_unlock(&l->lock);
 }
 

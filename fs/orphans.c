@@ -4,11 +4,8 @@
  */
 #include "fs/orphans.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define ROOM_MIN 64u
 
 void orphans_release(struct orphans *o)
 {
@@ -17,31 +14,16 @@ void orphans_release(struct orphans *o)
 	*o = (struct orphans){ 0 };
 }
 
-static int make_room(struct orphans *o)
-{
-	size_t room = o->room != 0 ? 2 * o->room : ROOM_MIN;
-	struct orphan *more;
-
-	if (o->first + o->count < o->room)
-		return 0;
-	/* At least half of it is free: then moving costs less than what was taken from it. */
-	if (o->first > 0 && o->first >= o->count) {
-		memcpy(o->at, o->at + o->first, o->count * sizeof *o->at);
-		o->first = 0;
-		return 0;
-	}
-	more = realloc(o->at, room * sizeof *more);
-	if (more == NULL)
-		return -ENOMEM;
-	o->at = more;
-	o->room = room;
-	return 0;
-}
-
 int orphans_add(struct orphans *o, uint64_t ino, seq_t seq)
 {
-	int r = make_room(o);
+	int r;
 
+	/* At least half of it is free: moving costs less than what was taken from it. */
+	if (o->first + o->count == o->room && o->first > 0 && o->first >= o->count) {
+		memcpy(o->at, o->at + o->first, o->count * sizeof *o->at);
+		o->first = 0;
+	}
+	r = array_grow((void **)&o->at, &o->room, o->first + o->count + 1, sizeof *o->at);
 	if (r == 0)
 		o->at[o->first + o->count++] = (struct orphan){ ino, seq };
 	return r;

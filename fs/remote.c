@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * remote: see remote.h. Here: the inbox, what a committed change means for others, changes of roles,
- * what is done between two requests, status. Calls of other machines: remote_run.c; start and end: remote_start.c.
+ * what is done between two requests. Calls of other machines: remote_run.c; start and end: remote_start.c; status: remote_status.c.
  */
 #include "fs/remote_int.h"
 
@@ -374,7 +374,7 @@ static bool walk_names(struct remote *l)
 	return r > 0;
 }
 
-static bool limits_trees(const struct keyring *ring)
+bool remote_limits_trees(const struct keyring *ring)
 {
 	for (size_t i = 0; ring != NULL && i < ring->count; i++)
 		if (ring->keys[i].tree != NULL)
@@ -385,7 +385,7 @@ static bool limits_trees(const struct keyring *ring)
 void remote_walk(struct remote *l)
 {
 	l->walk = (struct keys_where_walk){ 0 };
-	l->walks = limits_trees(l->ring);
+	l->walks = remote_limits_trees(l->ring);
 }
 
 bool remote_step(struct remote *l)
@@ -517,86 +517,4 @@ void remote_orphan(struct remote *l, uint64_t ino)
 		feeder_orphan(l, ino, store_seq(l->fs->store));
 	else
 		replica_release(l->replica, ino, false);
-}
-
-/* ---- Status ---- */
-
-void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT])
-{
-	(void)snprintf(text, KEY_LIMIT_TEXT, "%s%s", tree != NULL ? "tree:" : "read-only", tree != NULL ? tree : "");
-	/* What a shell would not take as it is. */
-	for (char *c = text; *c != '\0'; c++)
-		if (*c == '\'' || (unsigned char)*c < ' ')
-			*c = '?';
-}
-
-static size_t follower_status(struct remote *l, char *buf, size_t size)
-{
-	static const char *const states[] = { "down", "hello", "aside", "diff", "stream", "leading", "leads" };
-	struct replica_status st;
-	struct diff_progress p = { 0 };
-	char trouble[256];
-	int n;
-
-	replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
-	if (l->diff != NULL)
-		diff_target_progress(l->diff, &p);
-	pthread_mutex_lock(&l->lock);
-	memcpy(trouble, l->trouble, sizeof trouble);
-	pthread_mutex_unlock(&l->lock);
-	for (char *c = trouble; *c != '\0'; c++)
-		if (*c == '\'')
-			*c = '?';
-	n = snprintf(buf, size, "from='%s'\nlink_state=%s\nlink_trouble='%s'\nprimary_seq=%llu\nprimary_durable_seq=%llu\n"
-		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nmax_stale_seconds=%u\nreads=%s\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n"
-		     "comparisons=%llu\n",
-		     l->address, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
-		     (unsigned long long)st.primary_last, (unsigned long long)st.primary_durable,
-		     (unsigned long long)(st.primary_last > st.applied ? st.primary_last - st.applied : 0),
-		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, l->fs->options->max_stale_s,
-		     remote_may_read(l) < 0 ? "refused" : "ok", st.open_calls, st.holds,
-		     (unsigned long long)p.total_bytes, (unsigned long long)p.done_bytes, (unsigned long long)l->comparisons);
-	return n > 0 && (size_t)n < size ? (size_t)n : 0;
-}
-
-size_t remote_status(struct remote *l, char *buf, size_t size)
-{
-	size_t len = 0, waiting;
-	uint64_t lag_ns;
-	struct net_stat ns;
-	int n;
-
-	if (l == NULL)
-		return 0;
-	if (!l->leads)
-		len = follower_status(l, buf, size);
-	if (l->leads && limits_trees(l->ring)) {
-		n = snprintf(buf + len, size - len, "limits=%s\n", l->walks ? "looking" : "ready");
-		len += n > 0 && (size_t)n < size - len ? (size_t)n : 0;
-	}
-	if (remote_own_limit(l) != NULL && !l->leads) {
-		char limit[KEY_LIMIT_TEXT];
-
-		remote_limit_text(remote_own_limit(l)->tree, limit);
-		n = snprintf(buf + len, size - len, "key_limit='%s'\n", limit);
-		len += n > 0 && (size_t)n < size - len ? (size_t)n : 0;
-	}
-	pthread_mutex_lock(&l->lock);
-	n = snprintf(buf + len, size - len, "%s", l->peers);
-	pthread_mutex_unlock(&l->lock);
-	if (n > 0 && (size_t)n < size - len)
-		len += (size_t)n;
-	if (l->link != 0 && net_stat(l->net, l->link, &ns) == 0) {
-		n = snprintf(buf + len, size - len, "link_bytes_received=%llu\nlink_bytes_sent=%llu\nlink_round_trip_seconds=%llu.%06llu\n",
-			     (unsigned long long)ns.bytes_in, (unsigned long long)ns.bytes_out,
-			     (unsigned long long)ns.rtt_ns / 1000000000, (unsigned long long)ns.rtt_ns % 1000000000 / 1000);
-		if (n > 0 && (size_t)n < size - len)
-			len += (size_t)n;
-	}
-	len += repeat_status(l->fs->repeat, buf + len, size - len);
-	notify_lag(l->notify, &waiting, &lag_ns);
-	n = snprintf(buf + len, size - len, "relay=%s\nclients_forgotten=%llu\npeers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
-		     l->relays ? "on" : "off", (unsigned long long)l->clients.forgot, (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
-		     (unsigned long long)lag_ns % 1000000000 / 1000);
-	return n > 0 && (size_t)n < size - len ? len + (size_t)n : len;
 }

@@ -17,6 +17,7 @@
 struct fs;
 struct lockd;
 struct remote;
+struct text;
 
 /* Before the store is opened: who listens or connects has a link, others have none (*ret NULL). Reads the key file.
  * Errors were logged; -errno. */
@@ -68,8 +69,8 @@ bool remote_parks(const struct remote *l);
 int remote_promote(struct remote *l);
 int remote_demote(struct remote *l, const char *name);
 
-/* Lines for status. Returns the length. */
-size_t remote_status(struct remote *l, char *buf, size_t size);
+/* Request thread: lines for status. */
+void remote_status(struct remote *l, struct text *t);
 /* A line for each lock: on the primary of all machines, elsewhere of this one. Returns the length of all, of which at most
  * size - 1 bytes and a NUL are written. */
 size_t remote_locks(const struct remote *l, char *buf, size_t size);

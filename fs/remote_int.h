@@ -33,7 +33,7 @@
 #define TICK_NET_MS   200u
 #define STILL_MS      10000u            /* without a turn of the request thread: remote mounts are sent away */
 #define STILL_DISK_MS 30000u            /* in one msync: likewise */
-#define STATUS_MAX    8192u
+#define PEERS_TEXT_MAX 8192u            /* status of those that are fed; who does not fit is left out */
 #define LEASE_MS      10000u          /* locks and holds of a remote mount that cannot be reached */
 
 enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED,
@@ -97,7 +97,7 @@ struct remote {
 	bool runs_refused;              /* [L] the net thread wants to know when there is room */
 	struct history history;         /* [L] without .last */
 	struct diff_job *jobs;          /* [L] */
-	char peers[STATUS_MAX];         /* [L] lines for status */
+	char peers[PEERS_TEXT_MAX];     /* [L] lines for status */
 	char trouble[256];              /* [L] why there is no connection */
 	int trouble_error;              /* [L] of that, negative; 0: none is known */
 	unsigned trouble_lasts;         /* [L] so many times in a row it was of a kind that stays */
@@ -204,17 +204,22 @@ void remote_read_history(struct remote *l);
 /* [any] */
 void remote_history(struct remote *l, struct history *ret);
 
-/* [any] What status says of a limited key: tree:/PATH, or read-only. Long paths are cut. */
-#define KEY_LIMIT_TEXT 256u
-void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT]);
 /* The key with which this mount connects, if that is limited; else NULL. */
 const struct net_key *remote_own_limit(const struct remote *l);
+
+/* Is one of its keys limited to a directory? */
+bool remote_limits_trees(const struct keyring *ring);
 
 /* remote_run.c, request thread */
 /* The oldest call of another machine that waits. False: there is none, or it finds no space yet. */
 bool remote_run_next(struct remote *l);
 /* Answers leave whose changes this kernel has been told of. */
 void remote_release_results(struct remote *l);
+
+/* remote_status.c */
+/* [any] What status says of a limited key: tree:/PATH, or read-only. Long paths are cut. */
+#define KEY_LIMIT_TEXT 256u
+void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT]);
 
 /* feeder*.c */
 int feeder_init(struct remote *l);

@@ -98,13 +98,6 @@ int remote_check_alone(struct fs *fs)
 	return -EROFS;
 }
 
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, sizeof zero) == 0;
-}
-
 /* This store is the primary, and has been one, or is one from now on. */
 static int lead(struct remote *l)
 {
@@ -121,7 +114,7 @@ static int lead(struct remote *l)
 	if (id.role == STORE_ALONE) {
 		id.role = STORE_PRIMARY;
 		id.promised_epoch = max_u64(id.promised_epoch, epoch_next_term(store_epoch(s)));
-		if (is_zero(id.cluster) && store_random(s, id.cluster, sizeof id.cluster) < 0)
+		if (is_zero(id.cluster, 16) && store_random(s, id.cluster, sizeof id.cluster) < 0)
 			return -EIO;
 		/* Before anybody can see a change of this epoch. */
 		r = store_put_identity(s, &id);

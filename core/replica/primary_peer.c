@@ -380,13 +380,6 @@ void primary_send_fenced(struct primary *p, link_t link)
 	(void)p->ops->send(p->ctx, link, MSG_FENCED, buf, (uint32_t)wire_used(&w));
 }
 
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, 16) == 0;
-}
-
 /* (P7) 1: go on; 0: it was sent away. */
 static int admit_limited(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
 {
@@ -439,7 +432,7 @@ static int admit(struct primary *p, struct primary_peer *peer, const struct msg_
 			      (unsigned long long)h->features, (unsigned long long)p->o.required);
 	if (memcmp(h->store, p->o.store, 16) == 0)
 		return refuse(p, peer, REFUSED_SELF, "its store is a copy of this one");
-	if (!is_zero(h->cluster) && memcmp(h->cluster, p->o.cluster, 16) != 0)
+	if (!is_zero(h->cluster, 16) && memcmp(h->cluster, p->o.cluster, 16) != 0)
 		return refuse(p, peer, REFUSED_CLUSTER, "its store belongs to another cluster");
 	if (peer->limited && !admit_limited(p, peer, h))
 		return 0;
@@ -482,7 +475,7 @@ static int decide(struct primary *p, struct primary_peer *peer, const struct msg
 
 	p->ops->history(p->ctx, &ours);
 	v = history_compare(&ours, &h->history, &common);
-	if (v == HISTORY_UNKNOWN && is_zero(h->cluster) && !(h->flags & HELLO_REPLACE))
+	if (v == HISTORY_UNKNOWN && is_zero(h->cluster, 16) && !(h->flags & HELLO_REPLACE))
 		return refuse(p, peer, REFUSED_NOT_EMPTY, "its store is not empty and never was a replica of this one");
 	/* A relay cannot tell what is ahead of it from what diverged. */
 	if (p->state == PRIMARY_RELAYS && v != HISTORY_EMPTY && v != HISTORY_STREAM && common == ours.last)
