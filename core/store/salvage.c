@@ -464,11 +464,17 @@ static int find_tree(struct salvage *g)
 
 /* The journal ----------------------------------------------------------------------------------------------------- */
 
+/* Behind the file there is the new tree, which changes while the journal is read: no segment. */
+static bool is_segment(const struct salvage *g, block_t first, uint64_t blocks)
+{
+	return space_valid_range(&g->s->space, first, blocks) && first + blocks <= g->blocks;
+}
+
 static int claim_nothing(void *ctx, block_t first, uint64_t blocks)
 {
-	struct store *s = ctx;
+	const struct salvage *g = ctx;
 
-	return space_valid_range(&s->space, first, blocks) ? 0 :
+	return is_segment(g, first, blocks) ? 0 :
 	       err_corrupt("journal leads to block %llu outside the store", (unsigned long long)first);
 }
 
@@ -498,7 +504,7 @@ static int walk(struct salvage *g, bool proven, uint64_t *records)
 		if (r < 0)
 			return r;
 		++*records;
-		if (journal_accept(j, &next, claim_nothing, g->s) < 0)
+		if (journal_accept(j, &next, claim_nothing, g) < 0)
 			return 0;
 	}
 	return 0;
@@ -523,10 +529,11 @@ static int load_journal(struct salvage *g)
 	unsigned i, n = 0;
 
 	for (i = 0; i < sb->seg_count; i++)
-		if (space_valid_range(&g->s->space, sb->segs[i], journal_seg_blocks(j)))
+		if (is_segment(g, sb->segs[i], journal_seg_blocks(j)))
 			segs[n++] = sb->segs[i];
 		else if (i == 0)
 			return err_corrupt("its first segment, at block %llu, lies outside the file", (unsigned long long)sb->segs[0]);
+	j->end = g->blocks;
 	return journal_load(j, segs, n, &sb->journal);
 }
 

@@ -322,6 +322,27 @@ static void test_mend__missing_contents_leave_a_hole_aside(void **ctx)
 static void no_links(struct keys_attr *a) { a->nlink = 0; }
 
 /* Nobody can see it any more: that is not a loss of a whole file. */
+/* Where salvage has the pages of its own tree. */
+static void test_mend__extent_behind_the_file_takes_nothing_there(void **ctx)
+{
+	const struct key key = item_key(ino.big, ITEM_EXTENT, 0);
+	uint8_t *leaf, *v;
+	struct extent e;
+	uint32_t len;
+
+	(void)ctx;
+	v = image_item(&im, key, &len, &leaf);
+	ok(extent_decode(v, len, key, &e));
+	e.block = GROUP_BLOCKS + SLOTS;
+	extent_encode(v, &e);
+	image_seal(&im, leaf);
+	salvage();
+	assert_said("/a/b/big");
+	assert_true(is_aside(ino.big));
+	assert_int_equal(at(at(at(KEYS_ROOT_INO, "a"), "b"), "file"), ino.file);
+	assert_int_equal(attr(ino.big).blocks, 0);
+}
+
 static void test_mend__unlinked_file_without_a_name_goes(void **ctx)
 {
 	(void)ctx;
@@ -575,6 +596,7 @@ int main(void)
 		T(test_mend__link_without_its_target_goes),
 		T(test_mend__without_its_acl_the_group_has_no_rights),
 		T(test_mend__missing_contents_leave_a_hole_aside),
+		T(test_mend__extent_behind_the_file_takes_nothing_there),
 		T(test_mend__unlinked_file_without_a_name_goes),
 		T(test_mend__new_store_is_not_made_over_another),
 		T_CLOSED(test_mend__can_be_cancelled),
