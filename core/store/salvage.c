@@ -493,12 +493,13 @@ static int walk(struct salvage *g, bool proven, uint64_t *records)
 	struct journal *j = &g->s->journal;
 	struct record_reader reader;
 	struct journal_next next;
+	uint64_t named = 0;
 	int r;
 
 	while (journal_peek(j, &next) > 0) {
 		if (record_open(&reader, next.rec, next.len) < 0)
 			return 0;
-		if (!proven && recovery_extents_whole(g->s, &reader) <= 0)
+		if (!proven && recovery_extents_whole(g->s, &reader, &named) <= 0)
 			return 0;
 		r = apply(g, &reader, next.rec);
 		if (r < 0)

@@ -498,6 +498,41 @@ static void test_hostile__record_is_whole_for_its_own_file_only(void **state)
 	close_store();
 }
 
+/* Each of its blocks would be read for each record, before anybody finds that they are in use. */
+static void test_hostile__journal_that_names_the_same_blocks_again_and_again(void **state)
+{
+	char killed[SCRATCH_PATH];
+	struct store_options o = { .path = killed, .read_only = true };
+	struct extent e;
+	const uint8_t *at;
+	unsigned i, n;
+
+	(void)state;
+	scratch_path(killed, "killed");
+	e = get_extent(a_ino);
+	go();
+	assert_int_equal(record_init(&rec), 0);
+	for (n = 0; n < 100; n++) {
+		record_begin(&rec, CHANGE_WRITE, 0, 1);
+		for (i = 0; i < 32; i++) {
+			uint8_t *csums;
+
+			(void)record_extent(&rec, e.block, e.count, EXT_FRESH | EXT_DATA, &csums);
+			memcpy(csums, e.csums, 4 * e.count);
+		}
+		for (i = 0; i < 32; i++)
+			add_map(a_ino, 0, i);
+		assert_false(rec.overflow);
+		assert_int_equal(journal_append(&keys_store(k)->journal, rec.buf, rec.len, 0, &at), 0);
+	}
+	record_release(&rec);
+	scratch_copy(path, killed);
+	assert_int_equal(keys_abandon(k), 0);
+	assert_int_equal(keys_open(&o, &k), -EUCLEAN);
+	k = NULL;
+	assert_non_null(strstr(err_last(), "names more blocks"));
+}
+
 /* What a record says is a file's unwritten blocks is another file's contents: in what is salvaged nobody has marked them. */
 static void test_hostile__what_is_salvaged_is_not_written_over(void **state)
 {
@@ -553,6 +588,7 @@ int main(void)
 		T(test_hostile__full_counters_refuse_a_change),
 		T(test_hostile__attribute_without_its_parts_can_be_removed),
 		T(test_hostile__record_is_whole_for_its_own_file_only),
+		T(test_hostile__journal_that_names_the_same_blocks_again_and_again),
 		T(test_hostile__what_is_salvaged_is_not_written_over),
 	};
 

@@ -174,17 +174,23 @@ static void test_mend__directory_without_a_name_keeps_what_is_in_it(void **ctx)
 
 static void test_mend__folder_takes_a_free_name(void **ctx)
 {
+	static const char *const taken[] = {
+		"lost+found.4", "lost+found", "lost+found.03", "lost+found.", "lost+found.2", "lost+found.1", "lost+found.3x",
+		"lost+found.99999999999999999999", "lost+found.5",
+	};
 	const struct store_options o = { .path = path };
+	unsigned i;
 
 	(void)ctx;
 	image_close(&im);
 	ok(keys_open(&o, &k));
-	(void)fill_make(k, KEYS_ROOT_INO, "lost+found", S_IFREG | 0644);
+	for (i = 0; i < ARRAY_LEN(taken); i++)
+		(void)fill_make(k, KEYS_ROOT_INO, taken[i], S_IFREG | 0644);
 	ok(keys_close(k));
 	image_open(&im, path);
 	image_remove(&im, entry_key(ino.b, "file"));
 	salvage();
-	assert_string_equal(rep.folder, "lost+found.2");
+	assert_string_equal(rep.folder, "lost+found.3");
 	assert_true(is_aside(ino.file));
 }
 
