@@ -138,7 +138,8 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 		return *ret ? 0 : r;
 	}
 	part = (struct extent){ .fblock = fblock, .count = 1, .flags = EXTENT_PRIVATE, .gen = store_gen(k->store) };
-	if (r == 0 && e->fblock <= fblock && e->flags & EXTENT_UNWRITTEN) {
+	/* In what is salvaged nothing is written that an item or a record names: nobody has marked it as theirs. */
+	if (r == 0 && e->fblock <= fblock && e->flags & EXTENT_UNWRITTEN && !k->salvage) {
 		/* Reserved for just this; nobody reads its bytes before the extent says so. */
 		part.block = e->block + (fblock - e->fblock);
 		memset(old, 0, sizeof old);

@@ -183,7 +183,7 @@ int recovery_load(struct store *s, const struct store_options *o);
 /* Space, tree and journal over the mapping, as s->super says; pages are made in generation gen. */
 int recovery_start_parts(struct store *s, gen_t gen);
 /* Do the extents that a record names hold what it says? */
-int recovery_extents_whole(struct store *s, const struct record_reader *reader);
+int recovery_extents_whole(struct store *s, const struct record_reader *reader, uint64_t *named);
 
 /* salvage.c */
 int salvage_open(struct store *s, const struct store_options *o);

@@ -7,6 +7,7 @@
 #include "tests/unit/scratch_util.h"
 
 #include "core/keys/keys_int.h"
+#include "core/store/salvage.h"
 #include "core/store/store_int.h"
 
 #include <fcntl.h>
@@ -497,6 +498,77 @@ static void test_hostile__record_is_whole_for_its_own_file_only(void **state)
 	close_store();
 }
 
+/* Each of its blocks would be read for each record, before anybody finds that they are in use. */
+static void test_hostile__journal_that_names_the_same_blocks_again_and_again(void **state)
+{
+	char killed[SCRATCH_PATH];
+	struct store_options o = { .path = killed, .read_only = true };
+	struct extent e;
+	const uint8_t *at;
+	unsigned i, n;
+
+	(void)state;
+	scratch_path(killed, "killed");
+	e = get_extent(a_ino);
+	go();
+	assert_int_equal(record_init(&rec), 0);
+	for (n = 0; n < 100; n++) {
+		record_begin(&rec, CHANGE_WRITE, 0, 1);
+		for (i = 0; i < 32; i++) {
+			uint8_t *csums;
+
+			(void)record_extent(&rec, e.block, e.count, EXT_FRESH | EXT_DATA, &csums);
+			memcpy(csums, e.csums, 4 * e.count);
+		}
+		for (i = 0; i < 32; i++)
+			add_map(a_ino, 0, i);
+		assert_false(rec.overflow);
+		assert_int_equal(journal_append(&keys_store(k)->journal, rec.buf, rec.len, 0, &at), 0);
+	}
+	record_release(&rec);
+	scratch_copy(path, killed);
+	assert_int_equal(keys_abandon(k), 0);
+	assert_int_equal(keys_open(&o, &k), -EUCLEAN);
+	k = NULL;
+	assert_non_null(strstr(err_last(), "names more blocks"));
+}
+
+/* What a record says is a file's unwritten blocks is another file's contents: in what is salvaged nobody has marked them. */
+static void test_hostile__what_is_salvaged_is_not_written_over(void **state)
+{
+	struct store_salvage v = { .say = NULL };
+	const struct store_options o = { .path = path, .read_only = true, .salvage = &v };
+	struct record_reader reader;
+	uint8_t got[BLOCK_SIZE], want[BLOCK_SIZE] = "hello";
+	struct extent e;
+	uint8_t *p;
+	unsigned i;
+
+	(void)state;
+	e = get_extent(b_ino);
+	image_close(&im);
+	assert_int_equal(keys_open(&o, &k), 0);
+	assert_int_equal(record_init(&rec), 0);
+	record_begin(&rec, CHANGE_WRITE, 0, 1);
+	(void)record_extent(&rec, e.block, e.count, EXT_FRESH, NULL);
+	add_map(a_ino, 0, 0);
+	put_le32(rec.buf + rec.len - 4, MAP_UNWRITTEN);
+	p = record_mutation(&rec, MUT_DATA, 16 + 5);
+	put_le64(p, a_ino);
+	put_le64(p + 8, 0);
+	memcpy(p + 16, want, 5);
+	assert_int_equal(record_open(&reader, rec.buf, rec.len), 0);
+	assert_int_equal(keys_apply_rest(k, &reader, rec.buf), 0);
+	assert_int_equal(v.damage, 0);
+	record_release(&rec);
+	for (i = 0; i < e.count; i++)
+		assert_reads(b_ino, i);
+	assert_int_equal(read_block_of(a_ino, 0, got), 0);
+	assert_memory_equal(got, want, BLOCK_SIZE);
+	salvage_release(&v);
+	close_store();
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -516,6 +588,8 @@ int main(void)
 		T(test_hostile__full_counters_refuse_a_change),
 		T(test_hostile__attribute_without_its_parts_can_be_removed),
 		T(test_hostile__record_is_whole_for_its_own_file_only),
+		T(test_hostile__journal_that_names_the_same_blocks_again_and_again),
+		T(test_hostile__what_is_salvaged_is_not_written_over),
 	};
 
 	return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
