@@ -136,6 +136,14 @@ limited() {
 case $MODE in
 release)
 	limited v 60000 'too little address space' 'raise ulimit -v'
+	limited v 100000 'too little address space for threads' 'raise .*ulimit -v'
+	# What is there is not all taken for the store: its threads need some.
+	for limit in 300000 600000; do
+		# shellcheck disable=SC2016 # the inner shell's own
+		ok "a store is mounted with ulimit -v $limit" bash -c 'ulimit -v "$1" && exec timeout 60 "$2" mount "$3" "$4"' - \
+			"$limit" "$MSYNCFS" "$T/limited" "$MNT"
+		umount_store "$MNT" "$T/limited"
+	done
 	limited n 6 'too few open files' 'ulimit -n';;
 esac
 limited f 1000 'files may not be that large' 'ulimit -f'
