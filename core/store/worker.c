@@ -154,7 +154,7 @@ int workers_start(struct store *s)
 			s->threads_started++;
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return r;
+	return r == 0 ? 0 : err_set(-r, "no thread can be started: %s; raise ulimit -v, ulimit -u, or the cgroup's limits", strerror(-r));
 }
 
 void workers_stop(struct store *s)
