@@ -666,6 +666,8 @@ void replica_hold_none(struct replica *r)
 	r->own_holds = r->fed_holds = (struct idset){ 0 };
 	r->hold_all = r->holds_more = false;
 	r->news_count = 0;
+	r->tree_applied = r->tree_durable = UINT64_MAX;
+	r->tree_count = 1;
 }
 
 /* In the order in which they came; runs of the same kind in one message. */

@@ -184,8 +184,8 @@ void replica_release(struct replica *r, uint64_t ino, bool fed);
  * as held. Before the first link; false at any time. */
 void replica_hold_all(struct replica *r, bool all);
 
-/* Who led, and follows again: what was held before it led is of no use. Nothing is held from here on, by the kernel here or by those
- * that are fed, until it is said again. Before the first link. */
+/* Who led, and follows again, feeds nobody: what was held before it led, and what those behind it had, is of no use. Nothing is held
+ * from here on, by the kernel here or by those that are fed, until it is said again. Before the first link. */
 void replica_hold_none(struct replica *r);
 
 /* Roles ------------------------------------------------------------------------------------------------------------ */
