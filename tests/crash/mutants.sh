@@ -63,7 +63,7 @@ change core/store/store.c '	r = sync_extents(s);
 run
 
 begin extents-unchecked O2 'recovery believes a record without looking at its extents'
-change core/store/recovery.c '		r = recovery_extents_whole(s, &reader);
+change core/store/recovery.c '		r = recovery_extents_whole(s, &reader, &w->named);
 		if (r <= 0)
 			return r;
 ' ''
