@@ -294,6 +294,11 @@ $(Q)$(CC) $(ALL_CFLAGS) $(HELPER_CFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(OU
 endef
 $(B)/tests/helpers/netlog: $(call obj,tests/remote/linear/linear.c)
 $(B)/tests/helpers/netlog: HELPER_CFLAGS = $(SAN_CFLAGS)
+# This one is made of our own code, which MODE may have sanitized.
+$(B)/tests/helpers/hostile: tests/mount/helpers/hostile.c $(LIB) $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -o $@ $< $(LIB) $(OUR_LDFLAGS) $(LDFLAGS) $(CORE_LIBS) $(LDLIBS)
 $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(helper_recipe)
 $(B)/tests/helpers/%: tests/remote/%.c $(B)/flags

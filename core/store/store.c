@@ -335,12 +335,9 @@ int store_alloc_bulk(struct store *s, uint64_t want, uint64_t *ret_block, uint64
 int store_free(struct store *s, uint64_t block, uint64_t count, uint64_t gen)
 {
 	/* What is salvaged needs no room back, and what an extent of a damaged store names may by now be a page of the new tree. */
-	if (s->salvage_groups > 0)
+	if (s->salvage_groups > 0 || journal_owns(&s->journal, block, count))
 		return 0;
-	if (journal_owns(&s->journal, block, count))
-		return err_corrupt("blocks %llu+%llu cannot be freed: the journal has them", (unsigned long long)block,
-				   (unsigned long long)count);
-	return space_free_data(&s->space, block, count, gen);
+	return space_give_back(&s->space, block, count, gen);
 }
 
 int store_touch(struct store *s, uint64_t block, uint64_t count)

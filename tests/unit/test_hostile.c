@@ -432,6 +432,97 @@ static void test_hostile__attribute_without_its_parts_can_be_removed(void **stat
 	close_store();
 }
 
+/* Nothing that is done with such a file may be in the journal if applying it fails: no opening would get past it. */
+static void remove_file(const char *name)
+{
+	uint64_t ino;
+	uint32_t nlink;
+	int r;
+
+	assert_int_equal(keys_unlink(k, KEYS_ROOT_INO, name, strlen(name), &ino, &nlink), 0);
+	while ((r = keys_reap(k, ino)) > 0)
+		;
+	assert_int_equal(r, 0);
+}
+
+/* As after kill -9: what was done is in the journal. */
+static void kill_and_open(void)
+{
+	scratch_kill(k, path);
+	if (open_again() < 0)
+		fail_msg("%s", err_last());
+}
+
+static int truncate_file(uint64_t ino, uint64_t size)
+{
+	const struct keys_setattr set = { .mask = KEYS_SET_SIZE, .size = size };
+	struct keys_attr a;
+
+	return keys_setattr(k, ino, &set, &a);
+}
+
+static void place_extent(uint64_t ino, block_t block)
+{
+	struct extent e = get_extent(ino);
+
+	e.block = block;
+	put_extent(ino, &e);
+}
+
+static void test_hostile__blocks_that_cannot_be_freed(void **state)
+{
+	static const block_t places[] = { 1ull << 50, UINT64_MAX - 1, 0, SUPER_COPY - 2, 2046 };
+	unsigned i;
+
+	for (i = 0; i < ARRAY_LEN(places) + 2; i++) {
+		block_t block = i < ARRAY_LEN(places) ? places[i] : i == ARRAY_LEN(places) ? im.sb.segs[0] : get_extent(b_ino).block;
+
+		place_extent(a_ino, block);
+		go();
+		assert_int_equal(truncate_file(a_ino, BLOCK_SIZE), 0);
+		kill_and_open();
+		remove_file("a");
+		/* Its blocks may be free by now, if they were those of a. */
+		remove_file("b");
+		kill_and_open();
+		b_ino = make_file("b");
+		assert_reads(b_ino, 0);
+		close_store();
+		(void)teardown(state);
+		assert_int_equal(setup(state), 0);
+	}
+	image_close(&im);
+}
+
+static void test_hostile__extent_that_cannot_be(void **state)
+{
+	struct extent e;
+	uint8_t *leaf, *v;
+	uint32_t len;
+
+	(void)state;
+	e = get_extent(a_ino);
+	e.fblock = 100;
+	e.block = 1000;
+	v = malloc(extent_item_len(e.count, 0));
+	assert_non_null(v);
+	extent_encode(v, &e);
+	image_add(&im, item_key(a_ino, ITEM_EXTENT, 100), v, extent_item_len(e.count, 0));
+	free(v);
+	v = image_item(&im, item_key(a_ino, ITEM_EXTENT, 100), &len, &leaf);
+	put_le16(v + 16, 60000);        /* blocks */
+	image_seal(&im, leaf);
+	go();
+	assert_int_equal(truncate_file(a_ino, 0), -EUCLEAN);
+	assert_int_equal(store_failed(keys_store(k)), 0);
+	kill_and_open();
+	assert_reads(a_ino, 0);
+	remove_file("a");
+	kill_and_open();
+	assert_reads(b_ino, 0);
+	close_store();
+}
+
 /* Records ---------------------------------------------------------------------------------------------------------- */
 
 static struct record rec;
@@ -587,6 +678,8 @@ int main(void)
 		T(test_hostile__rotten_block_written_in_part),
 		T(test_hostile__full_counters_refuse_a_change),
 		T(test_hostile__attribute_without_its_parts_can_be_removed),
+		T(test_hostile__blocks_that_cannot_be_freed),
+		T(test_hostile__extent_that_cannot_be),
 		T(test_hostile__record_is_whole_for_its_own_file_only),
 		T(test_hostile__journal_that_names_the_same_blocks_again_and_again),
 		T(test_hostile__what_is_salvaged_is_not_written_over),
