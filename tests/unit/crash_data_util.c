@@ -59,7 +59,7 @@ int work_op_truncate(struct work *w)
 	return work_truncate(w, ino, work_chance(w, 20) ? 0 : work_chance(w, 20) ? f->a.size : work_some_offset(w, f));
 }
 
-void work_note_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
+void model_written(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
 {
 	struct model_node *n = node_edit(w, ino);
 
@@ -106,7 +106,7 @@ int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, 
 		work_disagree(w, "a short write");
 	if (!work_was_committed(w, r))
 		return r;
-	work_note_write(w, ino, off, data, len, kill);
+	model_written(w, ino, off, data, len, kill);
 	work_remember(w, ino, off, data, len);
 	return r;
 }
@@ -239,7 +239,7 @@ int work_op_copy(struct work *w)
 	if (r == 0 && done != len)
 		work_disagree(w, "a short copy");
 	if (work_was_committed(w, r))
-		work_note_write(w, dst, to, data, len, 0);
+		model_written(w, dst, to, data, len, 0);
 	return r;
 }
 

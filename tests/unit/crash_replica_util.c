@@ -83,7 +83,7 @@ int work_receive(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data
 	r = change_apply(w->k, bytes, (uint32_t)(p - bytes));
 	if (!work_was_committed(w, r))
 		return r;
-	work_note_write(w, ino, off, data, len, 0);
+	model_written(w, ino, off, data, len, 0);
 	work_remember(w, ino, off, data, len);
 	return r;
 }
