@@ -376,21 +376,35 @@ static int put_entry(struct mend *m, uint64_t dir, const char *name, uint64_t in
 	return put(m, k, item, (uint32_t)(DIRENT_HEADER + len));
 }
 
-/* The root and what is put aside need an inode each, which may not be in the table. */
-static int add_inode(struct mend *m, uint64_t ino)
+/* The root and what is put aside need an inode each, which may not be in the table; that stays in order. */
+static int add_inode(struct mend *m, uint64_t ino, size_t *ret_i)
 {
 	size_t i = m->inode_count;
 	int r = array_grow((void **)&m->inodes, &m->inode_room, m->inode_count + 1, sizeof *m->inodes);
 
 	if (r < 0)
 		return r;
-	if (ino == KEYS_ROOT_INO) {
-		memmove(m->inodes + 1, m->inodes, i * sizeof *m->inodes);
-		i = 0;
-	}
+	while (i > 0 && m->inodes[i - 1].ino > ino)
+		i--;
+	memmove(m->inodes + i + 1, m->inodes + i, (m->inode_count - i) * sizeof *m->inodes);
 	m->inode_count++;
 	m->inodes[i] = (struct mend_inode){ .ino = ino, .has_entries = true };
+	*ret_i = i;
 	return 0;
+}
+
+/* The next one; or, if a superblock says that all were given out, the first that nobody has. */
+static uint64_t free_number(struct mend *m)
+{
+	struct store_counts *counts = store_counts(m->s);
+	uint64_t n = 16;
+	size_t i;
+
+	if (counts->next_ino < INO_MAX - 1)
+		return counts->next_ino++;
+	for (i = 0; i < m->inode_count && m->inodes[i].ino <= n; i++)
+		n += m->inodes[i].ino == n;
+	return n;
 }
 
 static int make_folder(struct mend *m)
@@ -406,7 +420,7 @@ static int make_folder(struct mend *m)
 	r = choose_folder(m);
 	if (r < 0)
 		return r;
-	m->folder = store_counts(m->s)->next_ino++;
+	m->folder = free_number(m);
 	r = put_entry(m, KEYS_ROOT_INO, m->rep->folder, m->folder, S_IFDIR);
 	root->entries++;
 	root->subdirs++;
@@ -421,13 +435,13 @@ static int make_folder(struct mend *m)
 			      mend_is_dir(rec) ? S_IFDIR : rec->has_inode ? rec->mode & S_IFMT : S_IFREG);
 	}
 	if (r == 0)
-		r = add_inode(m, m->folder);
+		r = add_inode(m, m->folder, &i);
 	if (r < 0)
 		return r;
-	folder = &m->inodes[m->inode_count - 1];
+	folder = &m->inodes[i];
 	folder->aux = KEYS_ROOT_INO;
 	folder->entries = m->rep->aside;
-	for (i = 0; i + 1 < m->inode_count; i++)
+	for (i = 0; i < m->inode_count; i++)
 		folder->subdirs += m->inodes[i].aside && mend_is_dir(&m->inodes[i]);
 	return 0;
 }
@@ -442,6 +456,8 @@ static int change_all(struct mend *m)
 
 	if (m->inode_count > 0)
 		counts->next_ino = max_u64(counts->next_ino, m->inodes[m->inode_count - 1].ino + 1);
+	/* Salvage left some out; a superblock that lies may have had none to leave. */
+	counts->next_ino = min_u64(counts->next_ino, INO_MAX - 1);
 	r = delete_doomed(m);
 	if (r == 0)
 		r = fix_types(m);
@@ -454,10 +470,11 @@ static int change_all(struct mend *m)
 
 static int mend(struct mend *m)
 {
+	size_t i;
 	int r = mend_items(m);
 
 	if (r == 0 && (m->inode_count == 0 || m->inodes[0].ino != KEYS_ROOT_INO))
-		r = add_inode(m, KEYS_ROOT_INO);
+		r = add_inode(m, KEYS_ROOT_INO, &i);
 	if (r < 0)
 		return r;
 	m->inodes[0].aux = KEYS_ROOT_INO;

@@ -194,6 +194,18 @@ static void test_mend__folder_takes_a_free_name(void **ctx)
 	assert_true(is_aside(ino.file));
 }
 
+/* The superblock says that all numbers were given out. */
+static void test_mend__folder_takes_a_free_number(void **ctx)
+{
+	(void)ctx;
+	im.sb.next_ino = INO_MAX - 1;
+	image_write_super(&im);
+	image_remove(&im, entry_key(ino.b, "file"));
+	salvage();
+	assert_string_equal(rep.folder, "lost+found");
+	assert_true(is_aside(ino.file));
+}
+
 static void test_mend__one_of_two_names_is_enough(void **ctx)
 {
 	(void)ctx;
@@ -590,6 +602,7 @@ int main(void)
 		T(test_mend__file_without_a_name_is_put_aside),
 		T(test_mend__directory_without_a_name_keeps_what_is_in_it),
 		T(test_mend__folder_takes_a_free_name),
+		T(test_mend__folder_takes_a_free_number),
 		T(test_mend__one_of_two_names_is_enough),
 		T(test_mend__entry_to_nothing_is_told),
 		T(test_mend__directory_that_is_gone_is_told),
