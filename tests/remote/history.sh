@@ -74,7 +74,7 @@ trouble() {
 }
 
 for ((round = 1; round <= ROUNDS; round++)); do
-	mkdir "$T/one/r$round.new"
+	mkdir "$T/one/r$round.new" || diag "$(cat "$T/one/.msyncfs/status")"
 	: >"$T/one/r$round.new/key.3"
 	: >"$T/one/r$round.new/key.4"
 	mv "$T/one/r$round.new" "$T/one/r$round"
