@@ -102,6 +102,16 @@ static int run_before(struct remote *l, const struct primary_run *run, struct pr
 	return r == -ENOENT && clients_unsure(&l->clients, run->client, run->request, run->low) ? -ESTALE : r;
 }
 
+/* It was made before, but who asked for it on disk may have lost its link while that was waited for. */
+static void wait_again(struct remote *l, const struct primary_run *run, struct primary_result *res)
+{
+	struct call c;
+
+	res->sync = call_decode(run->bytes, run->len, &c) == 0 && (c.flags & CALL_DURABLE) != 0;
+	if (res->sync)
+		store_sync_request(l->fs->store);
+}
+
 /* What needs no run here: news of who is there, locks, and what was left over from following. */
 static bool run_aside(struct remote *l, const struct item *item)
 {
@@ -174,8 +184,8 @@ bool remote_run_next(struct remote *l)
 	if (!notify_ready(l->notify))
 		return false;
 	r = run_before(l, &item->run, &res);
-	if (r == 0)
-		;                       /* done before its answer was lost */
+	if (r == 0)             /* done before its answer was lost */
+		wait_again(l, &item->run, &res);
 	else if (r == -ENOENT)
 		run_call(l, &item->run, &res);
 	else

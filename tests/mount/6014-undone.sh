@@ -99,6 +99,7 @@ exec 9>&-
 # ---- The primary dies meanwhile, and comes back
 stop three
 : >"$T/one/link/source"
+: >"$T/one/late"
 wait_for same_seq
 for k in "${kinds[@]}"; do try "$k" b; done
 exec 9<>"$T/go.b"
@@ -108,6 +109,10 @@ wait_for same_seq
 kill_daemon "$T/one.msync"
 umount -i -f -l "$T/one"
 ok 'the primary comes back' lead
+# What is sent again is looked at in the order in which it was sent, and only names are to be durable here.
+ok 'a call behind all that is sent again' bash -c "echo behind >>'$T/two/late'"
+is 'what was to be on two disks still waits for them' "$(cat "$T"/said.*.b 2>/dev/null)" ''
+ok 'three comes back' follow three
 check_all b 'after a crash'
 echo written >&9
 wait_for "[ -s '$T/read.b' ]"
@@ -116,6 +121,6 @@ echo >&9
 ok 'and all is let go' wait_for holds 0
 exec 9>&-
 
-for n in two one; do ok "$n unmounts" stop "$n"; done
+for n in three two one; do ok "$n unmounts" stop "$n"; done
 for n in "${names[@]}"; do ok "the store of $n is clean" "$MSYNCFS" check "$T/$n.msync"; done
 done_testing

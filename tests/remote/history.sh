@@ -74,7 +74,7 @@ trouble() {
 }
 
 for ((round = 1; round <= ROUNDS; round++)); do
-	mkdir "$T/one/r$round.new"
+	mkdir "$T/one/r$round.new" || diag "$(cat "$T/one/.msyncfs/status")"
 	: >"$T/one/r$round.new/key.3"
 	: >"$T/one/r$round.new/key.4"
 	mv "$T/one/r$round.new" "$T/one/r$round"
@@ -99,7 +99,10 @@ for ((round = 1; round <= ROUNDS; round++)); do
 	bad=0
 	for pid in "${pids[@]}"; do wait "$pid" || bad=1; done
 	is "round $round: the programs end well" "$bad$(cat "$T"/logs/$round.*.err)" 0
-	ok "round $round: all come to the same state" wait_for in_step
+	ok "round $round: all come to the same state" wait_for in_step || {
+		for n in "${names[@]}"; do diag "$n: $(grep -E '^(role|state|seq|epoch|link_|stale|open_calls|holds|notify|peer._)' "$T/$n/.msyncfs/status" | tr '\n' ' ')"; done
+		for n in two three; do relay_to "$n" count; diag "the relay of $n: $(tail -n 1 "$T/relay.$n")"; done
+	}
 	# What the kernels have cached follows the states: until they were told.
 	for n in "${names[@]}"; do wait_for "[ \"\$(value $n notify_waiting)\" = 0 ]"; done
 	dirs=("${names[@]/%//r$round}")

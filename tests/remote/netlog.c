@@ -8,9 +8,9 @@
  *     netlog same LOG DIR...               exit 0: so it is with what all these mounts show in the end
  *
  * A key is a file whose lines are values, each of which is written once in the world. A line of a log is
- *     KEY KIND MOUNT VALUE STATE BEGUN RETURNED OUTCOME
+ *     KEY KIND MOUNT VALUE STATE BEGUN RETURNED OUTCOME [VALUE...]
  * with the kinds of enum linear_kind, the state of a read as linear_fold() makes it, times in nanoseconds of CLOCK_MONOTONIC (all
- * mounts are on one machine), and the outcome a (done), e (EEXIST or ENOENT), u (nobody knows).
+ * mounts are on one machine), and the outcome a (done), e (EEXIST or ENOENT), u (nobody knows); behind a read stands what it saw.
  *
  * One system call decides each operation, and it is one of which the primary decides: of the first keys, which are names, rename
  * (put: a new file over the old one), open with O_CREAT and O_EXCL, unlink; of the others, which are files that are there from the
@@ -33,9 +33,13 @@ enum {
 	KEYS = 5,
 	FILE_MAX = 3000,        /* longer ones are put anew */
 	OPS_MAX = 2000000,
+	READ_MAX = 8192,        /* bytes of a file */
+	VALUES_MAX = READ_MAX / 2,
 };
 
 static uint64_t random_state;
+static uint64_t values[VALUES_MAX];     /* of the file that was read last */
+static size_t value_count;
 
 static unsigned below(unsigned n)
 {
@@ -61,6 +65,8 @@ static bool state_of(const char *buf, size_t len, uint64_t *ret_state)
 	uint64_t state = LINEAR_EMPTY;
 	const char *p = buf, *end = buf + len;
 
+	value_count = 0;
+
 	while (p < end) {
 		const char *nl = memchr(p, '\n', (size_t)(end - p));
 		char *stop;
@@ -69,8 +75,9 @@ static bool state_of(const char *buf, size_t len, uint64_t *ret_state)
 		if (nl == NULL)
 			return false;
 		v = strtoull(p, &stop, 16);
-		if (stop != nl)
+		if (stop != nl || value_count == VALUES_MAX)
 			return false;
+		values[value_count++] = v;
 		state = linear_fold(state, v);
 		p = nl + 1;
 	}
@@ -82,12 +89,12 @@ static bool state_of(const char *buf, size_t len, uint64_t *ret_state)
  * behind the end for a moment (README.md, "Limits"). */
 static int read_key(const char *path, int flags, uint64_t *ret_state, size_t *ret_len)
 {
-	static char buf[8192];
+	static char buf[READ_MAX];
 	int fd = open(path, O_CLOEXEC | flags), e;
 	ssize_t n;
 
 	*ret_state = LINEAR_ABSENT;
-	*ret_len = 0;
+	*ret_len = value_count = 0;
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
 	n = read(fd, buf, sizeof buf);
@@ -169,6 +176,15 @@ static enum linear_kind choose(unsigned key, size_t len)
 	return len > FILE_MAX || what < 50 ? LINEAR_CLEAR : LINEAR_APPEND;
 }
 
+static void write_line(FILE *f, unsigned key, const struct linear_op *op, char what)
+{
+	(void)fprintf(f, "%u %d %u %" PRIx64 " %" PRIx64 " %" PRId64 " %" PRId64 " %c", key, (int)op->kind, op->mount, op->value,
+		      op->state, op->begun, op->returned, what);
+	for (size_t i = 0; op->kind == LINEAR_READ && i < value_count; i++)
+		(void)fprintf(f, " %" PRIx64, values[i]);
+	(void)fputc('\n', f);
+}
+
 static int record(const char *dir, unsigned mount, const char *log, uint64_t seed)
 {
 	char stop[4096], path[4096], tmp[4096], line[64];
@@ -213,8 +229,7 @@ static int record(const char *dir, unsigned mount, const char *log, uint64_t see
 			(void)snprintf(tmp, sizeof tmp, "%s/tmp.%d.%" PRIu64, dir, (int)getpid(), serial);
 		if (what == 'n' || (op.kind == LINEAR_READ && what != 'a'))
 			continue;
-		(void)fprintf(f, "%u %d %u %" PRIx64 " %" PRIx64 " %" PRId64 " %" PRId64 " %c\n", key, (int)op.kind, mount,
-			      op.value, op.state, op.begun, op.returned, what);
+		write_line(f, key, &op, what);
 	}
 	return fclose(f) == 0 ? 0 : 2;
 }
@@ -237,8 +252,8 @@ static int same(const char *log, char **dirs, int count)
 			r = read_key(path, O_RDONLY, &op.state, &len);
 			if (r < 0)
 				return 1;
-			(void)fprintf(f, "%u %d 0 0 %" PRIx64 " %" PRId64 " %" PRId64 " a\n", key, (int)LINEAR_READ, op.state,
-				      op.begun, now_ns());
+			op.returned = now_ns();
+			write_line(f, key, &op, 'a');
 		}
 	}
 	return fclose(f) == 0 ? 0 : 2;
@@ -249,41 +264,68 @@ static int same(const char *log, char **dirs, int count)
 static struct linear_op *ops[KEYS];
 static size_t counts[KEYS];
 
+/* The values behind a read. */
+static int read_list(const char *text, struct linear_op *op)
+{
+	uint64_t *list = malloc(sizeof values);
+	char *end;
+
+	if (list == NULL)
+		return -1;
+	while (*text == ' ' && op->len < VALUES_MAX) {
+		list[op->len++] = strtoull(text, &end, 16);
+		text = end;
+	}
+	op->list = realloc(list, (op->len + 1) * sizeof *list);
+	return op->list != NULL && *text == '\n' ? 0 : -1;
+}
+
+static int read_line(const char *text)
+{
+	struct linear_op op = { 0 };
+	unsigned key;
+	int kind, used = 0;
+	char what;
+
+	if (sscanf(text, "%u %d %u %" SCNx64 " %" SCNx64 " %" SCNd64 " %" SCNd64 " %c%n", &key, &kind, &op.mount, &op.value, &op.state,
+		   &op.begun, &op.returned, &what, &used) != 8 ||
+	    key >= KEYS || kind < 0 || kind > (int)LINEAR_CLEAR || op.mount >= LINEAR_MOUNTS_MAX || counts[key] == OPS_MAX)
+		return -1;
+	op.kind = (enum linear_kind)kind;
+	op.refused = what == 'e';
+	op.is_stale = op.mount != 0;
+	if (what == 'u')
+		op.returned = LINEAR_NEVER;
+	if (op.kind == LINEAR_READ && read_list(text + used, &op) < 0)
+		return -1;
+	if (counts[key] % 4096 == 0) {          /* one more: see check() */
+		ops[key] = realloc(ops[key], (counts[key] + 4097) * sizeof op);
+		if (ops[key] == NULL)
+			return -1;
+	}
+	ops[key][counts[key]++] = op;
+	return 0;
+}
+
 static int read_log(const char *path)
 {
 	FILE *f = fopen(path, "r");
-	char text[256], what;
-	unsigned key;
-	int kind;
+	char *text = NULL;
+	size_t size = 0;
+	int r = 0;
 
 	if (f == NULL) {
 		perror(path);
 		return 2;
 	}
-	while (fgets(text, sizeof text, f)) {
-		struct linear_op op = { 0 };
-
-		if (sscanf(text, "%u %d %u %" SCNx64 " %" SCNx64 " %" SCNd64 " %" SCNd64 " %c", &key, &kind, &op.mount, &op.value,
-			   &op.state, &op.begun, &op.returned, &what) != 8 ||
-		    key >= KEYS || kind < 0 || kind > (int)LINEAR_CLEAR || op.mount >= LINEAR_MOUNTS_MAX || counts[key] == OPS_MAX) {
+	while (r == 0 && getline(&text, &size, f) > 0)
+		if (read_line(text) < 0) {
 			(void)fprintf(stderr, "netlog: %s: strange line: %s", path, text);
-			(void)fclose(f);
-			return 2;
+			r = 2;
 		}
-		op.kind = (enum linear_kind)kind;
-		op.refused = what == 'e';
-		op.is_stale = op.mount != 0;
-		if (what == 'u')
-			op.returned = LINEAR_NEVER;
-		if (counts[key] % 4096 == 0) {          /* one more: see check() */
-			ops[key] = realloc(ops[key], (counts[key] + 4097) * sizeof op);
-			if (ops[key] == NULL)
-				return 2;
-		}
-		ops[key][counts[key]++] = op;
-	}
+	free(text);
 	(void)fclose(f);
-	return 0;
+	return r;
 }
 
 static void show(const struct linear_op *op, int64_t zero)

@@ -117,7 +117,7 @@ no_errors() {
 
 load_start() {
 	local n w dir=$T/$primary/r.$round
-	mkdir "$dir"
+	mkdir "$dir" || diag "$(cat "$T/$primary/.msyncfs/status")"
 	: >"$dir/log"
 	for n in "${names[@]}"; do for ((w = 0; w < WRITERS; w++)); do mkdir "$dir/$n.$w"; done; done
 	writers=()

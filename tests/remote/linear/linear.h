@@ -14,6 +14,11 @@
  * The search is Wing and Gong's, with Lowe's memory of what was tried: a set of operations done and the state behind them. What
  * changes nothing is done as soon as it can be: if there is an order at all, there is one with it there.
  *
+ * Two appends at the same time, between which nobody reads, may be in either order, and so may all such pairs until the list begins
+ * anew: without more it takes as many steps as there are orders. But where the lists that were read are known, and each value was
+ * written once, a value that was read has its place: behind the list that it was read behind. One that was never read has none, and
+ * nobody can read the list behind it: all such lists are one state. So there is next to nothing left to try.
+ *
  * Threading: none. Memory: as the search needs, at most about LINEAR_TRIED_MAX * 16 bytes.
  */
 #ifndef MSYNCFS_TESTS_LINEAR_H
@@ -25,6 +30,7 @@
 
 #define LINEAR_ABSENT     0u        /* states; others are hashes of lists of values */
 #define LINEAR_EMPTY      1u
+#define LINEAR_UNREAD     2u        /* any list with a value that nobody read */
 #define LINEAR_NEVER      INT64_MAX /* the time of a return that nobody saw */
 #define LINEAR_MOUNTS_MAX 16u
 #define LINEAR_TRIED_MAX  4000000u
@@ -45,6 +51,8 @@ struct linear_op {
 	unsigned mount;
 	uint64_t value, state;
 	int64_t begun, returned;        /* LINEAR_NEVER: nobody knows whether it was done, or when */
+	const uint64_t *list;           /* READ: the values of `state`; NULL: not known, if there are any */
+	size_t len;
 };
 
 /* The list with one value more. */
