@@ -53,6 +53,7 @@ struct work {
 	uint64_t ops;                   /* calls made */
 	char text[256];                 /* the last of them */
 	int expected;                   /* what it should return, as far as the model knows */
+	int allowed;                    /* an error that it may return instead, by a fault of the system; 0: none */
 	struct model_state *states;     /* all, oldest first; the last is now */
 	unsigned state_count, state_room;
 	unsigned line;                  /* the state that the last rebase led to: numbers go up from there */

@@ -50,7 +50,7 @@
 #define CALLS     90u
 
 enum fault {
-	FAULT_NONE, FAULT_ALLOCATE, FAULT_MAP, FAULT_SYNC, FAULT_RANDOM, FAULT_MEMORY, FAULT_TRUNCATE, FAULT_UNMAP,
+	FAULT_NONE, FAULT_ALLOCATE, FAULT_MAP, FAULT_SYNC, FAULT_RANDOM, FAULT_MEMORY, FAULT_TRUNCATE, FAULT_UNMAP, FAULT_WRITE,
 	/* wrapped by the linker */
 	FAULT_OPEN, FAULT_FSTAT, FAULT_FLOCK, FAULT_PREAD, FAULT_SHORT_PREAD, FAULT_FCNTL, FAULT_LINK, FAULT_FSYNC,
 	FAULT_STATVFS, FAULT_MMAP, FAULT_FALLOCATE, FAULT_FTRUNCATE, FAULT_PWRITE, FAULT_SHORT_PWRITE, FAULT_GETRANDOM,
@@ -58,7 +58,7 @@ enum fault {
 };
 
 static const char *const fault_names[] = {
-	"", "allocate", "map", "sync", "random", "memory", "truncate", "unmap", "open", "fstat", "flock", "pread",
+	"", "allocate", "map", "sync", "random", "memory", "truncate", "unmap", "write", "open", "fstat", "flock", "pread",
 	"short pread", "fcntl", "link", "fsync", "statvfs", "mmap", "fallocate", "ftruncate", "pwrite", "short pwrite",
 	"getrandom", "pthread_create",
 };
@@ -287,6 +287,14 @@ static int f_sync(void *ctx, void *addr, size_t len)
 	return strike(FAULT_SYNC);
 }
 
+static int f_write(void *ctx, int fd, const void *bytes, size_t len, uint64_t off)
+{
+	int r = strike(FAULT_WRITE);
+
+	(void)ctx;
+	return r < 0 ? r : sys_linux.write(NULL, fd, bytes, len, off);
+}
+
 static int f_populate(void *ctx, void *addr, size_t len)
 {
 	(void)ctx;
@@ -334,7 +342,7 @@ static int f_size(void *ctx, int fd, uint64_t *ret_size)
 
 static const struct sys_ops faulty = {
 	.allocate = f_allocate, .truncate = f_truncate, .size = f_size, .map = f_map, .unmap = f_unmap, .sync = f_sync,
-	.populate = f_populate, .ahead = f_ahead, .now_real_ns = f_real, .now_mono_ns = f_mono, .random = f_random,
+	.populate = f_populate, .ahead = f_ahead, .write = f_write, .now_real_ns = f_real, .now_mono_ns = f_mono, .random = f_random,
 };
 
 static int open_store(bool create, struct keys **ret)
@@ -708,6 +716,93 @@ static void test_fault__memory(void **state)
 	}
 	run_all(FAULT_MEMORY, -ENOMEM, false);
 	run_all(FAULT_MEMORY, -ENOMEM, true);
+}
+
+/* What a replica receives ------------------------------------------------------------------------------------------- */
+
+/* A store with some files; from here on it gets changes from elsewhere. */
+static struct keys *make_replica(void)
+{
+	struct store_identity id;
+	struct keys *k;
+	unsigned i;
+
+	(void)unlink(path);
+	work_init(&work, seed);
+	work.profile = WORK_REPLICA;
+	disk_limit = UINT64_MAX;
+	check(open_store(true, &k) == 0);
+	work_attach(&work, k);
+	for (i = 0; i < CALLS; i++)
+		(void)work_step(&work);
+	store_identity(keys_store(k), &id);
+	id.role = STORE_REPLICA;
+	memset(id.cluster, 7, sizeof id.cluster);
+	check(store_put_identity(keys_store(k), &id) == 0);
+	return k;
+}
+
+/* A change whose blocks cannot be written leaves all as it was, and can come again; what came before it stays. */
+static bool run_receiving(enum fault what, int error, unsigned n, bool forever)
+{
+	struct store *s;
+	struct keys *k;
+	unsigned i;
+	seq_t seq;
+	int r;
+
+	runs++;
+	before = resources();
+	arm(FAULT_NONE, 0, 0, false);
+	k = make_replica();
+	s = keys_store(k);
+	work.allowed = error;
+	arm(what, error, n, forever);
+	for (i = 0; i < CALLS / 2; i++) {
+		seq = store_seq(s);
+		r = work_receive_some(&work);
+		if (r < 0 && r != -ENOSPC && !fits(r))
+			broken("a change that was received: %d", r);
+		if (store_failed(s) || store_seq(s) != seq + (r == 0 && work.text[0] != '\0'))
+			broken("a change that was received: %d, change %llu after %llu, the store failed with %d", r,
+			       (unsigned long long)store_seq(s), (unsigned long long)seq, store_failed(s));
+		if (i % 7 == 3)
+			check(store_sync(s) == 0);
+		if (i % 19 == 11)
+			check(store_checkpoint(s) == 0);
+	}
+	disarm();
+	if (keys_close(k) != 0)
+		broken("close");
+	check_resources("received and closed");
+	check_store(work_now(&work));
+	check_resources("opened again and closed");
+	work_release(&work);
+	return fault.fired > 0;
+}
+
+static void receive_all(enum fault what, int error, bool forever)
+{
+	unsigned n;
+
+	for (n = 1; run_receiving(what, error, n, forever); n += forever ? 7 : 1)
+		;
+	assert_true(n > 8);
+}
+
+static void test_fault__receiving(void **state)
+{
+	static const int errors[] = { ENOSPC, EDQUOT, EFBIG, ENOMEM, EPERM, EROFS, EINVAL };
+	unsigned i;
+
+	(void)state;
+	receive_all(FAULT_WRITE, -EIO, false);
+	receive_all(FAULT_WRITE, -EIO, true);
+	for (i = 0; i < ARRAY_LEN(errors) && all_errors; i++)
+		receive_all(FAULT_WRITE, -errors[i], i % 2);
+	/* The table's own call of the system: asked again, gone on with. */
+	(void)run_receiving(FAULT_PWRITE, -EINTR, 3, false);
+	(void)run_receiving(FAULT_SHORT_PWRITE, -1, 3, false);
 }
 
 /* Recovery ---------------------------------------------------------------------------------------------------------- */
@@ -1137,6 +1232,7 @@ int main(void)
 		cmocka_unit_test(test_fault__sync),
 		cmocka_unit_test(test_fault__random),
 		cmocka_unit_test(test_fault__memory),
+		cmocka_unit_test(test_fault__receiving),
 		cmocka_unit_test(test_fault__file),
 		cmocka_unit_test(test_fault__poor_file_system),
 		cmocka_unit_test(test_fault__clocks),
