@@ -291,6 +291,17 @@ stop() { umount_store "$T/$1" "$T/$1.msync"; }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
 streams() { [ "$(value "$1" link_state)" = stream ]; }
 
+# a_port: a number of a TCP port that nobody uses. Below those that the kernel gives to who connects (32768 and up, if nobody changed
+# it): such a connection keeps its port from a listener for a minute after its end.
+a_port() {
+	local port
+	while :; do
+		port=$((10000 + (RANDOM + $$) % 22000))
+		grep -qsi ":$(printf %04X $port) " /proc/net/tcp /proc/net/tcp6 || break
+	done
+	echo $port
+}
+
 # ------------------------------------------------------------------------------------------------------------- set-up
 cleanup() {
 	local status=$? mnt pid
