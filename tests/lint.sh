@@ -43,6 +43,9 @@ mapfile -t scripts < <(find tests mount-scripts .ci -type f | sort | while read 
 	grep -nE '\b(printf|puts|fprintf|perror|_?exit)[[:space:]]*\(' "${core_files[@]}" |
 		grep -vE '^[^:]+:[0-9]+:[[:space:]]*(/?\*)' | allow_check_failed | findings 'core/ prints or exits'
 }
+# <linux/fs.h> and <sys/mount.h> have a BLOCK_SIZE of 1024, which replaces ours without a word: no file has both.
+grep -lE '#[[:space:]]*include[[:space:]]*<(linux/fs|sys/mount)\.h>' "${all_c[@]}" | xargs grep -nE '\<(BLOCK_SIZE|PAGE_AT_ARGS)\>' /dev/null |
+	grep -vE '^[^:]+:[0-9]+:[[:space:]]*/?\*' | findings 'BLOCK_SIZE beside a header that has one of its own'
 for f in "${all_c[@]}" "${scripts[@]}" Makefile; do
 	head -n 5 "$f" | grep -q 'SPDX-License-Identifier: MIT' || fail "$f: no SPDX line"
 done

@@ -404,7 +404,8 @@ uint64_t file_disk_free_blocks(int fd)
 
 	if (fstatvfs(fd, &st) < 0 || st.f_frsize == 0)
 		return 0;
-	return (uint64_t)st.f_bavail * st.f_frsize / BLOCK_SIZE;
+	/* Not by BLOCK_SIZE: <linux/fs.h> has a number of its own under that name. */
+	return (uint64_t)st.f_bavail * st.f_frsize >> BLOCK_SHIFT;
 }
 
 bool file_is_pinned(int fd)

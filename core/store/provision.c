@@ -43,7 +43,7 @@ static int grow(struct store *s)
 		atomic_store_explicit(&s->grow_refused, true, memory_order_release);
 	}
 	if (!s->memory)
-		atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));
+		store_measure_disk(s);
 	atomic_store_explicit(&s->grow_wanted, 0, memory_order_release);
 	store_progress(s);
 	return map_failed(&s->map);
@@ -62,7 +62,7 @@ static void shrink(struct store *s)
 	if (r < 0 && map_blocks(&s->map) != blocks)
 		store_fail(s, r);
 	if (!s->memory)
-		atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));
+		store_measure_disk(s);
 	atomic_store_explicit(&s->shrink_wanted, 0, memory_order_release);
 	store_progress(s);
 }

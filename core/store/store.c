@@ -124,9 +124,18 @@ bool store_read_only(const struct store *s)
 	return s->read_only;
 }
 
+void store_measure_disk(struct store *s)
+{
+	atomic_store(&s->disk_blocks, map_blocks(&s->map) + file_disk_free_blocks(s->fd));
+}
+
+/* What the file has grown by since it was measured came out of that: it is never counted twice. */
 uint64_t store_disk_free_blocks(const struct store *s)
 {
-	return atomic_load_explicit(&((struct store *)(uintptr_t)s)->disk_free, memory_order_relaxed);
+	uint64_t all = atomic_load_explicit(&((struct store *)(uintptr_t)s)->disk_blocks, memory_order_relaxed);
+	uint64_t file = map_blocks(&s->map);
+
+	return all > file ? all - file : 0;
 }
 
 /* Space ----------------------------------------------------------------------------------------------------------- */
@@ -967,7 +976,7 @@ int store_open(const struct store_options *o, const struct store_client *client,
 		r = file_publish(o, s->fd, unnamed);
 	if (r < 0)
 		goto fail;
-	atomic_store(&s->disk_free, file_disk_free_blocks(s->fd));
+	store_measure_disk(s);
 	if (s->threads) {
 		r = workers_start(s);
 		if (r < 0) {

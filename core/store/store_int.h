@@ -119,7 +119,7 @@ struct store {
 	_Atomic unsigned segment_syncs;         /* [A] that ended in the journal's segment synced_serial */
 	uint64_t synced_serial;                 /* [S] */
 	_Atomic uint64_t last_ckpt_ns, last_ckpt_took_ns, ckpts;                /* [A] */
-	_Atomic uint64_t grows, disk_free;                                      /* [A] blocks */
+	_Atomic uint64_t grows, disk_blocks;    /* [A] disk_blocks: of the file and free on its disk, as last seen */
 	_Atomic uint64_t grown_ns;              /* [A] monotonic: the last growth */
 	uint64_t recovered;             /* [C] */
 	uint64_t salvage_groups;        /* [C] groups of the file, if it is opened for salvage */
@@ -204,6 +204,8 @@ int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 /* Does a reader hold a pin? */
 bool file_is_pinned(int fd);
 uint64_t file_disk_free_blocks(int fd);
+/* How large the file could become on its disk, as it is now. A helper, or at opening. */
+void store_measure_disk(struct store *s);
 
 /* provision.c */
 int store_provision(struct store *s);

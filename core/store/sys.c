@@ -76,9 +76,8 @@ static bool is_allocated(int fd, uint64_t off, uint64_t len)
 	return true;
 }
 
-static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
+static int allocate_all(int fd, uint64_t off, uint64_t len)
 {
-	(void)ctx;
 	for (;;) {
 		int error;
 
@@ -93,6 +92,18 @@ static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 		if (error != EINTR)
 			return -error;
 	}
+}
+
+static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
+{
+	int r = allocate_all(fd, off, len);
+	struct stat st;
+
+	(void)ctx;
+	/* ext4 keeps what it had when there was no more. Nobody would know of it, and whoever shares the disk has nothing left. */
+	if (r < 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > off)
+		(void)ftruncate(fd, (off_t)off);
+	return r;
 }
 
 static int linux_truncate(void *ctx, int fd, uint64_t size)
