@@ -395,3 +395,9 @@ int map_write(struct map *m, block_t first, uint64_t count, const void *bytes)
 	}
 	return r == 0 ? map_check_size(m) : r;
 }
+
+void map_write_back(struct map *m, block_t first, uint64_t count)
+{
+	if (!m->private_copy && m->sys->write_back)
+		(void)m->sys->write_back(m->sys->ctx, m->fd, first << BLOCK_SHIFT, count << BLOCK_SHIFT);
+}
