@@ -96,13 +96,16 @@ static int allocate_all(int fd, uint64_t off, uint64_t len)
 
 static int linux_allocate(void *ctx, int fd, uint64_t off, uint64_t len)
 {
-	int r = allocate_all(fd, off, len);
-	struct stat st;
+	struct stat before, after;
+	int r;
 
 	(void)ctx;
+	if (fstat(fd, &before) < 0)
+		return -errno;
+	r = allocate_all(fd, off, len);
 	/* ext4 keeps what it had when there was no more. Nobody would know of it, and whoever shares the disk has nothing left. */
-	if (r < 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > off)
-		(void)ftruncate(fd, (off_t)off);
+	if (r < 0 && fstat(fd, &after) == 0 && after.st_size > before.st_size)
+		(void)ftruncate(fd, before.st_size);
 	return r;
 }
 

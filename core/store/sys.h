@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 struct sys_ops {
-	/* The file grows: blocks for [off, off + len) exist afterwards and read as zeros where they are new. It is off bytes long before,
-	 * or longer by what nobody uses, and after an error. */
+	/* Blocks for [off, off + len) exist afterwards and read as zeros where they are new; the file grows if need be. After an error
+	 * it is as long as before. */
 	int (*allocate)(void *ctx, int fd, uint64_t off, uint64_t len);
 	int (*truncate)(void *ctx, int fd, uint64_t size);
 	int (*size)(void *ctx, int fd, uint64_t *ret_size);     /* of the file, in bytes */
