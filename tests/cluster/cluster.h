@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * cluster: several mounts in one thread, from one seed. The mounts' own code is the real one, from where a request of the kernel
- * comes in (fs/lockd.c, fs/remote.c, fs/follower.c, fs/feeder.c, fs/pending.c) to where frames go out, with the engines and the table of
+ * comes in (fs/lockd.c, fs/remote*.c, fs/follower.c, fs/feeder*.c, fs/pending.c) to where frames go out, with the engines and the table of
  * locks below it. Around it are stand-ins: a store that is a list of numbers, links, a clock, notifiers (stand_in.c); programs that
  * count under locks, and a scheduler that picks which thread of which mount does its next step (cluster.c).
  */

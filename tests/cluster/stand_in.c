@@ -986,7 +986,7 @@ int repeat_start(struct fs *fs, bool repeats, struct repeat **ret) { (void)fs, (
 void repeat_end(struct repeat *r) { (void)r; }
 bool repeat_ended(struct repeat *r) { (void)r; return true; }
 void repeat_stop(struct repeat *r) { (void)r; }
-size_t repeat_status(struct repeat *r, char *buf, size_t size) { (void)r, (void)buf, (void)size; return 0; }
+void repeat_status(struct repeat *r, struct text *t) { (void)r, (void)t; }
 
 /* What no mount here ever does: everybody's feed reaches back to the beginning, and no line is left. */
 int stream_dump(struct keys *k, int fd, const struct stream_watch *watch, struct stream_counts *ret)
