@@ -501,7 +501,8 @@ static void stand_still(void)
 	for (unsigned i = 0; i < NODES; i++) {
 		struct node *n = &C->nodes[i];
 
-		if (!n->l->leads || hangs(n))
+		/* Nor one that is a remote mount already, and has not heard of it. */
+		if (!n->l->leads || hangs(n) || remote_parks(n->l))
 			continue;
 		n->hung_until = C->now_ms + 5000 + rnd(30000);
 		trace("node %u stands still until %llu", i, (unsigned long long)n->hung_until);

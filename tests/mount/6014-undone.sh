@@ -12,6 +12,7 @@ lead() { start one --listen="$T/one.socket" -o fsync=replicas=2,on-disconnect=wa
 follow() { start "$1" --from="$T/one.socket" -o on-disconnect=wait:200,dirsync "${@:2}"; }
 same_seq() { [ "$(value two seq)" = "$(value one seq)" ] && streams two; }
 holds() { [ "$(value two holds)" = "$1" ]; }
+marked() { [ "$(marks)" = "$1" ]; }
 marks() { "$MSYNCFS" watch --since=2 --once "$T/one" 2>/dev/null | grep -c ' mark '; }
 
 # In directories of their own: the kernel makes one entry of a directory after the other.
@@ -68,7 +69,7 @@ mkfifo "$T/go.a" "$T/go.b"
 # Within a lease after its start a primary gives up nothing; later it does at once.
 : >"$T/one/old"
 rm "$T/one/old"
-ok 'what nobody has is given up' wait_for -t 60 '[ "$(marks)" = 1 ]'
+ok 'what nobody has is given up' wait_for -t 60 marked 1
 wait_for same_seq
 
 # ---- Made, and removed by another machine before it was known
@@ -87,7 +88,7 @@ is 'who has it open can use it' "$(cat "$T/read.a" "$T/err.open.a")" '0 written'
 ok 'only that is held' wait_for holds 1
 echo >&9
 ok 'and nothing when it is closed' wait_for holds 0
-ok 'all is given up then' wait_for '[ "$(marks)" = 8 ]'
+ok 'all is given up then' wait_for marked 8
 "$MSYNCFS" watch --since=2 --once "$T/one" >"$T/changes"
 for k in "${kinds[@]}"; do
 	# What one has made there anew counts as well.
