@@ -383,7 +383,9 @@ static int m_write(void *ctx, int fd, const void *bytes, size_t len, uint64_t of
 
 static struct sys_ops m_sys(struct machine *m)
 {
-	return (struct sys_ops){ m_allocate, m_truncate, sys_linux.size, m_map, m_unmap, m_sync, m_populate, m_populate, m_write, m_real, m_mono, m_random, m };
+	return (struct sys_ops){ .allocate = m_allocate, .truncate = m_truncate, .size = sys_linux.size, .map = m_map, .unmap = m_unmap,
+				 .sync = m_sync, .populate = m_populate, .ahead = m_populate, .write = m_write, .now_real_ns = m_real,
+				 .now_mono_ns = m_mono, .random = m_random, .ctx = m };
 }
 
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret)

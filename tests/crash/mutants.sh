@@ -68,7 +68,7 @@ change core/replica/change_apply.c '			store_unsynced(a->k->store, t->block, t->
 run KIND=replica
 
 begin extents-unchecked O2 'recovery believes a record without looking at its extents'
-change core/store/recovery.c '		r = recovery_extents_whole(s, &reader);
+change core/store/recovery.c '		r = recovery_extents_whole(s, &reader, &w->named);
 		if (r <= 0)
 			return r;
 ' ''
