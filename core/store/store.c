@@ -637,7 +637,7 @@ int store_sync(struct store *s)
 	return 0;
 }
 
-int store_settle(struct store *s, seq_t seq)
+int store_settle(struct store *s, uint64_t seq)
 {
 	if (store_durable_seq(s) >= seq)
 		return 0;
