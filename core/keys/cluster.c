@@ -25,6 +25,18 @@ static int drop_history(struct keys *k)
 	return 0;
 }
 
+/* What a crash may lose of epochs is the beginning of one, so that the numbers which recovery leaves out, as many as one of them
+ * does, are enough (recovery.c): the one before is on disk before the next begins. A crash here leaves that one or not, and the next
+ * opening begins another. */
+static int settle_history(struct keys *k)
+{
+	struct keys_epoch e[2 * KEYS_HISTORY_MAX];
+	unsigned n;
+	int r = keys_history(k, e, ARRAY_LEN(e), &n);
+
+	return r < 0 || n == 0 ? r : store_settle(k->store, e[n - 1].first_seq);
+}
+
 static uint64_t leave_inos(const struct keys *k)
 {
 	uint64_t next = store_counts(k->store)->next_ino;
@@ -50,6 +62,8 @@ int keys_begin_epoch(struct keys *k, uint64_t epoch)
 	/* Also a full store begins one: it makes no file larger. */
 	if (r == 0)
 		r = change_reserve(k, 4, 0, true);
+	if (r == 0)
+		r = settle_history(k);
 	if (r < 0)
 		return r;
 	change_begin(k, CHANGE_EPOCH);

@@ -26,7 +26,8 @@ struct keys_epoch {
 	uint64_t next_ino;              /* numbers below it belong to earlier epochs */
 };
 /* Begin an epoch: one change, which also leaves 2^24 inode numbers out. Only a primary (-EPERM); the epoch must be above
- * the one in force and not below what was promised (-EINVAL).
+ * the one in force and not below what was promised (-EINVAL). -EAGAIN: the beginning of the one in force is not on disk yet, or space
+ * is being made; call again after `progress`.
  * keys_open() does it (epoch in force + 1, or what was promised if that is more) for a primary that was not closed in order,
  * or whose epoch is below its promise, before anybody can see what is left; one that is to follow (store_options.follow)
  * becomes a replica there instead. So a promotion is store_set_identity() with the

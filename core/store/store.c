@@ -646,6 +646,18 @@ int store_sync(struct store *s)
 	return 0;
 }
 
+int store_settle(struct store *s, uint64_t seq)
+{
+	if (store_durable_seq(s) >= seq)
+		return 0;
+	if (store_failed(s))
+		return store_failed(s);
+	if (!s->threads)
+		return store_sync(s);
+	store_sync_request(s);
+	return -EAGAIN;
+}
+
 /* Another's state ------------------------------------------------------------------------------------------------- */
 
 int store_stage(struct store *s, uint64_t want, uint64_t *ret_block, uint64_t *ret_count)

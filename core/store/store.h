@@ -73,6 +73,8 @@ void store_sync_request(struct store *s);
  * msync itself, unless one is under way; those who come meanwhile share the next. -EAGAIN: nothing can become durable
  * before a rebase is (store_rebasing()). */
 int store_sync(struct store *s);
+/* Request thread. 0: this change is on disk. -EAGAIN: it is asked for, `progress` tells; without threads it is on disk on return. */
+int store_settle(struct store *s, uint64_t seq);
 /* Request thread: cut a checkpoint now (-EAGAIN: one is being written, -ENOSPC); with threads it is written in the background: done when
  * store_checkpoint_seq() >= the store_seq() at the call. Without threads it is complete on return. */
 int store_checkpoint(struct store *s);
