@@ -507,7 +507,7 @@ static void try_read_only(const struct image *im, int found)
 
 static void try_image(const struct image *im);
 static bool at_super;                  /* the recovery is about to write a superblock */
-static unsigned cut_at;                 /* power is cut at this point of the recovery only; CUT_EVERYWHERE, CUT_BEHIND */
+static unsigned cut_at;                 /* power is cut at this point of the recovery only; CUT_EVERYWHERE, CUT_DONE */
 static const struct image *recovering;  /* of again[0], if its recovery is cut too */
 
 /* One image of the recovery of another. */
