@@ -259,7 +259,7 @@ $(B)/tests/cluster/%.o: tests/cluster/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c remote_run.c remote_start.c remote_status.c text.c follower.c feeder.c feeder_up.c feeder_engine.c feeder_diff.c feeder_post.c feeder_orphans.c orphans.c pending.c relay.c say.c first.c still.c)) $(LIB)
+$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c remote_run.c remote_start.c remote_status.c text.c follower.c feeder.c feeder_up.c feeder_engine.c feeder_diff.c feeder_post.c feeder_orphans.c orphans.c pending.c relay.c say.c first.c still.c inodes.c)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=clock_gettime $(LDFLAGS) -o $@ \
 		$(filter %.o %.a,$^) $(CORE_LIBS) $(LDLIBS)
@@ -294,6 +294,11 @@ $(Q)$(CC) $(ALL_CFLAGS) $(HELPER_CFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(OU
 endef
 $(B)/tests/helpers/netlog: $(call obj,tests/remote/linear/linear.c)
 $(B)/tests/helpers/netlog: HELPER_CFLAGS = $(SAN_CFLAGS)
+# This one is made of our own code, which MODE may have sanitized.
+$(B)/tests/helpers/hostile: tests/mount/helpers/hostile.c $(LIB) $(B)/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) -MMD -MP -o $@ $< $(LIB) $(OUR_LDFLAGS) $(LDFLAGS) $(CORE_LIBS) $(LDLIBS)
 $(B)/tests/helpers/%: tests/mount/helpers/%.c $(B)/flags
 	$(helper_recipe)
 $(B)/tests/helpers/%: tests/remote/%.c $(B)/flags

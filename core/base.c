@@ -23,6 +23,37 @@ uint32_t block_csum(const void *block, uint64_t ino, uint64_t fblock)
 	return (uint32_t)XXH3_64bits_withSeed(block, BLOCK_SIZE, ino * 0x9e3779b97f4a7c15ull + fblock);
 }
 
+uint64_t bit_set_range(uint64_t *map, uint64_t i, uint64_t count, uint64_t *ret_first)
+{
+	uint64_t set = 0;
+
+	while (count > 0) {
+		uint64_t mask = bit_mask(i, count), twice = map[i / 64] & mask, n = 64 - i % 64;
+
+		if (set == 0 && twice != 0)
+			*ret_first = (i & ~63ull) + (unsigned)__builtin_ctzll(twice);
+		set += (unsigned)__builtin_popcountll(twice);
+		map[i / 64] |= mask;
+		n = min_u64(n, count);
+		i += n;
+		count -= n;
+	}
+	return set;
+}
+
+bool bit_any(const uint64_t *map, uint64_t i, uint64_t count)
+{
+	while (count > 0) {
+		uint64_t n = min_u64(count, 64 - i % 64);
+
+		if (map[i / 64] & bit_mask(i, count))
+			return true;
+		i += n;
+		count -= n;
+	}
+	return false;
+}
+
 int array_grow(void **array, size_t *room, size_t count, size_t item)
 {
 	size_t n = *room ? *room + *room / 2 : 64;

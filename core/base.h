@@ -130,6 +130,19 @@ static inline void bit_set(uint64_t *map, uint64_t i)
 	map[i / 64] |= 1ull << (i % 64);
 }
 
+/* Of the word that bit i is in, those of its bits that are in [i, i + count). */
+static inline uint64_t bit_mask(uint64_t i, uint64_t count)
+{
+	uint64_t n = min_u64(count, 64 - i % 64);
+
+	return (n == 64 ? ~0ull : (1ull << n) - 1) << (i % 64);
+}
+
+/* Set `count` bits from i on; how many of them were set already. *ret_first: the first of these. */
+uint64_t bit_set_range(uint64_t *map, uint64_t i, uint64_t count, uint64_t *ret_first);
+/* Is one of them set? */
+bool bit_any(const uint64_t *map, uint64_t i, uint64_t count);
+
 /* Room for `count` items, at least; the array may move. -ENOMEM, and it is as it was. */
 int array_grow(void **array, size_t *room, size_t count, size_t item);
 

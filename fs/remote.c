@@ -165,10 +165,18 @@ static void look_at(struct remote *l, const struct change_event *e, bool own)
 	case EVENT_ORPHAN:
 		if (l->leads)
 			break;          /* ops_orphaned() follows */
-		if (e->marked)
-			reaper_add(l->fs, e->ino);
-		else if (inodes_mark_orphan(&l->fs->inodes, e->ino))
+		/* Marked and known: this mount was away for a lease. Then it is gone for changes; here it can be read until it is
+		 * forgotten. */
+		if (!inodes_mark_orphan(&l->fs->inodes, e->ino)) {
+			if (e->marked)
+				reaper_add(l->fs, e->ino);
+		} else if (!e->marked) {
 			replica_hold(l->replica, e->ino, false);
+		}
+		break;
+	case EVENT_CALL:
+		if (own && !l->leads)
+			follower_made(l, e->request, e->number);
 		break;
 	case EVENT_EPOCH:
 		remote_read_history(l);
@@ -248,11 +256,22 @@ static void hand_over(struct remote *l, uint64_t next, seq_t seq)
 		l->hand_ticket = 0;
 }
 
+static void hold_orphan(void *l, uint64_t ino)
+{
+	replica_hold(((struct remote *)l)->replica, ino, false);
+}
+
 /* Another one is the primary: follow it. Until that has begun no changes are taken. */
 static int handed(struct remote *l, const char *name)
 {
 	int r = follower_init(l);
 
+	/* What programs here have open without a name only this store knew of; who was fed from here goes to the new primary, and
+	 * says there what it has. */
+	if (r == 0) {
+		replica_hold_none(l->replica);
+		inodes_each_orphan(&l->fs->inodes, hold_orphan, l);
+	}
 	if (r == 0)
 		r = follower_follow(l, name);
 	if (r == -ENOMEM)
@@ -513,8 +532,13 @@ void remote_progress(struct remote *l)
 
 void remote_orphan(struct remote *l, uint64_t ino)
 {
-	if (l->leads)
+	bool marked;
+
+	if (l->leads) {
 		feeder_orphan(l, ino, store_seq(l->fs->store));
-	else
-		replica_release(l->replica, ino, false);
+		return;
+	}
+	replica_release(l->replica, ino, false);
+	if (keys_orphan_marked(l->fs->keys, ino, &marked) == 0 && marked)
+		reaper_add(l->fs, ino);
 }

@@ -296,6 +296,8 @@ void follower_release(struct remote *l);
 int follower_item(struct remote *l, struct item *item);
 /* What a call that was left over from following resulted in. */
 void follower_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
+/* Own call `request` has made this inode, and its change was applied here. */
+void follower_made(struct remote *l, uint64_t request, uint64_t ino);
 /* True: there is more to do. */
 bool follower_step(struct remote *l);
 

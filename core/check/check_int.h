@@ -49,6 +49,7 @@ struct check {
 	uint64_t *used;                 /* found to be in use */
 	uint64_t *pages;                /* tree pages that the first walk accepted */
 	uint64_t *seen;                 /* tree pages met in this walk */
+	uint64_t twice;                 /* blocks of contents that were met again */
 	uint64_t *bits;                 /* what the bitmaps of the store say */
 	uint8_t *group_bad;             /* by group: its bitmap cannot be read */
 	struct check_inode *inodes;     /* ascending */

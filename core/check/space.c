@@ -11,16 +11,10 @@ static block_t slot_block(uint64_t group, unsigned slot)
 
 uint64_t check_mark(struct check *c, block_t block, uint64_t count, block_t *ret_first)
 {
-	uint64_t twice = 0;
+	block_t first;
+	uint64_t twice = bit_set_range(c->used, block, count, ret_first ? ret_first : &first);
 
-	for (; count > 0; block++, count--) {
-		if (!bit_get(c->used, block)) {
-			bit_set(c->used, block);
-			c->rep->used_blocks++;
-		} else if (twice++ == 0 && ret_first) {
-			*ret_first = block;
-		}
-	}
+	c->rep->used_blocks += count - twice;
 	return twice;
 }
 

@@ -181,6 +181,9 @@ static int visit(struct check *c, const struct walk_to *w, block_t block, gen_t 
 			below.low = page_key(p, i);
 		if (i + 1 < n && key_cmp(page_key(p, i + 1), below.high) < 0)
 			below.high = page_key(p, i + 1);
+		/* A key behind the page's own bounds: that child has none, and spans ascend. */
+		if (key_cmp(below.low, below.high) > 0)
+			below.low = below.high;
 		inner_child(p, i, &child, &child_gen);
 		r = visit(c, w, child, child_gen, level - 1, &below, gen);
 	}

@@ -138,7 +138,8 @@ static int private_block(struct keys *k, const struct keys_attr *a, uint64_t fbl
 		return *ret ? 0 : r;
 	}
 	part = (struct extent){ .fblock = fblock, .count = 1, .flags = EXTENT_PRIVATE, .gen = store_gen(k->store) };
-	if (r == 0 && e->fblock <= fblock && e->flags & EXTENT_UNWRITTEN) {
+	/* In what is salvaged nothing is written that an item or a record names: nobody has marked it as theirs. */
+	if (r == 0 && e->fblock <= fblock && e->flags & EXTENT_UNWRITTEN && !k->salvage) {
 		/* Reserved for just this; nobody reads its bytes before the extent says so. */
 		part.block = e->block + (fblock - e->fblock);
 		memset(old, 0, sizeof old);
@@ -380,6 +381,7 @@ int contents_reap(struct keys *k, uint64_t ino, unsigned *budget)
 		const uint8_t *v;
 		uint32_t len;
 		struct key key;
+		bool whole;
 		int r = tree_seek(k->tree, item_key(ino, ITEM_EXTENT, 0), &c);
 
 		if (r == -ENOENT)
@@ -390,10 +392,10 @@ int contents_reap(struct keys *k, uint64_t ino, unsigned *budget)
 		if (key.hi != item_key(ino, ITEM_EXTENT, 0).hi)
 			return 0;
 		v = cursor_value(&c, &len);
-		r = extent_decode(v, len, key, &e);
-		if (r == 0)
-			r = tree_del(k->tree, key);
-		if (r == 0)
+		/* One that cannot be goes too: this is in the journal already, where nothing would get past an error. */
+		whole = extent_decode(v, len, key, &e) == 0;
+		r = tree_del(k->tree, key);
+		if (r == 0 && whole)
 			r = store_free(k->store, e.block, e.count, e.gen);
 		if (r < 0)
 			return r;

@@ -143,6 +143,7 @@ static int reap_allowed(struct keys *k, const uint8_t *v, uint32_t len, uint64_t
 int keys_reap(struct keys *k, uint64_t ino)
 {
 	struct key orphan = { KIND_ORPHAN, ino };
+	struct keys_attr a;
 	const uint8_t *v;
 	uint32_t len;
 	int r = tree_get(k->tree, orphan, &v, &len);
@@ -151,6 +152,11 @@ int keys_reap(struct keys *k, uint64_t ino)
 		return 0;
 	if (r == 0)
 		r = reap_allowed(k, v, len, ino);
+	/* What apply cannot read is said now, not when it is in the journal. */
+	if (r == 0)
+		r = inode_get(k, ino, &a);
+	if (r == -ENOENT)
+		r = 0;
 	if (r == 0)
 		r = change_reserve_own(k, 4, 0, true);
 	if (r < 0)

@@ -652,6 +652,17 @@ void replica_hold_all(struct replica *r, bool all)
 	r->hold_all = all;
 }
 
+void replica_hold_none(struct replica *r)
+{
+	idset_release(&r->own_holds);
+	idset_release(&r->fed_holds);
+	r->own_holds = r->fed_holds = (struct idset){ 0 };
+	r->hold_all = r->holds_more = false;
+	r->news_count = 0;
+	r->tree_applied = r->tree_durable = UINT64_MAX;
+	r->tree_count = 1;
+}
+
 /* In the order in which they came; runs of the same kind in one message. */
 static int send_news(struct replica *r)
 {

@@ -147,14 +147,9 @@ static int add_bad(struct mend *m, struct mend_inode *r, uint64_t fblock, block_
 
 static bool used_twice(struct mend *m, block_t block, uint64_t count)
 {
-	block_t b;
+	block_t first;
 
-	for (b = block; b < block + count; b++)
-		if (bit_get(m->used, b))
-			return true;
-	for (b = block; b < block + count; b++)
-		bit_set(m->used, b);
-	return false;
+	return bit_any(m->used, block, count) || bit_set_range(m->used, block, count, &first) > 0;
 }
 
 static int take_extent(struct mend *m, struct current *c, struct key k, const uint8_t *v, uint32_t len)

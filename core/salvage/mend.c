@@ -310,22 +310,57 @@ static int punch(struct mend *m)
 
 /* lost+found ------------------------------------------------------------------------------------------------------ */
 
-static bool root_has(struct mend *m, const char *name)
+#define FOLDER "lost+found"
+
+/* The number behind a name of lost+found, as we write it; 1: none. 0: it is another name. */
+static uint64_t folder_number(const struct dirent *d)
+{
+	const size_t n = strlen(FOLDER);
+	uint64_t number = 0;
+	size_t i;
+
+	if (d->len < n || memcmp(d->name, FOLDER, n) != 0)
+		return 0;
+	if (d->len == n)
+		return 1;
+	if (d->len < n + 2 || d->len > n + 18 || d->name[n] != '.' || d->name[n + 1] == '0')
+		return 0;
+	for (i = n + 1; i < d->len; i++) {
+		if (d->name[i] < '0' || d->name[i] > '9')
+			return 0;
+		number = number * 10 + (unsigned)(d->name[i] - '0');
+	}
+	return number > 1 ? number : 0;
+}
+
+/* The first name of these that the root does not have. It has no more than its entries: one look at all of them. */
+static int choose_folder(struct mend *m)
 {
 	const struct key first = item_key(KEYS_ROOT_INO, ITEM_DIRENT, 0);
+	uint64_t most = m->inodes[0].entries + 2, n = 1, *have = calloc(most / 64 + 1, 8);
 	struct tree_cursor at;
-	int r = tree_seek(m->t, first, &at);
+	int r;
 
+	if (!have)
+		return -ENOMEM;
+	r = tree_seek(m->t, first, &at);
 	for (; r == 0 && cursor_key(&at).hi == first.hi; r = cursor_next(&at)) {
 		struct dirent d;
 		uint32_t len;
 		const uint8_t *v = cursor_value(&at, &len);
+		uint64_t number = dirent_decode(v, len, cursor_key(&at), &d) == 0 ? folder_number(&d) : 0;
 
-		if (dirent_decode(v, len, cursor_key(&at), &d) == 0 && d.len == strlen(name) &&
-		    memcmp(d.name, name, d.len) == 0)
-			return true;
+		if (number < most)
+			bit_set(have, number);
 	}
-	return false;
+	while (n < most && bit_get(have, n))
+		n++;
+	free(have);
+	if (n == 1)
+		(void)snprintf(m->rep->folder, sizeof m->rep->folder, FOLDER);
+	else
+		(void)snprintf(m->rep->folder, sizeof m->rep->folder, FOLDER ".%llu", (unsigned long long)n);
+	return r == -ENOENT ? 0 : r;
 }
 
 static int put_entry(struct mend *m, uint64_t dir, const char *name, uint64_t ino, uint32_t type)
@@ -361,7 +396,6 @@ static int add_inode(struct mend *m, uint64_t ino)
 static int make_folder(struct mend *m)
 {
 	struct mend_inode *root = &m->inodes[0], *folder;
-	unsigned n = 1;
 	size_t i;
 	int r;
 
@@ -369,9 +403,9 @@ static int make_folder(struct mend *m)
 		m->rep->aside += m->inodes[i].aside;
 	if (m->rep->aside == 0)
 		return 0;
-	(void)snprintf(m->rep->folder, sizeof m->rep->folder, "lost+found");
-	while (root_has(m, m->rep->folder))
-		(void)snprintf(m->rep->folder, sizeof m->rep->folder, "lost+found.%u", ++n);
+	r = choose_folder(m);
+	if (r < 0)
+		return r;
 	m->folder = store_counts(m->s)->next_ino++;
 	r = put_entry(m, KEYS_ROOT_INO, m->rep->folder, m->folder, S_IFDIR);
 	root->entries++;

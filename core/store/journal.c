@@ -439,31 +439,62 @@ struct seg_use {
 	uint64_t serial, nonce;
 };
 
+/* Is a segment there, if it begins at this block? */
+static bool is_inside(const struct journal *j, block_t first)
+{
+	uint64_t end = j->end > 0 ? j->end : map_blocks(j->map), need = journal_seg_blocks(j);
+
+	return first >= SUPERS && need <= end && first <= end - need;
+}
+
 /* Where a whole NEXT record of u leads; false: the record is none, or leads nowhere. */
 static bool leads_on(const struct journal *j, const struct seg_use *u, const uint8_t *rec, uint32_t len,
 		     struct seg_use *ret)
 {
 	const uint8_t *data = rec + REC_HEADER + MUT_HEADER;
-	uint64_t blocks = map_blocks(j->map), need = journal_seg_blocks(j);
 
 	if (len != REC_NEXT_LEN || get_le16(rec + REC_TYPE) != REC_TYPE_NEXT ||
 	    !(get_le16(rec + REC_FLAGS) & REC_FLAG_INTERNAL) || get_le64(data + 8) != u->serial + 1)
 		return false;
 	*ret = (struct seg_use){ get_le64(data), u->serial + 1, get_le64(data + 16) };
-	return ret->first >= 2 && need <= blocks && ret->first <= blocks - need;
+	return is_inside(j, ret->first);
+}
+
+/* What one search has looked at. */
+struct search {
+	block_t first[2 * JOURNAL_SEGS];
+	unsigned count;
+};
+
+/* In an honest journal no block is in two uses of segments since the last checkpoint. In one that was made on purpose each of a
+ * segment's NEXT records may lead to that segment again, under another serial: it is looked at once. */
+static bool looked_at(const struct journal *j, struct search *s, block_t first)
+{
+	uint64_t blocks = journal_seg_blocks(j);
+	unsigned i;
+
+	for (i = 0; i < s->count; i++)
+		if (first < s->first[i] + blocks && s->first[i] < first + blocks)
+			return true;
+	if (s->count == ARRAY_LEN(s->first))
+		return true;
+	s->first[s->count++] = first;
+	return false;
 }
 
 /* Look at a segment from `from` on. -EUCLEAN: a record there proves damage. 1: *ret_next is where its whole NEXT leads; 0:
- * it has none.
+ * it has none, or was looked at already.
  * Contents may be anything, also what looks like a record of 128 KiB at every 8 bytes. So when SEARCH_TIMES the segment's
  * size was hashed, only those places are looked at where a record that knows of a sync stands: the first one of a page,
  * since a sync moves the tail there (J2), and the first one of the segment. */
-static int search_segment(struct journal *j, const struct seg_use *u, uint64_t from, struct seg_use *ret_next)
+static int search_segment(struct journal *j, struct search *s, const struct seg_use *u, uint64_t from, struct seg_use *ret_next)
 {
 	const uint8_t *p = map_block(j->map, u->first);
 	uint64_t off, hashed = 0;
 	int r = 0;
 
+	if (looked_at(j, s, u->first))
+		return 0;
 	for (off = from; off + REC_HEADER <= seg_size(j); off += 8) {
 		uint32_t len;
 
@@ -491,7 +522,7 @@ static int search_segment(struct journal *j, const struct seg_use *u, uint64_t f
 
 /* A segment and those that the chain went on in. They may be none that a superblock lists: allocated since, they are
  * known by the NEXT records only. *serial becomes that of the last one. */
-static int search_chain(struct journal *j, struct seg_use u, uint64_t from, uint64_t *serial)
+static int search_chain(struct journal *j, struct search *s, struct seg_use u, uint64_t from, uint64_t *serial)
 {
 	unsigned hops = 0;
 	int r;
@@ -499,7 +530,7 @@ static int search_chain(struct journal *j, struct seg_use u, uint64_t from, uint
 	do {
 		struct seg_use next = { 0 };
 
-		r = search_segment(j, &u, from, &next);
+		r = search_segment(j, s, &u, from, &next);
 		*serial = u.serial;
 		u = next;
 		from = SEG_HEADER;
@@ -511,7 +542,7 @@ static bool is_header(const struct journal *j, block_t first)
 {
 	const uint8_t *p;
 
-	if (first == 0 || first > map_blocks(j->map) || map_blocks(j->map) - first < journal_seg_blocks(j))
+	if (!is_inside(j, first))
 		return false;
 	p = map_block(j->map, first);
 	return get_le64(p + SEG_MAGIC_OFF) == SEG_MAGIC && get_le64(p + SEG_STORE) == j->store_id &&
@@ -544,11 +575,12 @@ int journal_check_damage(struct journal *j)
 	uint64_t start = seg_serial(j, j->tail - 1), serial = start;
 	block_t at = j->segs[j->used - 1];
 	struct seg_use u = { at, start, j->nonce }, unused;
+	struct search s = { .count = 0 };
 	unsigned i;
 	int r;
 
 	j->searched = 0;
-	r = search_chain(j, u, j->tail - (start << j->shift), &serial);
+	r = search_chain(j, &s, u, j->tail - (start << j->shift), &serial);
 	/* Segments that were used after these tell by their headers: the NEXT that led there may be what is damaged. */
 	for (i = j->used; i < j->count && r == 0; i++) {
 		const uint8_t *p;
@@ -559,7 +591,7 @@ int journal_check_damage(struct journal *j)
 		if (get_le64(p + SEG_SERIAL) <= serial)
 			continue;
 		u = (struct seg_use){ j->segs[i], get_le64(p + SEG_SERIAL), get_le64(p + SEG_NONCE) };
-		r = search_chain(j, u, SEG_HEADER, &serial);
+		r = search_chain(j, &s, u, SEG_HEADER, &serial);
 	}
 	/* Those that no superblock lists, behind a NEXT that is damaged itself: each header names the one after it. */
 	for (i = 0; i < SEGS_MAX && r >= 0; i++) {
@@ -567,7 +599,7 @@ int journal_check_damage(struct journal *j)
 		if (at == 0)
 			break;
 		u = (struct seg_use){ at, start + 1 + i, get_le64((uint8_t *)map_block(j->map, at) + SEG_NONCE) };
-		r = search_segment(j, &u, SEG_HEADER, &unused);
+		r = search_segment(j, &s, &u, SEG_HEADER, &unused);
 	}
 	return r < 0 ? r : 0;
 }

@@ -39,6 +39,7 @@ struct journal {
 	_Atomic jpos_t pub_tail;        /* published after each append, tail before seq */
 	_Atomic seq_t pub_seq;
 	_Atomic jpos_t sync_mark;       /* the syncer writes, or has written, up to here */
+	uint64_t end;                   /* no segment is behind this block; 0: behind the mapping's end */
 	uint64_t searched;              /* bytes hashed by the last journal_check_damage() */
 	uint64_t skipped;               /* bytes hashed by journal_skip() in the tail's segment */
 };

@@ -177,9 +177,14 @@ int recovery_format(struct store *s, const struct store_options *o)
 
 /* Opening --------------------------------------------------------------------------------------------------------- */
 
+/* How often the blocks of the whole store may be named as the contents of records. In an honest journal it is once: what was freed is
+ * not used again before a checkpoint. */
+#define NAMED_TIMES 4u
+
 struct walk {
 	struct store *s;
 	struct journal journal;
+	uint64_t named;                 /* blocks of contents */
 	int (*record)(struct store *s, struct record_reader *reader, const uint8_t *rec);
 	int (*claim)(void *ctx, block_t first, uint64_t blocks);
 	uint64_t records;
@@ -199,13 +204,19 @@ static void dirty_again(struct store *s, block_t block, uint64_t count)
 }
 
 /* Do the extents hold what the record says? If not, the record did not reach the disk whole: the prefix ends before it. */
-int recovery_extents_whole(struct store *s, const struct record_reader *reader)
+int recovery_extents_whole(struct store *s, const struct record_reader *reader, uint64_t *named)
 {
 	unsigned i;
 
-	for (i = 0; i < reader->extent_count; i++)
+	for (i = 0; i < reader->extent_count; i++) {
 		if (!space_valid_range(&s->space, reader->extents[i].block, reader->extents[i].count))
 			return 0;
+		*named += reader->extents[i].flags & EXT_DATA ? reader->extents[i].count : 0;
+	}
+	/* All of them are read here, before anything is claimed. */
+	if (*named > NAMED_TIMES * s->space.total)
+		return err_corrupt("the journal names more blocks of contents than there are: %llu, up to change %llu",
+				   (unsigned long long)*named, (unsigned long long)get_le64(reader->rec + REC_SEQ));
 	return reader->extent_count > 0 ? s->client.whole(s->client.ctx, reader) : 1;
 }
 
@@ -219,7 +230,7 @@ static int walk_journal(struct store *s, struct walk *w)
 		r = record_open(&reader, next.rec, next.len);
 		if (r < 0)
 			return r;
-		r = recovery_extents_whole(s, &reader);
+		r = recovery_extents_whole(s, &reader, &w->named);
 		if (r <= 0)
 			return r;
 		if (w->record) {
@@ -283,7 +294,7 @@ static int new_walk(struct store *s, struct walk *w)
 	int r = journal_init(&w->journal, &s->map, s->super.seg_shift, s->store_id, 0);
 
 	w->s = s;
-	w->records = 0;
+	w->records = w->named = 0;
 	return r < 0 ? r : journal_load(&w->journal, s->super.segs, s->super.seg_count, &s->super.journal);
 }
 

@@ -464,11 +464,17 @@ static int find_tree(struct salvage *g)
 
 /* The journal ----------------------------------------------------------------------------------------------------- */
 
+/* Behind the file there is the new tree, which changes while the journal is read: no segment. */
+static bool is_segment(const struct salvage *g, block_t first, uint64_t blocks)
+{
+	return space_valid_range(&g->s->space, first, blocks) && first + blocks <= g->blocks;
+}
+
 static int claim_nothing(void *ctx, block_t first, uint64_t blocks)
 {
-	struct store *s = ctx;
+	const struct salvage *g = ctx;
 
-	return space_valid_range(&s->space, first, blocks) ? 0 :
+	return is_segment(g, first, blocks) ? 0 :
 	       err_corrupt("journal leads to block %llu outside the store", (unsigned long long)first);
 }
 
@@ -487,18 +493,19 @@ static int walk(struct salvage *g, bool proven, uint64_t *records)
 	struct journal *j = &g->s->journal;
 	struct record_reader reader;
 	struct journal_next next;
+	uint64_t named = 0;
 	int r;
 
 	while (journal_peek(j, &next) > 0) {
 		if (record_open(&reader, next.rec, next.len) < 0)
 			return 0;
-		if (!proven && recovery_extents_whole(g->s, &reader) <= 0)
+		if (!proven && recovery_extents_whole(g->s, &reader, &named) <= 0)
 			return 0;
 		r = apply(g, &reader, next.rec);
 		if (r < 0)
 			return r;
 		++*records;
-		if (journal_accept(j, &next, claim_nothing, g->s) < 0)
+		if (journal_accept(j, &next, claim_nothing, g) < 0)
 			return 0;
 	}
 	return 0;
@@ -523,10 +530,11 @@ static int load_journal(struct salvage *g)
 	unsigned i, n = 0;
 
 	for (i = 0; i < sb->seg_count; i++)
-		if (space_valid_range(&g->s->space, sb->segs[i], journal_seg_blocks(j)))
+		if (is_segment(g, sb->segs[i], journal_seg_blocks(j)))
 			segs[n++] = sb->segs[i];
 		else if (i == 0)
 			return err_corrupt("its first segment, at block %llu, lies outside the file", (unsigned long long)sb->segs[0]);
+	j->end = g->blocks;
 	return journal_load(j, segs, n, &sb->journal);
 }
 

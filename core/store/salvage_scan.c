@@ -120,6 +120,8 @@ static int visit(struct salvage *g, const struct salvage_hole *at)
 			child.low = page_key(p, i);
 		if (i + 1 < n && key_cmp(page_key(p, i + 1), child.high) < 0)
 			child.high = page_key(p, i + 1);
+		if (key_cmp(child.low, child.high) > 0)
+			child.low = child.high;
 		inner_child(p, i, &child.block, &child.gen);
 		r = visit(g, &child);   /* at most TREE_LEVELS deep */
 	}

@@ -463,6 +463,28 @@ int space_free_data(struct space *sp, block_t block, uint64_t count, gen_t gen)
 	return for_groups(sp, block, count, mark_free, gen);
 }
 
+/* Those that are in use, one range after the other. */
+static int free_used(struct space *sp, uint64_t group, unsigned bit, unsigned count, gen_t gen)
+{
+	unsigned end = bit + count, from;
+	int r = group_load(sp, group);
+
+	while (r == 0 && bit < end) {
+		for (from = bit; bit < end && current_word(sp, group, bit / 64) >> (bit % 64) & 1; bit++)
+			;
+		if (bit > from)
+			r = mark_free(sp, group, from, bit - from, gen);
+		else
+			bit++;
+	}
+	return r == -EUCLEAN ? 0 : r;
+}
+
+int space_give_back(struct space *sp, block_t block, uint64_t count, gen_t gen)
+{
+	return space_valid_range(sp, block, count) ? for_groups(sp, block, count, free_used, gen) : 0;
+}
+
 static int keep_blocks(struct space *sp, uint64_t group, unsigned bit, unsigned count, gen_t gen)
 {
 	(void)gen;

@@ -97,6 +97,10 @@ int space_drop_staged(struct space *sp, block_t block, uint64_t count);
 int space_alloc_exact(struct space *sp, uint64_t count, block_t *ret_block);
 /* Blocks of contents (or a segment) are no longer used; they were allocated in generation gen. -EUCLEAN if they were free. */
 int space_free_data(struct space *sp, block_t block, uint64_t count, gen_t gen);
+/* Blocks that an extent of the tree names are no longer its own. What is not in use, or cannot be (the extent is damaged, or made on
+ * purpose; or nobody can read the bitmap) stays as it is: apply comes here with a change that is in the journal, and an error would be in
+ * the way of each later opening too. -ENOMEM. */
+int space_give_back(struct space *sp, block_t block, uint64_t count, gen_t gen);
 /* Recovery: mark blocks as allocated in C that a journal record or the journal itself names. -EUCLEAN if not free. */
 int space_claim(struct space *sp, block_t block, uint64_t count);
 /* Never give these blocks out, whatever the bitmaps say of them (a store that is only read). */

@@ -57,7 +57,7 @@ int world_open(struct input *in, unsigned may, bool read_only, struct keys **ret
 int world_salvage(struct input *in, unsigned may, struct store_salvage *v, struct keys **ret_keys);
 /* Without an input: the base image as it is. */
 int world_open_base(struct keys **ret_keys);
-/* The table of system calls that keeps everything in memory. */
+/* The table of system calls that keeps everything in memory, for the file that is opened next: it has not grown yet. */
 const struct sys_ops *world_sys(void);
 /* Make the random numbers of the next execution. */
 void world_seed(const uint8_t *data, size_t size);

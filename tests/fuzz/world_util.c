@@ -63,6 +63,8 @@ static int w_map(void *ctx, void *addr, size_t len, int fd, uint64_t off, int pr
 	(void)ctx;
 	(void)fd;
 	(void)private_copy;
+	/* No page of it may be one that the file does not have: that fault would be ours, and look like one of the store's. */
+	check(off > 0 || !world.ready || len <= world.size[world.which]);
 	if (off > 0 || !world.ready)
 		r = map_at(addr, len, PROT_READ | PROT_WRITE, MAP_ANONYMOUS, -1, 0);
 	else
@@ -338,7 +340,7 @@ bool world_honest(void)
 static int open_world(struct input *in, unsigned may, bool read_only, struct store_salvage *salvage,
 		      struct keys **ret_keys)
 {
-	struct store_options o = { .read_only = read_only, .salvage = salvage, .sys = world_sys() };
+	struct store_options o = { .read_only = read_only, .salvage = salvage };
 	int r;
 
 	if (!world.ready) {
@@ -355,6 +357,7 @@ static int open_world(struct input *in, unsigned may, bool read_only, struct sto
 		world.which = which % 4 == 2 ? 2 : which & 1;
 	}
 	o.path = world.path[world.which];
+	o.sys = world_sys();            /* behind init(), whose files grew */
 	world.in = in;
 	world.may = may;
 	world.honest = true;

@@ -35,7 +35,8 @@ mkdir "$T/lib" "$T/srv"
 "$MSYNCFS" keygen "$T/key" || bail keygen
 RANDOM=$((SEED % 32768))
 diag "SEED=$SEED"
-port=$((20000 + RANDOM % 30000))
+port=$(a_port)
+primary=
 options_of() { sed -n "s/^options=//p" "$1/.msyncfs/status" | tr -d "'"; }
 flags_of() { awk -v m="$1" '$5 == m { print "," $6 "," }' /proc/self/mountinfo; }
 # mounts FSTAB DIR: by its line. Port numbers may be taken.
@@ -67,7 +68,7 @@ while read -r store dir type words rest; do
 	# The primary is needed by the line of the remote mount.
 	case $words in *listen=*) primary=$dir;; *) unmounts "$dir" "$store";; esac
 done <"$T/lines"
-unmounts "$primary" "$T/lib/shared.msync"
+[ -z "$primary" ] || unmounts "$primary" "$T/lib/shared.msync"
 
 # ---- Odd names, all words
 mkdir "$T/a b"

@@ -10,7 +10,7 @@ mkdir "$T/units" "$T/lib" "$T/etc" "$T/srv"
 "$MSYNCFS" keygen "$T/etc/key" || bail keygen
 RANDOM=$((SEED % 32768))
 diag "SEED=$SEED"
-port=$((20000 + RANDOM % 30000))
+port=$(a_port)
 # The units with places of the test's own in place of the system's.
 for unit in "$S"/*.service "$S"/*.mount; do
 	name=$(basename "$unit")

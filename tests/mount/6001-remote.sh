@@ -9,7 +9,7 @@ RANDOM=$((SEED % 32768))
 
 one=$T/one two=$T/two three=$T/three
 mkdir "$one" "$two" "$three"
-port=$((20000 + (SEED + $$) % 30000))
+port=$(a_port)
 
 caught_up() { streams "$1" && [ "$(value "$1" seq)" = "$(value one seq)" ]; }
 # All that a mount shows: names, inodes, attributes, contents.
@@ -31,7 +31,7 @@ is 'which only its owner may read' "$(stat -c %a "$T/key")" 600
 "$MSYNCFS" keygen "$T/other" >/dev/null
 for _ in 1 2 3 4 5; do
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" >"$T/out" && break
-	port=$((20000 + RANDOM % 30000))
+	port=$(a_port)
 done
 ok 'a primary listens' is_mounted "$one"
 mkdir "$one/d"

@@ -14,7 +14,7 @@ watch() { "$MSYNCFS" watch "$@"; }
 
 "$MSYNCFS" keygen "$T/key" >/dev/null
 for _ in 1 2 3 4 5; do
-	port=$((20000 + RANDOM % 30000))
+	port=$(a_port)
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" -o journal-keep=1M,noatime >"$T/out" && break
 done
 ok 'a primary listens' is_mounted "$one"

@@ -12,8 +12,8 @@ command -v ss >/dev/null || skip_all 'ss is missing'
 
 one=$T/one two=$T/two three=$T/three
 mkdir "$one" "$two" "$three"
-for try in 1 2 3 4 5; do
-	port=$((20000 + (RANDOM + $$ + try) % 30000))
+for _ in 1 2 3 4 5; do
+	port=$(a_port)
 	mount_store -m "$one" -s "$one.msync" --listen="127.0.0.1:$port" >"$T/out" && break
 done
 for m in two three; do ok "$m is mounted" mount_store -m "$T/$m" -s "$T/$m.msync" --from="127.0.0.1:$port"; done

@@ -10,7 +10,7 @@ RANDOM=$((SEED % 32768))
 
 one=$T/one two=$T/two
 mkdir "$one" "$two"
-port=$((20000 + (SEED + $$) % 30000))
+port=$(a_port)
 start() {
 	local name=$1
 	shift
@@ -42,7 +42,7 @@ changes() {
 "$MSYNCFS" keygen "$T/key" >/dev/null
 for _ in 1 2 3 4 5; do
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" -o journal-keep=256M >"$T/out" && break
-	port=$((20000 + RANDOM % 30000))
+	port=$(a_port)
 done
 ok 'a primary listens' is_mounted "$one"
 from=(--from="127.0.0.1:$port" --key-file="$T/key")

@@ -223,7 +223,13 @@ mount_store() {
 }
 
 is_mounted() { grep -qF -- " $(escaped "${1:-$MNT}") " /proc/self/mountinfo; }
-escaped() { printf '%s' "$1" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g'; }
+# As mountinfo has it.
+escaped() {
+	local s=${1//\\/\\134}
+	s=${s// /\\040}
+	s=${s//$'\t'/\\011}
+	printf '%s' "${s//$'\n'/\\012}"
+}
 
 unmount() {
 	if [ "$(id -u)" = 0 ]; then umount -i "$@"; else fusermount3 -u "$@"; fi
@@ -285,6 +291,17 @@ stop() { umount_store "$T/$1" "$T/$1.msync"; }
 value() { sed -n "s/^$2=//p" "$T/$1/.msyncfs/status" 2>/dev/null | tr -d "'\""; }
 streams() { [ "$(value "$1" link_state)" = stream ]; }
 
+# a_port: a number of a TCP port that nobody uses. Below those that the kernel gives to who connects (32768 and up, if nobody changed
+# it): such a connection keeps its port from a listener for a minute after its end.
+a_port() {
+	local port
+	while :; do
+		port=$((10000 + (RANDOM + $$) % 22000))
+		grep -qsi ":$(printf %04X $port) " /proc/net/tcp /proc/net/tcp6 || break
+	done
+	echo $port
+}
+
 # ------------------------------------------------------------------------------------------------------------- set-up
 cleanup() {
 	local status=$? mnt pid
@@ -296,7 +313,8 @@ cleanup() {
 		kill $(jobs -p) 2>/dev/null
 		awk -v t="$(escaped "$T")/" 'index($5, t) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
 		while read -r mnt; do
-			mnt=$(printf '%b' "${mnt//\\/\\0}")
+			mnt=$(printf '%b.' "${mnt//\\/\\0}")
+			mnt=${mnt%.}
 			unmount "$mnt" 2>/dev/null || umount -i -l "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt"
 		done
 		for pid in $(pgrep -x "$(basename "$MSYNCFS")"); do

@@ -17,6 +17,8 @@ WRITERS=${WRITERS:-2}
 TROUBLE=${TROUBLE:-cut cut hold lose slow none}
 declare -A port_of lines_of fd_of
 mkdir "${names[@]/#/$T/}" "$T/logs"
+# What is found where a mount is away: no directory (netlog.c).
+for n in "${names[@]}"; do for ((round = 1; round <= ROUNDS; round++)); do : >"$T/$n/r$round"; done; done
 
 start() {
 	local n=$1
@@ -35,8 +37,8 @@ relay_to() {
 	wait_for "[ \"\$(grep -c '^ok' '$T/relay.$n')\" -ge ${lines_of[$n]} ]" || fail "the relay of $n obeys: $*"
 }
 
-for try in 1 2 3 4 5; do
-	port=$((20000 + (RANDOM + $$ + try) % 30000))
+for _ in 1 2 3 4 5; do
+	port=$(a_port)
 	start one --listen="127.0.0.1:$port" >"$T/out" && break
 done
 ok 'a primary listens' is_mounted "$T/one"

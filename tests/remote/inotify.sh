@@ -23,7 +23,7 @@ agree() {
 
 "$MSYNCFS" keygen "$T/key" >/dev/null
 for _ in 1 2 3 4 5; do
-	port=$((20000 + RANDOM % 30000))
+	port=$(a_port)
 	start one --listen="127.0.0.1:$port" --key-file="$T/key" -o inotify >"$T/out" && break
 done
 ok 'a primary listens' is_mounted "$one"

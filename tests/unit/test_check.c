@@ -854,6 +854,39 @@ static void test_check__block_used_twice_is_named(void **ctx)
 	assert_named("are leaked");
 }
 
+/* A tree that was made on purpose: each of its extents costs a page's third, and would have a MiB read. */
+static void test_check__blocks_used_many_times_are_read_twice_at_most(void **ctx)
+{
+	struct check_report before, rep;
+	uint8_t value[ITEM_MAX], *v;
+	struct extent e;
+	uint64_t i, most;
+	const uint8_t *p;
+	struct keys *k;
+	struct tree *t;
+	uint32_t len;
+
+	(void)ctx;
+	make_store();
+	k = open_store();
+	t = store_tree(keys_store(k));
+	assert_int_equal(contents_find(k, ino.big, 256, &e), 0);
+	assert_int_equal(tree_get(t, item_key(ino.big, ITEM_EXTENT, e.fblock), &p, &len), 0);
+	memcpy(value, p, len);
+	assert_int_equal(verify(k, false, &before), 0);
+	most = 2 * store_space(keys_store(k))->total;
+	for (i = 0; i <= most / e.count; i++) {
+		assert_int_equal(store_poll(keys_store(k)), 0);
+		assert_int_equal(tree_put_place(t, item_key(ino.sparse, ITEM_EXTENT, (1ull << 28) + (i + 1) * 1000), len, &v), 0);
+		memcpy(v, value, len);
+	}
+	assert_int_equal(verify(k, false, &rep), 0);
+	assert_true(rep.problems > most / e.count);
+	assert_true(rep.content_blocks > before.content_blocks);
+	assert_true(rep.content_blocks <= most);
+	assert_int_equal(keys_close(k), 0);
+}
+
 static void test_check__extent_outside_is_named(void **ctx)
 {
 	struct extent e;
@@ -1034,6 +1067,7 @@ int main(void)
 		T(test_check__missing_inode_is_named),
 		T(test_check__orphan_items_are_named),
 		T(test_check__block_used_twice_is_named),
+		T(test_check__blocks_used_many_times_are_read_twice_at_most),
 		T(test_check__extent_outside_is_named),
 		T(test_check__overlapping_extents_are_named),
 		T(test_check__contents_are_named_with_their_path),

@@ -7,6 +7,7 @@
 #include "tests/unit/scratch_util.h"
 
 #include "core/keys/keys_int.h"
+#include "core/store/salvage.h"
 #include "core/store/store_int.h"
 
 #include <fcntl.h>
@@ -431,6 +432,97 @@ static void test_hostile__attribute_without_its_parts_can_be_removed(void **stat
 	close_store();
 }
 
+/* Nothing that is done with such a file may be in the journal if applying it fails: no opening would get past it. */
+static void remove_file(const char *name)
+{
+	uint64_t ino;
+	uint32_t nlink;
+	int r;
+
+	assert_int_equal(keys_unlink(k, KEYS_ROOT_INO, name, strlen(name), &ino, &nlink), 0);
+	while ((r = keys_reap(k, ino)) > 0)
+		;
+	assert_int_equal(r, 0);
+}
+
+/* As after kill -9: what was done is in the journal. */
+static void kill_and_open(void)
+{
+	scratch_kill(k, path);
+	if (open_again() < 0)
+		fail_msg("%s", err_last());
+}
+
+static int truncate_file(uint64_t ino, uint64_t size)
+{
+	const struct keys_setattr set = { .mask = KEYS_SET_SIZE, .size = size };
+	struct keys_attr a;
+
+	return keys_setattr(k, ino, &set, &a);
+}
+
+static void place_extent(uint64_t ino, block_t block)
+{
+	struct extent e = get_extent(ino);
+
+	e.block = block;
+	put_extent(ino, &e);
+}
+
+static void test_hostile__blocks_that_cannot_be_freed(void **state)
+{
+	static const block_t places[] = { 1ull << 50, UINT64_MAX - 1, 0, SUPER_COPY - 2, 2046 };
+	unsigned i;
+
+	for (i = 0; i < ARRAY_LEN(places) + 2; i++) {
+		block_t block = i < ARRAY_LEN(places) ? places[i] : i == ARRAY_LEN(places) ? im.sb.segs[0] : get_extent(b_ino).block;
+
+		place_extent(a_ino, block);
+		go();
+		assert_int_equal(truncate_file(a_ino, BLOCK_SIZE), 0);
+		kill_and_open();
+		remove_file("a");
+		/* Its blocks may be free by now, if they were those of a. */
+		remove_file("b");
+		kill_and_open();
+		b_ino = make_file("b");
+		assert_reads(b_ino, 0);
+		close_store();
+		(void)teardown(state);
+		assert_int_equal(setup(state), 0);
+	}
+	image_close(&im);
+}
+
+static void test_hostile__extent_that_cannot_be(void **state)
+{
+	struct extent e;
+	uint8_t *leaf, *v;
+	uint32_t len;
+
+	(void)state;
+	e = get_extent(a_ino);
+	e.fblock = 100;
+	e.block = 1000;
+	v = malloc(extent_item_len(e.count, 0));
+	assert_non_null(v);
+	extent_encode(v, &e);
+	image_add(&im, item_key(a_ino, ITEM_EXTENT, 100), v, extent_item_len(e.count, 0));
+	free(v);
+	v = image_item(&im, item_key(a_ino, ITEM_EXTENT, 100), &len, &leaf);
+	put_le16(v + 16, 60000);        /* blocks */
+	image_seal(&im, leaf);
+	go();
+	assert_int_equal(truncate_file(a_ino, 0), -EUCLEAN);
+	assert_int_equal(store_failed(keys_store(k)), 0);
+	kill_and_open();
+	assert_reads(a_ino, 0);
+	remove_file("a");
+	kill_and_open();
+	assert_reads(b_ino, 0);
+	close_store();
+}
+
 /* Records ---------------------------------------------------------------------------------------------------------- */
 
 static struct record rec;
@@ -497,6 +589,77 @@ static void test_hostile__record_is_whole_for_its_own_file_only(void **state)
 	close_store();
 }
 
+/* Each of its blocks would be read for each record, before anybody finds that they are in use. */
+static void test_hostile__journal_that_names_the_same_blocks_again_and_again(void **state)
+{
+	char killed[SCRATCH_PATH];
+	struct store_options o = { .path = killed, .read_only = true };
+	struct extent e;
+	const uint8_t *at;
+	unsigned i, n;
+
+	(void)state;
+	scratch_path(killed, "killed");
+	e = get_extent(a_ino);
+	go();
+	assert_int_equal(record_init(&rec), 0);
+	for (n = 0; n < 100; n++) {
+		record_begin(&rec, CHANGE_WRITE, 0, 1);
+		for (i = 0; i < 32; i++) {
+			uint8_t *csums;
+
+			(void)record_extent(&rec, e.block, e.count, EXT_FRESH | EXT_DATA, &csums);
+			memcpy(csums, e.csums, 4 * e.count);
+		}
+		for (i = 0; i < 32; i++)
+			add_map(a_ino, 0, i);
+		assert_false(rec.overflow);
+		assert_int_equal(journal_append(&keys_store(k)->journal, rec.buf, rec.len, 0, &at), 0);
+	}
+	record_release(&rec);
+	scratch_copy(path, killed);
+	assert_int_equal(keys_abandon(k), 0);
+	assert_int_equal(keys_open(&o, &k), -EUCLEAN);
+	k = NULL;
+	assert_non_null(strstr(err_last(), "names more blocks"));
+}
+
+/* What a record says is a file's unwritten blocks is another file's contents: in what is salvaged nobody has marked them. */
+static void test_hostile__what_is_salvaged_is_not_written_over(void **state)
+{
+	struct store_salvage v = { .say = NULL };
+	const struct store_options o = { .path = path, .read_only = true, .salvage = &v };
+	struct record_reader reader;
+	uint8_t got[BLOCK_SIZE], want[BLOCK_SIZE] = "hello";
+	struct extent e;
+	uint8_t *p;
+	unsigned i;
+
+	(void)state;
+	e = get_extent(b_ino);
+	image_close(&im);
+	assert_int_equal(keys_open(&o, &k), 0);
+	assert_int_equal(record_init(&rec), 0);
+	record_begin(&rec, CHANGE_WRITE, 0, 1);
+	(void)record_extent(&rec, e.block, e.count, EXT_FRESH, NULL);
+	add_map(a_ino, 0, 0);
+	put_le32(rec.buf + rec.len - 4, MAP_UNWRITTEN);
+	p = record_mutation(&rec, MUT_DATA, 16 + 5);
+	put_le64(p, a_ino);
+	put_le64(p + 8, 0);
+	memcpy(p + 16, want, 5);
+	assert_int_equal(record_open(&reader, rec.buf, rec.len), 0);
+	assert_int_equal(keys_apply_rest(k, &reader, rec.buf), 0);
+	assert_int_equal(v.damage, 0);
+	record_release(&rec);
+	for (i = 0; i < e.count; i++)
+		assert_reads(b_ino, i);
+	assert_int_equal(read_block_of(a_ino, 0, got), 0);
+	assert_memory_equal(got, want, BLOCK_SIZE);
+	salvage_release(&v);
+	close_store();
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -515,7 +678,11 @@ int main(void)
 		T(test_hostile__rotten_block_written_in_part),
 		T(test_hostile__full_counters_refuse_a_change),
 		T(test_hostile__attribute_without_its_parts_can_be_removed),
+		T(test_hostile__blocks_that_cannot_be_freed),
+		T(test_hostile__extent_that_cannot_be),
 		T(test_hostile__record_is_whole_for_its_own_file_only),
+		T(test_hostile__journal_that_names_the_same_blocks_again_and_again),
+		T(test_hostile__what_is_salvaged_is_not_written_over),
 	};
 
 	return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);

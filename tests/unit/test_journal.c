@@ -472,6 +472,36 @@ static void test_journal__crafted_contents_do_not_slow_the_search(void **state)
 	world_free(w);
 }
 
+/* Hundreds of NEXT records in one segment, each whole in one use of it, which the one before leads to. */
+static void test_journal__segment_that_leads_to_itself_is_searched_once(void **state)
+{
+	struct world *w = world_new(3);
+	uint64_t serial = w->start.pos >> SHIFT, nonce = w->start.nonce, off = w->start.pos & (SEG_SIZE - 1);
+	uint8_t *p = bytes_at(w, w->start.pos);
+	struct journal j;
+	unsigned i;
+
+	(void)state;
+	assert_int_equal(append(w, 200, 0, false), 0);
+	for (i = 0; i < 500; i++, p += REC_NEXT_LEN, off += REC_NEXT_LEN, serial++) {
+		memset(p, 0, REC_NEXT_LEN);
+		put_le32(p + REC_MAGIC_OFF, REC_MAGIC);
+		put_le32(p + REC_LEN, REC_NEXT_LEN);
+		put_le16(p + REC_TYPE, REC_TYPE_NEXT);
+		put_le16(p + REC_FLAGS, REC_FLAG_INTERNAL);
+		put_le64(p + REC_HEADER + MUT_HEADER, w->segs[0]);
+		put_le64(p + REC_HEADER + MUT_HEADER + 8, serial + 1);
+		put_le64(p + REC_HEADER + MUT_HEADER + 16, nonce + 1);
+		put_le64(p + REC_CHECK, hash64(p + 16, REC_NEXT_LEN - 16, nonce++ ^ (serial << SHIFT | off)));
+	}
+	assert_int_equal(journal_init(&j, &w->map, SHIFT, STORE_ID, 1), 0);
+	assert_int_equal(journal_load(&j, w->segs, w->seg_count, &w->start), 0);
+	assert_int_equal(journal_check_damage(&j), 0);
+	assert_true(j.searched > 0 && j.searched < 2 * SEG_SIZE);
+	journal_release(&j);
+	world_free(w);
+}
+
 static int give(void *ctx, block_t first, uint64_t blocks)
 {
 	struct world *w = ctx;
@@ -653,6 +683,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_journal__damage_is_seen_from_segments_that_are_not_listed),
 	cmocka_unit_test(test_journal__the_search_for_damage_ends),
 	cmocka_unit_test(test_journal__crafted_contents_do_not_slow_the_search),
+	cmocka_unit_test(test_journal__segment_that_leads_to_itself_is_searched_once),
 	cmocka_unit_test(test_journal__stale_records_are_never_read),
 	cmocka_unit_test(test_journal__trim_gives_back_what_is_too_much),
 	cmocka_unit_test(test_journal__go_low_leaves_the_end),

@@ -174,17 +174,23 @@ static void test_mend__directory_without_a_name_keeps_what_is_in_it(void **ctx)
 
 static void test_mend__folder_takes_a_free_name(void **ctx)
 {
+	static const char *const taken[] = {
+		"lost+found.4", "lost+found", "lost+found.03", "lost+found.", "lost+found.2", "lost+found.1", "lost+found.3x",
+		"lost+found.99999999999999999999", "lost+found.5",
+	};
 	const struct store_options o = { .path = path };
+	unsigned i;
 
 	(void)ctx;
 	image_close(&im);
 	ok(keys_open(&o, &k));
-	(void)fill_make(k, KEYS_ROOT_INO, "lost+found", S_IFREG | 0644);
+	for (i = 0; i < ARRAY_LEN(taken); i++)
+		(void)fill_make(k, KEYS_ROOT_INO, taken[i], S_IFREG | 0644);
 	ok(keys_close(k));
 	image_open(&im, path);
 	image_remove(&im, entry_key(ino.b, "file"));
 	salvage();
-	assert_string_equal(rep.folder, "lost+found.2");
+	assert_string_equal(rep.folder, "lost+found.3");
 	assert_true(is_aside(ino.file));
 }
 
@@ -322,6 +328,27 @@ static void test_mend__missing_contents_leave_a_hole_aside(void **ctx)
 static void no_links(struct keys_attr *a) { a->nlink = 0; }
 
 /* Nobody can see it any more: that is not a loss of a whole file. */
+/* Where salvage has the pages of its own tree. */
+static void test_mend__extent_behind_the_file_takes_nothing_there(void **ctx)
+{
+	const struct key key = item_key(ino.big, ITEM_EXTENT, 0);
+	uint8_t *leaf, *v;
+	struct extent e;
+	uint32_t len;
+
+	(void)ctx;
+	v = image_item(&im, key, &len, &leaf);
+	ok(extent_decode(v, len, key, &e));
+	e.block = GROUP_BLOCKS + SLOTS;
+	extent_encode(v, &e);
+	image_seal(&im, leaf);
+	salvage();
+	assert_said("/a/b/big");
+	assert_true(is_aside(ino.big));
+	assert_int_equal(at(at(at(KEYS_ROOT_INO, "a"), "b"), "file"), ino.file);
+	assert_int_equal(attr(ino.big).blocks, 0);
+}
+
 static void test_mend__unlinked_file_without_a_name_goes(void **ctx)
 {
 	(void)ctx;
@@ -575,6 +602,7 @@ int main(void)
 		T(test_mend__link_without_its_target_goes),
 		T(test_mend__without_its_acl_the_group_has_no_rights),
 		T(test_mend__missing_contents_leave_a_hole_aside),
+		T(test_mend__extent_behind_the_file_takes_nothing_there),
 		T(test_mend__unlinked_file_without_a_name_goes),
 		T(test_mend__new_store_is_not_made_over_another),
 		T_CLOSED(test_mend__can_be_cancelled),
