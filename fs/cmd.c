@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg)
+enum cmd_arg { CMD_END, CMD_HELP, CMD_OPTION, CMD_WORD };
+
+/* What the next one is. *ret_arg: the argument itself, also for CMD_HELP. */
+static enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg)
 {
 	const char *arg;
 

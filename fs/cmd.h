@@ -30,10 +30,6 @@ struct cmd_args {
 	bool words;
 };
 
-enum cmd_arg { CMD_END, CMD_HELP, CMD_OPTION, CMD_WORD };
-
-/* What the next one is. *ret_arg: the argument itself, also for CMD_HELP. */
-enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg);
 /* VALUE, if arg is NAME=VALUE for this NAME (as "--size"); else NULL. */
 const char *cmd_value(const char *arg, const char *name);
 /* Digits only, and no more than max. */

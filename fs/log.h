@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * log: one line for each decision, to standard error (command line, foreground) or to syslog
- * (daemon). Lines on standard error begin with "msyncfs: ". Any thread may log; log_open() and
+ * (daemon). Lines on standard error begin with "msyncfs: ". Any thread may log; log_set_level() and
  * log_to_syslog() belong to start-up.
  */
 #ifndef MSYNCFS_LOG_H

@@ -122,7 +122,8 @@ static const char *address_hint(int error)
 	}
 }
 
-const char *say_hint(enum say_about about, int error)
+/* What to do about an error (an errno, positive). */
+static const char *say_hint(enum say_about about, int error)
 {
 	static const char *(*const hints[])(int error) = { mount_hint, store_hint, new_hint, file_hint, dir_hint,
 							     address_hint };

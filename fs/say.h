@@ -17,8 +17,6 @@ enum say_about {
 	SAY_ADDRESS,    /* of another machine, or to listen on */
 };
 
-/* What to do about an error (an errno, positive). */
-const char *say_hint(enum say_about about, int error);
 /* "PATH: what: hint", of what the core has said last, or else of the error (either sign). what: what could not be done, as
  * "cannot be opened", for texts that do not begin with the path; NULL: nothing. */
 void say_error(enum say_about about, const char *path, const char *what, int error);

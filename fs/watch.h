@@ -7,7 +7,7 @@
  *   SEQ <tab> TIME_NS <tab> TYPE <tab> INODE <tab> PATH [<tab> PATH]
  *
  * FIRST to LAST are what the feed has; LAST + 1 comes next. A SEQ below FIRST, or RESTARTS that differ from those of an
- * earlier text, say that changes are missing: then no line follows. TYPE is a word of watch_type(). A rename has two paths,
+ * earlier text, say that changes are missing: then no line follows. TYPE is a word of type_name() in watch.c. A rename has two paths,
  * all others one; it is that of the moment when the text is made, from the root on, or begins with #INODE where it is not
  * known. Bytes of names below 33, backslashes and 127 are \ooo.
  */

@@ -112,7 +112,6 @@ int contents_replace(struct keys *k, uint64_t ino, const struct extent *e, int64
 int contents_reap(struct keys *k, uint64_t ino, unsigned *budget);
 
 /* names.c */
-int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret);
 /* The key for a new entry; -EEXIST if the name is there. */
 int dirent_new_key(struct keys *k, uint64_t dir, const char *name, size_t len, struct key *ret);
 

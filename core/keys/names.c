@@ -50,7 +50,7 @@ static int find(struct keys *k, uint64_t dir, const char *name, size_t len, stru
 	return -ENOENT;
 }
 
-int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret)
+static int dirent_find(struct keys *k, uint64_t dir, const char *name, size_t len, struct dirent *ret)
 {
 	uint64_t unused;
 

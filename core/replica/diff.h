@@ -62,7 +62,6 @@ void diff_source_free(struct diff_source *s);
 int diff_source_message(struct diff_source *s, unsigned type, const void *bytes, size_t len);
 /* At most one message is made and sent. enum diff_state, or an error. */
 int diff_source_step(struct diff_source *s);
-void diff_source_progress(const struct diff_source *s, struct diff_progress *ret);
 
 /* Target ----------------------------------------------------------------------------------------------------------- */
 /* What becomes different by applying: for caches elsewhere. Called within diff_target_step() (direct) and

@@ -42,7 +42,8 @@ struct diff_source {
 	enum diff_type out_type;
 	size_t out_len;                 /* 0: none */
 	uint8_t out[OUT_ROOM];
-	struct diff_progress progress;
+	uint64_t seq, epoch;            /* of the snapshot */
+	uint64_t total_bytes;           /* of its store, about */
 };
 
 int diff_source_new(struct keys *k, uint64_t seed, diff_send_fn send, void *ctx, struct diff_source **ret)
@@ -59,9 +60,9 @@ int diff_source_new(struct keys *k, uint64_t seed, diff_send_fn send, void *ctx,
 	logical_begin(&s->walk, k, (struct key){ 0, 0 });
 	logical_begin(&s->look, k, (struct key){ 0, 0 });
 	store_status(keys_store(k), &st);
-	s->progress.seq = st.seq;
-	s->progress.epoch = st.epoch;
-	s->progress.total_bytes = st.used_blocks * BLOCK_SIZE;
+	s->seq = st.seq;
+	s->epoch = st.epoch;
+	s->total_bytes = st.used_blocks * BLOCK_SIZE;
 	*ret = s;
 	return 0;
 }
@@ -74,16 +75,10 @@ void diff_source_free(struct diff_source *s)
 	free(s);
 }
 
-void diff_source_progress(const struct diff_source *s, struct diff_progress *ret)
-{
-	*ret = s->progress;
-}
-
 int diff_source_message(struct diff_source *s, unsigned type, const void *bytes, size_t len)
 {
 	const uint8_t *p = bytes;
 
-	s->progress.received_bytes += len;
 	switch (type) {
 	case DIFF_MORE:
 		if (len != 1 || p[0] > CREDIT_MAX - s->credit)
@@ -132,8 +127,6 @@ static int put_range(struct diff_source *s, uint8_t **p)
 	*p = diff_put_u64(*p, digest);
 	*p = diff_put_u8(*p, (uint8_t)n);
 	s->range_from = end;
-	s->progress.ranges++;
-	s->progress.items += n;
 	return r;
 }
 
@@ -164,13 +157,13 @@ static void make_begin(struct diff_source *s)
 
 	p = diff_put_u32(p, DIFF_VERSION);
 	p = diff_put_u32(p, 0);
-	p = diff_put_u64(p, s->progress.seq);
-	p = diff_put_u64(p, s->progress.epoch);
+	p = diff_put_u64(p, s->seq);
+	p = diff_put_u64(p, s->epoch);
 	p = diff_put_u64(p, store_hash_seed(keys_store(s->k)));
 	p = diff_put_u64(p, s->seed);
 	p = diff_put_u64(p, store_counts(keys_store(s->k))->next_ino);
 	p = diff_put_u64(p, store_counts(keys_store(s->k))->inodes);
-	p = diff_put_u64(p, s->progress.total_bytes);
+	p = diff_put_u64(p, s->total_bytes);
 	s->out_type = DIFF_BEGIN;
 	s->out_len = (size_t)(p - s->out);
 	s->begun = true;
@@ -352,9 +345,7 @@ static int answer_blocks(struct diff_source *s, uint8_t **p)
 			at++;
 		}
 		put_le64(bits, damaged);
-		s->progress.damaged_blocks += (unsigned)__builtin_popcountll(damaged);
 		*p = bytes;
-		s->progress.staged_blocks += n;
 	}
 	s->next = end;
 	s->in_data = end < WINDOW_BLOCKS;
@@ -450,7 +441,6 @@ int diff_source_step(struct diff_source *s)
 		s->failed = r;
 		return r;
 	}
-	s->progress.sent_bytes += s->out_len;
 	s->out_len = 0;
 	return DIFF_BUSY;
 }

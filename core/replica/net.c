@@ -138,7 +138,7 @@ void timer_set(struct net *net, struct timer *t, uint64_t at_ns)
 	heap_down(net, t);
 }
 
-void timer_clear(struct net *net, struct timer *t)
+static void timer_clear(struct net *net, struct timer *t)
 {
 	size_t at = t->at;
 	struct timer *last;
@@ -418,16 +418,6 @@ int net_stat(struct net *net, net_id id, struct net_stat *ret)
 	net_unlock(net);
 	*ret = s;
 	return 0;
-}
-
-const char *net_state_text(enum net_state s)
-{
-	static const char *const text[] = {
-		[NET_RESOLVING] = "resolving", [NET_CONNECTING] = "connecting", [NET_TLS] = "handshake",
-		[NET_HELLO] = "hello", [NET_OPEN] = "open", [NET_GONE] = "closed",
-	};
-
-	return text[s];
 }
 
 /* Posts and the owner's timers -------------------------------------------------------------------------------------- */

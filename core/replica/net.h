@@ -198,7 +198,6 @@ enum net_state {
 	NET_OPEN,
 	NET_GONE,               /* closed() was called */
 };
-const char *net_state_text(enum net_state s);
 
 struct net_stat {
 	enum net_state state;

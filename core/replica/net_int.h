@@ -6,8 +6,8 @@
  * A link's states and who makes the transition:
  *     RESOLVING -> CONNECTING     dial: the name is known
  *     CONNECTING -> TLS           link_connected(), if there are keys; else -> HELLO
- *     TLS -> HELLO                link_handshake()
- *     HELLO -> OPEN               take_hello(): opened()
+ *     TLS -> HELLO                handshake() in net_link.c
+ *     HELLO -> OPEN               take_hello() there: opened()
  *     any -> GONE                 link_end(): closed(), the id is forgotten; what is left is the socket's lingering
  */
 #ifndef MSYNCFS_NET_INT_H
@@ -219,7 +219,6 @@ uint64_t net_random(struct net *net);
 int timer_reserve(struct net *net);
 void timer_unreserve(struct net *net, struct timer *t);
 void timer_set(struct net *net, struct timer *t, uint64_t at_ns);
-void timer_clear(struct net *net, struct timer *t);
 /* An id for a link, in the table that senders look into. */
 int slot_take(struct net *net, struct link *c);
 void slot_drop(struct net *net, struct link *c);

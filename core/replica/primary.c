@@ -750,11 +750,6 @@ seq_t primary_synced(const struct primary *p)
 	return p->synced;
 }
 
-bool primary_idle(const struct primary *p)
-{
-	return p->running == 0;
-}
-
 void primary_tree(const struct primary *p, seq_t *applied, seq_t *durable, uint32_t *count)
 {
 	const struct primary_peer *peer;

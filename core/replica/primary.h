@@ -224,8 +224,6 @@ seq_t primary_synced(const struct primary *p);
 /* The least that those who are fed have, at most the given own positions; how many they are, itself included. A relay hands it
  * to replica_tree() behind the holds that it was told of before (ops->held), in the same order (R5). */
 void primary_tree(const struct primary *p, seq_t *applied, seq_t *durable, uint32_t *count);
-/* Is nothing under way that was handed to ops->run? */
-bool primary_idle(const struct primary *p);
 
 struct primary_peer_status {
 	link_t link;

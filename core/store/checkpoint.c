@@ -65,7 +65,8 @@ static int keep_segments(struct store *s)
 	return r;
 }
 
-void checkpoint_take_identity(struct super *sb, const struct super *from)
+/* The identity of `from` into sb. */
+static void checkpoint_take_identity(struct super *sb, const struct super *from)
 {
 	sb->feature_ro_compat = from->feature_ro_compat;
 	sb->feature_incompat = from->feature_incompat;
@@ -213,7 +214,7 @@ int checkpoint_flip(struct store *s, struct super *sb)
 	return s->read_only ? 0 : write_super(s, sb);
 }
 
-bool checkpoint_is_pinned(struct store *s)
+static bool checkpoint_is_pinned(struct store *s)
 {
 	return file_is_pinned(s->fd);
 }

@@ -47,8 +47,6 @@ struct salvage {
 };
 
 /* salvage_scan.c */
-/* A tree page that is whole by itself. */
-bool scan_is_page(const struct salvage *g, block_t block);
 /* Collect leaves and holes below the root that the superblock names. */
 int scan_tree(struct salvage *g);
 /* Look at every block for the leaves that the holes lost. */

@@ -35,7 +35,8 @@ static int page_check(const struct salvage *g, block_t block, gen_t gen, unsigne
 	return page_validate(p, block, gen, level, g->s->store_id);
 }
 
-bool scan_is_page(const struct salvage *g, block_t block)
+/* A tree page that is whole by itself. */
+static bool scan_is_page(const struct salvage *g, block_t block)
 {
 	const uint8_t *p = map_block(&g->s->map, block);
 

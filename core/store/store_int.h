@@ -169,13 +169,10 @@ int checkpoint_flip(struct store *s, struct super *sb);
 /* [R] Cut a superblock that differs from D by its identity only (or by what was set in s->super), if none is being written. checkpoint_write() and
  * checkpoint_finish() follow as usual. */
 void checkpoint_cut_identity(struct store *s);
-/* The identity of `from` into sb. */
-void checkpoint_take_identity(struct super *sb, const struct super *from);
 /* Spare segments that a checkpoint does not give back. */
 unsigned checkpoint_keep_segments(const struct store *s);
 /* [R] Before the last checkpoint: whoever opens the store next needs few. */
 int checkpoint_drop_spares(struct store *s);
-bool checkpoint_is_pinned(struct store *s);
 
 /* recovery.c */
 int recovery_format(struct store *s, const struct store_options *o);

@@ -65,7 +65,7 @@ void world_seed(const uint8_t *data, size_t size);
 uint64_t world_ino(unsigned i);
 uint64_t world_block(unsigned i);
 
-/* calls.c: calls on an opened store. */
+/* calls_util.c: calls on an opened store. */
 /* Every call that reads, on every inode. Aborts if contents of one file are read through another. */
 void calls_read(struct keys *k);
 /* Calls as the rest of the input says. */

@@ -62,7 +62,7 @@ struct node {
 	uint8_t *image;
 	uint64_t image_size;
 	seq_t image_durable;
-	bool rebasing;          /* the state that it is to become is `to` at `to_last` */
+	bool rebasing;          /* the state that it is to become is `to` */
 	struct line to;
 };
 
