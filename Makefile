@@ -207,6 +207,7 @@ $(B)/tests/unit/test_outfile: TEST_LDFLAGS := $(foreach f,open64 linkat renameat
 
 $(B)/tests/unit/test_pending: $(call obj,fs/pending.c)
 $(B)/tests/unit/test_clients: $(call obj,fs/clients.c)
+$(B)/tests/unit/test_orphans: $(call obj,fs/orphans.c)
 $(B)/tests/unit/test_linear: $(call obj,tests/remote/linear/linear.c)
 # Allocations that they make to fail.
 $(B)/tests/unit/test_net: TEST_LDFLAGS := $(foreach f,malloc calloc,-Wl,--wrap=$(f))
@@ -224,7 +225,7 @@ $(B)/tests/fuzz/%.o: tests/fuzz/%.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/fuzz/fuzz_options: $(call obj,fs/options.c fs/log.c)
-$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/inodes.c fs/options.c fs/log.c)
+$(B)/tests/fuzz/fuzz_control: $(call obj,fs/control.c fs/status.c fs/watch.c fs/text.c fs/inodes.c fs/options.c fs/log.c)
 $(FUZZ_PROGRAMS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZ_UTIL)) $(LIB) \
 		$(if $(filter fuzz,$(MODE)),,$(call obj,tests/fuzz/main.c))
 	$(say) LD $@
@@ -258,7 +259,7 @@ $(B)/tests/cluster/%.o: tests/cluster/%.c $(B)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(ALL_CFLAGS) $(SAN_CFLAGS) $(FUSE_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c follower.c feeder.c pending.c relay.c say.c first.c still.c)) $(LIB)
+$(CLUSTER_PROGRAM): $(call obj,$(CLUSTER_SRC) $(addprefix fs/,lockd.c remote.c remote_run.c remote_start.c remote_status.c text.c follower.c feeder.c feeder_up.c feeder_engine.c feeder_diff.c feeder_post.c feeder_orphans.c orphans.c pending.c relay.c say.c first.c still.c inodes.c)) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(OUR_CFLAGS) $(CFLAGS) $(SAN_CFLAGS) $(OUR_LDFLAGS) -Wl,--wrap=clock_gettime $(LDFLAGS) -o $@ \
 		$(filter %.o %.a,$^) $(CORE_LIBS) $(LDLIBS)

@@ -113,6 +113,13 @@ static inline uint64_t align_up(uint64_t v, uint64_t to)
 	return (v + to - 1) & ~(to - 1);
 }
 
+static inline bool is_zero(const void *p, size_t len)
+{
+	const uint8_t *b = p;
+
+	return len == 0 || (b[0] == 0 && memcmp(b, b + 1, len - 1) == 0);
+}
+
 static inline bool bit_get(const uint64_t *map, uint64_t i)
 {
 	return map[i / 64] >> (i % 64) & 1;

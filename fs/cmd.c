@@ -47,6 +47,19 @@ bool cmd_number(const char *text, unsigned long long max, unsigned long long *re
 	return true;
 }
 
+int cmd_quiet(const char *verb, const char *arg, bool *quiet)
+{
+	if (strcmp(arg, "-q") != 0 && strcmp(arg, "--quiet") != 0)
+		return cmd_usage(verb, arg, "unknown option");
+	*quiet = true;
+	return 0;
+}
+
+const char *cmd_file(const char *word)
+{
+	return word != NULL && strcmp(word, "-") != 0 ? word : NULL;
+}
+
 int cmd_parse(const struct cmd_syntax *s, int argc, char **argv, void *ctx, const char *words[CMD_WORDS])
 {
 	struct cmd_args args = { argc, argv, 0, false };

@@ -38,6 +38,10 @@ enum cmd_arg cmd_next(struct cmd_args *a, const char **ret_arg);
 const char *cmd_value(const char *arg, const char *name);
 /* Digits only, and no more than max. */
 bool cmd_number(const char *text, unsigned long long max, unsigned long long *ret);
+/* The last of a verb's options: -q or --quiet; any other is unknown. 0, or the exit status, when it was said. */
+int cmd_quiet(const char *verb, const char *arg, bool *quiet);
+/* A word that names a file; NULL for a lone -, and if there is none: standard input or output. */
+const char *cmd_file(const char *word);
 /* What a verb takes. */
 #define CMD_WORDS 2u
 struct cmd_syntax {

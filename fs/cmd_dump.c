@@ -44,10 +44,7 @@ static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 	struct dump_args *a = ctx;
 
 	(void)args;
-	if (strcmp(arg, "-q") != 0 && strcmp(arg, "--quiet") != 0)
-		return cmd_usage("dump", arg, "unknown option");
-	a->quiet = true;
-	return 0;
+	return cmd_quiet("dump", arg, &a->quiet);
 }
 
 static const struct cmd_syntax syntax = {
@@ -68,9 +65,7 @@ static int parse(struct dump_args *a, int argc, char **argv)
 	if (r != CMD_GO_ON)
 		return r;
 	a->store = words[0];
-	a->file = words[1];
-	if (a->file != NULL && strcmp(a->file, "-") == 0)
-		a->file = NULL;
+	a->file = cmd_file(words[1]);
 	if (a->file != NULL && *a->file == '\0')
 		return cmd_usage("dump", "dump", "FILE is empty");
 	return CMD_GO_ON;

@@ -47,10 +47,7 @@ static int parse_option(void *ctx, struct cmd_args *args, const char *arg)
 
 	if (strcmp(arg, "--size") == 0 || cmd_value(arg, "--size") != NULL)
 		return parse_size(a, args, arg);
-	if (strcmp(arg, "-q") != 0 && strcmp(arg, "--quiet") != 0)
-		return cmd_usage("load", arg, "unknown option");
-	a->quiet = true;
-	return 0;
+	return cmd_quiet("load", arg, &a->quiet);
 }
 
 static const struct cmd_syntax syntax = {
@@ -72,11 +69,9 @@ static int parse(struct load_args *a, int argc, char **argv)
 	if (r != CMD_GO_ON)
 		return r;
 	a->store = words[0];
-	a->file = words[1];
+	a->file = cmd_file(words[1]);
 	if (strcmp(a->store, ":memory:") == 0)
 		return cmd_usage("load", a->store, "a store in memory would be gone at once: give a file");
-	if (a->file != NULL && strcmp(a->file, "-") == 0)
-		a->file = NULL;
 	return CMD_GO_ON;
 }
 

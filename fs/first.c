@@ -31,13 +31,6 @@ struct first {
 	unsigned lasts;
 };
 
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, sizeof zero) == 0;
-}
-
 bool first_is_lasting(const struct net_end *end)
 {
 	return end->error == -EACCES || end->error == -EPROTONOSUPPORT || end->error == -ELOOP;
@@ -152,7 +145,7 @@ int first_sync(struct remote *l)
 	struct replica_status st;
 
 	store_identity(l->fs->store, &id);
-	if (id.role == STORE_REPLICA && !id.incomplete && !is_zero(id.cluster))
+	if (id.role == STORE_REPLICA && !id.incomplete && !is_zero(id.cluster, 16))
 		return 0;
 	for (;;) {
 		bool more = remote_step(l);

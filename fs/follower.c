@@ -6,6 +6,7 @@
 #include "fs/remote_int.h"
 
 #include "core/stream/stream.h"
+#include "fs/control.h"
 #include "fs/log.h"
 #include "fs/ops.h"
 
@@ -127,6 +128,59 @@ static void look_at_aside(struct remote *l)
 		log_warn("%s: what was here and not on the primary is there now: see msyncfs load", a->path);
 	replica_aside_done(l->replica, r, now_ms());
 	free(a);
+}
+
+/* ---- What was made here, and is not known to the kernel yet ---- */
+
+static void let_go(struct remote *l, struct pending_call *p)
+{
+	uint64_t ino = p->held;
+
+	p->held = 0;
+	if (ino != 0)
+		ops_forget(l->fs, ino, 1);
+}
+
+/* Between the change and its answer lie other machines' changes, which may take the name again. So the call has the inode as a
+ * lookup of the kernel would: it is held (R5) like a file that is open, and is still there when the kernel is told of it. */
+void follower_made(struct remote *l, uint64_t request, uint64_t ino)
+{
+	struct pending_call *p;
+	uint64_t cookie;
+
+	if (ino <= KEYS_ROOT_INO || control_owns(ino) || replica_waiting(l->replica, request, &cookie) != request)
+		return;
+	p = pending_find(l->pending, cookie);
+	if (p == NULL || (p->what.op != CALL_MAKE && p->what.op != CALL_SYMLINK))
+		return;
+	/* One that was made in a line that is over. */
+	let_go(l, p);
+	/* Without memory the kernel could not be told of it either. */
+	if (inodes_ref(&l->fs->inodes, ino) == 0)
+		p->held = ino;
+}
+
+static void call_answered(void *ctx, struct pending_call *p, const struct call_result *res)
+{
+	struct remote *l = ctx;
+
+	ops_answer(l->fs, p, res);
+	let_go(l, p);
+}
+
+/* The state has made a jump: no change was seen that made an inode, or took its last name. What is known here, to the kernel or
+ * to a call that waits, is held. */
+static void hold_after_jump(struct remote *l)
+{
+	uint64_t request, cookie, seq, ino;
+	bool marked;
+
+	for (request = replica_waiting(l->replica, 1, &cookie); request != 0; request = replica_waiting(l->replica, request + 1, &cookie))
+		if (keys_call_result(l->fs->keys, l->client, request, &seq, &ino) == 0)
+			follower_made(l, request, ino);
+	for (ino = 0; keys_next_orphan(l->fs->keys, ino, &ino) == 0; ino++)
+		if (inodes_mark_orphan(&l->fs->inodes, ino) && keys_orphan_marked(l->fs->keys, ino, &marked) == 0 && !marked)
+			replica_hold(l->replica, ino, false);
 }
 
 /* ---- Diff ---- */
@@ -252,6 +306,7 @@ static void diff_done(struct remote *l)
 	remote_read_history(l);
 	/* Orphans that are marked, and not quite gone on the primary. */
 	reaper_start(l->fs);
+	hold_after_jump(l);
 	l->told_durable = store_durable_seq(l->fs->store);
 	replica_diff_done(l->replica, p.epoch, p.seq, now_ms());
 }
@@ -753,7 +808,7 @@ int follower_init(struct remote *l)
 	}
 	l->pending = pending;
 	l->upstream = (struct fs_upstream){ .ctx = l, .send = up_send, .cancel = up_cancel };
-	pending_init(l->pending, &l->upstream, ops_answer, l->fs);
+	pending_init(l->pending, &l->upstream, call_answered, l);
 	pending_link_up(l->pending);
 	/* Who was fed from here before this mount was made again may hold what only it knows of. */
 	replica_hold_all(l->replica, o->listen != NULL && !l->handed_over);

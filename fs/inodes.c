@@ -175,6 +175,19 @@ bool inodes_mark_orphan(struct inodes *t, uint64_t ino)
 	return true;
 }
 
+void inodes_each_orphan(const struct inodes *t, void (*tell)(void *ctx, uint64_t ino), void *ctx)
+{
+	const struct inodes_table *tables[] = { &t->old, &t->now };
+
+	for (size_t k = 0; k < 2; k++)
+		for (size_t i = 0; i < tables[k]->size; i++) {
+			const struct inodes_slot *s = &tables[k]->slots[i];
+
+			if (s->ino != 0 && s->ino != INODES_GONE && (s->refs & INODES_ORPHAN) != 0)
+				tell(ctx, s->ino);
+		}
+}
+
 bool inodes_known(struct inodes *t, uint64_t ino)
 {
 	return find(t, ino) != NULL;

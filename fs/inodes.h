@@ -38,6 +38,8 @@ bool inodes_forget(struct inodes *t, uint64_t ino, uint64_t count);
 /* ino lost its last name. True if the kernel knows it: inodes_forget() will say when to reap; else
  * reap it now. */
 bool inodes_mark_orphan(struct inodes *t, uint64_t ino);
+/* Tell of all that inodes_mark_orphan() was true for, and that are not forgotten. tell() must not change the table. */
+void inodes_each_orphan(const struct inodes *t, void (*tell)(void *ctx, uint64_t ino), void *ctx);
 bool inodes_known(struct inodes *t, uint64_t ino);
 size_t inodes_count(const struct inodes *t);
 /* All that are known, at most max; returns how many. */

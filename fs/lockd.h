@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * lockd: locks of this mount's programs that count on all machines, and, on a primary, those of all the others
- * (core/replica/locks.h decides). Request thread only, but for the hooks of feeder.c.
+ * (core/replica/locks.h decides). Request thread only, but for the hooks of feeder*.c.
  *
  * A request of the kernel becomes an entry. On a primary the entry asks the table; on a remote mount it is sent as a call, which is
  * answered at once with "taken", and what became of it comes as a message of its own (MSG_LOCK): so a program that waits for a lock

@@ -229,6 +229,9 @@ static int find_paths(struct fs *fs, const struct options *o)
 	if (store == NULL)
 		return bad_path(o->store, errno, "its directory does not exist", "make it with mkdir, or give another path");
 	fs->store_path = store;
+	/* What is mounted there nobody gets to by "/", and nobody takes away by it: umount("/") is the root file system's. */
+	if (strcmp(mountpoint, "/") == 0)
+		return fail(mountpoint, "the root directory cannot be mounted on", "mount on a directory below it");
 	if (lock_mountpoint(mountpoint) != 0)
 		return EXIT_FAILED;
 	r = check_mountpoint(mountpoint);

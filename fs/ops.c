@@ -351,7 +351,7 @@ void ops_ask_disks(const struct fs *fs, struct call *c)
 
 /* It was made, and is to be on more disks than the primary's before its program hears of it. 1: that is being asked for; 0: it
  * need not be; negative: it cannot be known. */
-static int wait_for_disks(struct fs *fs, const struct pending_call *p, const struct call_result *res)
+static int wait_for_disks(struct fs *fs, struct pending_call *p, const struct call_result *res)
 {
 	struct call c = { .flags = CALL_DURABLE };
 
@@ -368,7 +368,7 @@ static bool is_late(const struct pending_call *p, int error)
 	return error == -ETIMEDOUT && (p->made || (p->what.op == CALL_SYNC && p->what.src_off == 0));
 }
 
-void ops_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
+void ops_answer(void *ctx, struct pending_call *p, const struct call_result *res)
 {
 	struct call_result mine = { .error = res->error, .number = res->number, .off = p->what.off };
 	const struct call *c = &p->what;
@@ -397,9 +397,11 @@ void ops_answer(void *ctx, const struct pending_call *p, const struct call_resul
 		mine.error = keys_getattr(fs->keys, mine.number, &mine.attr);
 	else if (mine.error == 0 && (c->op == CALL_LINK || c->op == CALL_SETATTR))
 		mine.error = keys_getattr(fs->keys, c->ino, &mine.attr);
-	/* Made here, and gone again by another machine's change. */
+	/* Whatever others did to it meanwhile, an inode that a call made or was made to is still there (pending.h, held; the kernel's own
+	 * lookups). It is not where a comparison with the primary has jumped over all of that. Not ESTALE: the kernel would take the
+	 * name anew and call again, and what was done once would be done twice. */
 	if (mine.error == -ENOENT && res->error == 0)
-		mine.error = -ESTALE;
+		mine.error = -EIO;
 	/* The bytes are somewhere else than the kernel believes, but where? */
 	if (c->op == CALL_APPEND && (p->unsure & PENDING_UNSURE_END) != 0)
 		mine.off = 0;

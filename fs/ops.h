@@ -32,8 +32,8 @@ void ops_error(struct fs *fs, fuse_req_t req, int error);
  * when it was made; after an error the request is answered, or parked, without. Names and data have
  * to last only until this returns. */
 void ops_call(struct fs *fs, fuse_req_t req, struct call *c, fs_reply_fn *reply);
-/* pending.answer of a remote mount (ctx is the fs): the change is in this store. */
-void ops_answer(void *ctx, const struct pending_call *p, const struct call_result *res);
+/* A call of a remote mount was answered, and its change is in this store: tell the kernel. ctx is the fs. */
+void ops_answer(void *ctx, struct pending_call *p, const struct call_result *res);
 /* 0, or the errno of a call that would make, remove or hide what belongs to the control files: also
  * for calls of other machines. */
 int ops_refuses(const struct call *c);

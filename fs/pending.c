@@ -11,7 +11,7 @@
 #include <string.h>
 
 void pending_init(struct pending *t, const struct fs_upstream *upstream,
-		  void (*answer)(void *ctx, const struct pending_call *p, const struct call_result *res), void *ctx)
+		  void (*answer)(void *ctx, struct pending_call *p, const struct call_result *res), void *ctx)
 {
 	*t = (struct pending){ .upstream = upstream, .answer = answer, .ctx = ctx };
 	t->end = &t->first;
@@ -160,13 +160,19 @@ int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const 
 	return add(t, &p, c);
 }
 
-int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync)
+int pending_add_sync(struct pending *t, struct pending_call *made, const struct call_result *first, const struct call *sync)
 {
 	struct pending_call p = { .unique = made->unique, .req = made->req, .reply = made->reply,
 				  .what = made->what, .unsure = made->unsure, .interrupted = made->interrupted, .made = true,
-				  .first = *first };
+				  .first = *first, .held = made->held };
+	int r;
 
-	return add(t, &p, sync);
+	made->held = 0;
+	r = add(t, &p, sync);
+	/* Not taken: it is let go with this one. */
+	if (r < 0)
+		made->held = p.held;
+	return r;
 }
 
 void pending_link_up(struct pending *t)
@@ -187,6 +193,15 @@ void pending_link_down(struct pending *t)
 			finish_error(t, at, EINTR);
 		else
 			at = &(*at)->next;
+}
+
+struct pending_call *pending_find(struct pending *t, uint64_t request)
+{
+	struct pending_call *p = t->first;
+
+	while (p != NULL && p->request != request)
+		p = p->next;
+	return p;
 }
 
 bool pending_complete(struct pending *t, uint64_t request, const struct call_result *res)

@@ -60,6 +60,7 @@ struct pending_call {
 	bool interrupted;
 	unsigned unsure;                /* PENDING_UNSURE_* */
 	bool made;                      /* it was, with `first`; now it waits for disks, see pending_add_sync() */
+	uint64_t held;                  /* the inode that it has made here: one lookup of it is the entry's. 0: none */
 	struct call_result first;
 	size_t len;
 	uint8_t *bytes;                 /* NULL: upstream has them */
@@ -67,8 +68,8 @@ struct pending_call {
 
 struct pending {
 	const struct fs_upstream *upstream;
-	/* The entry has left the table; it is freed when this returns. */
-	void (*answer)(void *ctx, const struct pending_call *p, const struct call_result *res);
+	/* The entry has left the table; it is freed when this returns. What it holds is to be let go. */
+	void (*answer)(void *ctx, struct pending_call *p, const struct call_result *res);
 	void *ctx;
 	struct pending_call *first, **end;
 	struct pending_call **unsent;   /* the first that was not sent on this line */
@@ -78,7 +79,7 @@ struct pending {
 };
 
 void pending_init(struct pending *t, const struct fs_upstream *upstream,
-		  void (*answer)(void *ctx, const struct pending_call *p, const struct call_result *res), void *ctx);
+		  void (*answer)(void *ctx, struct pending_call *p, const struct call_result *res), void *ctx);
 /* Frees what is left, unanswered. */
 void pending_release(struct pending *t);
 
@@ -86,8 +87,9 @@ void pending_release(struct pending *t);
  * (or was, if upstream refused it); -ENOMEM, -ENOBUFS (PENDING_MAX_BYTES): it was not taken. unsure: PENDING_UNSURE_*. */
 int pending_add(struct pending *t, struct fuse_req *req, uint64_t unique, const struct call *c, fs_reply_fn *reply,
 		unsigned unsure);
-/* From `answer`: the call was made, with `first`; before the kernel hears of it, `sync` is called, too. As pending_add(). */
-int pending_add_sync(struct pending *t, const struct pending_call *made, const struct call_result *first, const struct call *sync);
+/* From `answer`: the call was made, with `first`; before the kernel hears of it, `sync` is called, too. As pending_add(); what it
+ * holds goes over to the new entry. */
+int pending_add_sync(struct pending *t, struct pending_call *made, const struct call_result *first, const struct call *sync);
 /* Send what can be sent: after there was -EAGAIN. */
 void pending_push(struct pending *t);
 /* A line is up: what is unanswered is sent, again or for the first time, in order. */
@@ -99,6 +101,8 @@ void pending_link_down(struct pending *t);
 /* The primary's answer to a request, and this store has applied its change: error, number and off are looked at. False: there is no such
  * entry (any more). */
 bool pending_complete(struct pending *t, uint64_t request, const struct call_result *res);
+/* The call with this number, or NULL. */
+struct pending_call *pending_find(struct pending *t, uint64_t request);
 /* A change of ino that is no change by this mount was applied here: calls on it are answered as unsure of all. */
 void pending_crossed(struct pending *t, uint64_t ino);
 /* The kernel's program wants out (FUSE_INTERRUPT). Without a line the entry is answered with EINTR at once; with one the answer

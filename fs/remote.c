@@ -1,32 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote: see remote.h. Here: start and end, the inbox, calls of remote mounts, what a committed change means for others.
+ * remote: see remote.h. Here: the inbox, what a committed change means for others, changes of roles,
+ * what is done between two requests. Calls of other machines: remote_run.c; start and end: remote_start.c; status: remote_status.c.
  */
 #include "fs/remote_int.h"
 
-#include "fs/cmd.h"
-#include "fs/control.h"
 #include "fs/log.h"
-#include "fs/ops.h"
 #include "fs/repeat.h"
-#include "fs/say.h"
 
 #include "core/keys/item.h"
-#include "core/replica/limit.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
-#define RUN_LIMIT_MS   30000    /* a call that finds no space so long gets ENOSPC */
-#define FRAME_MALLOC   (2 << 20)        /* longer than any frame */
-#define FRAMES_KEPT    (16 << 20)       /* as much as the inbox holds */
 #define OLD_WAITING    256      /* entries of the notifier while what is too old is taken from the kernel */
-#define TOLD_LIMIT_MS  1000
 
 /* ---- Queues ---- */
 
@@ -99,7 +88,7 @@ void remote_push(struct remote *l, struct item *item)
 	session_wake(l->fs);
 }
 
-static struct item *take(struct remote *l, struct queue *q)
+struct item *remote_take(struct remote *l, struct queue *q)
 {
 	struct item *item;
 	bool resume;
@@ -176,10 +165,18 @@ static void look_at(struct remote *l, const struct change_event *e, bool own)
 	case EVENT_ORPHAN:
 		if (l->leads)
 			break;          /* ops_orphaned() follows */
-		if (e->marked)
-			reaper_add(l->fs, e->ino);
-		else if (inodes_mark_orphan(&l->fs->inodes, e->ino))
+		/* Marked and known: this mount was away for a lease. Then it is gone for changes; here it can be read until it is
+		 * forgotten. */
+		if (!inodes_mark_orphan(&l->fs->inodes, e->ino)) {
+			if (e->marked)
+				reaper_add(l->fs, e->ino);
+		} else if (!e->marked) {
 			replica_hold(l->replica, e->ino, false);
+		}
+		break;
+	case EVENT_CALL:
+		if (own && !l->leads)
+			follower_made(l, e->request, e->number);
 		break;
 	case EVENT_EPOCH:
 		remote_read_history(l);
@@ -214,190 +211,7 @@ void remote_committed(void *ctx, const uint8_t *rec, uint32_t len)
 		feeder_kick(l);
 }
 
-/* ---- Calls of remote mounts ---- */
-
-static void run_call(struct remote *l, const struct primary_run *run, struct primary_result *res)
-{
-	struct call_result cr = { 0 };
-	struct call c;
-
-	res->error = call_decode(run->bytes, run->len, &c);
-	if (res->error < 0) {
-		res->error = -EIO;
-		return;
-	}
-	res->sync = c.op == CALL_FSYNC || c.op == CALL_SYNC || (c.flags & CALL_DURABLE) != 0;
-	if (c.op == CALL_SYNC) {
-		res->counted = true;
-		res->replicas = c.how == CALL_SYNC_ALL ? PRIMARY_SYNC_ALL : c.how;
-		res->wait_ms = (uint32_t)min_u64(c.len, UINT32_MAX);
-	}
-	if (c.op == CALL_FSYNC || c.op == CALL_SYNC) {
-		store_sync_request(l->fs->store);
-		return;
-	}
-	if (call_changes_names(&c))
-		res->error = -ops_refuses(&c);
-	if (res->error == 0 && run->tree != NULL)
-		res->error = limit_call(l->fs->keys, run->tree, &c);
-	if (res->error < 0)
-		return;
-	keys_set_caller(l->fs->keys, run->client, run->request);
-	call_run(l->fs->keys, &c, &cr);
-	keys_set_caller(l->fs->keys, 0, 0);
-	res->error = cr.error;
-	res->number = cr.number;
-	if (cr.error == 0 && cr.orphan != 0)
-		ops_orphaned(l->fs, cr.orphan);
-	if (cr.error == 0 && res->sync)
-		store_sync_request(l->fs->store);
-}
-
-static void client_here(struct remote *l, const struct item *item)
-{
-	clients_here(&l->clients, item->run.client);
-	/* Who does not say which locks it has, has those that it had. */
-	if (item->type)
-		lockd_client_here(l->lockd, &item->run, item->bytes, item->len);
-}
-
-static void client_news(struct remote *l, const struct item *item)
-{
-	if (!l->leads)
-		relay_client(l, item);
-	else if (item->kind == NEWS_CLIENT_HERE)
-		client_here(l, item);
-	else if (item->kind == NEWS_CLIENT_LEFT)
-		lockd_client_left(l->lockd, item->run.client);
-	else if (item->kind == NEWS_CLIENT_EXPIRED) {
-		lockd_client_expired(l->lockd, item->run.client);
-		clients_gone(&l->clients, item->run.client, (uint64_t)remote_now_ms());
-	}
-}
-
-/* Asking for a lock again does no harm: the table knows it by its ticket. */
-static void run_lock(struct remote *l, struct item *item)
-{
-	struct lockd_call c;
-	struct primary_result res = { .error = lockd_take(l->lockd, &item->run, item->len, &c), .seq = store_seq(l->fs->store) };
-	uint64_t client = item->run.client;
-
-	feeder_result(l, item, &res);
-	if (res.error == 0)
-		lockd_run(l->lockd, client, &c);
-}
-
-/* Calls that were left over from following: whoever leads now gets them from the engine. */
-static bool waits_for_role(const struct remote *l, const struct item *item)
-{
-	return item->kind == NEWS_RUN && item->id == 0 && l->handing;
-}
-
-/* Has it been run before its answer was lost? 0: it has; -ENOENT; else nobody can know. */
-static int run_before(struct remote *l, const struct primary_run *run, struct primary_result *res)
-{
-	int r = keys_call_result(l->fs->keys, run->client, run->request, &res->seq, &res->number);
-
-	return r == -ENOENT && clients_unsure(&l->clients, run->client, run->request, run->low) ? -ESTALE : r;
-}
-
-/* What needs no run here: news of who is there, locks, and what was left over from following. */
-static bool run_aside(struct remote *l, const struct item *item)
-{
-	bool own = item->id == 0, lock = item->kind == NEWS_RUN && lock_call_is(item->bytes, item->len);
-	bool aside = item->kind != NEWS_RUN || (own ? lock || !l->leads : l->leads && lock);
-	struct item *taken = aside ? take(l, &l->runs) : NULL;
-
-	if (taken == NULL)
-		return false;
-	if (taken->kind == NEWS_RUN && !own) {
-		run_lock(l, taken);
-		return true;
-	}
-	if (taken->kind != NEWS_RUN)
-		client_news(l, taken);
-	free(taken);
-	return true;
-}
-
-/* ---- Answers and this kernel ---- */
-
-/* Who is told that its change was made may ask a program on the primary for it. So the answer leaves when the kernel here has
- * been told. A notifier waits for programs here whose changes are under way, and those of the primary wait for no other
- * machine; but in a switch-over they do, so nothing is held then, nor ever for long. */
-static void release_results(struct remote *l)
-{
-	struct item *u;
-
-	while ((u = l->untold.first) != NULL &&
-	       (remote_parks(l) || notify_told(l->notify, u->mark) || remote_now_ms() - u->since_ms >= TOLD_LIMIT_MS))
-		feeder_result(l, queue_take(&l->untold), &u->res);
-}
-
-static void give_result(struct remote *l, struct item *item, const struct primary_result *res)
-{
-	item = remote_item_without_bytes(item);
-	item->mark = notify_mark();
-	item->since_ms = remote_now_ms();
-	item->res = *res;
-	queue_add(&l->untold, item);
-	release_results(l);
-}
-
-/* The oldest call that waits. False: there is none, or it finds no space yet. */
-static bool run_next(struct remote *l)
-{
-	struct primary_result res = { 0 };
-	struct item *item;
-	int r;
-
-	pthread_mutex_lock(&l->lock);
-	item = l->runs.first;
-	pthread_mutex_unlock(&l->lock);
-	if (item == NULL || waits_for_role(l, item))
-		return false;
-	if (run_aside(l, item))
-		return true;
-	if (!l->leads) {
-		r = relay_run(l, item);
-		if (r == -EAGAIN)
-			return false;
-		item = take(l, &l->runs);
-		res.error = -EIO;
-		if (r == 0)
-			relay_keep(l, item);
-		else
-			feeder_result(l, item, &res);
-		return true;
-	}
-	if (!notify_ready(l->notify))
-		return false;
-	r = run_before(l, &item->run, &res);
-	if (r == 0)
-		;                       /* done before its answer was lost */
-	else if (r == -ENOENT)
-		run_call(l, &item->run, &res);
-	else
-		res.error = -EIO;
-	if (res.error == -EAGAIN) {
-		if (remote_now_ms() - item->since_ms < RUN_LIMIT_MS || store_is_writing(l->fs->store))
-			return false;
-		res.error = -ENOSPC;
-	}
-	if (r != 0)
-		res.seq = store_seq(l->fs->store);
-	item = take(l, &l->runs);
-	/* Of one that was left over from following nobody counts. */
-	if (res.counted && item->id == 0)
-		res.error = -EIO;
-	if (item->id != 0) {
-		give_result(l, item, &res);
-		return true;
-	}
-	follower_result(l, &item->run, &res);
-	free(item);
-	return true;
-}
+/* ---- Changes of roles ---- */
 
 /* Another primary was made: this one is none any more. */
 static void fenced(struct remote *l, uint64_t promised)
@@ -442,11 +256,22 @@ static void hand_over(struct remote *l, uint64_t next, seq_t seq)
 		l->hand_ticket = 0;
 }
 
+static void hold_orphan(void *l, uint64_t ino)
+{
+	replica_hold(((struct remote *)l)->replica, ino, false);
+}
+
 /* Another one is the primary: follow it. Until that has begun no changes are taken. */
 static int handed(struct remote *l, const char *name)
 {
 	int r = follower_init(l);
 
+	/* What programs here have open without a name only this store knew of; who was fed from here goes to the new primary, and
+	 * says there what it has. */
+	if (r == 0) {
+		replica_hold_none(l->replica);
+		inodes_each_orphan(&l->fs->inodes, hold_orphan, l);
+	}
 	if (r == 0)
 		r = follower_follow(l, name);
 	if (r == -ENOMEM)
@@ -568,7 +393,7 @@ static bool walk_names(struct remote *l)
 	return r > 0;
 }
 
-static bool limits_trees(const struct keyring *ring)
+bool remote_limits_trees(const struct keyring *ring)
 {
 	for (size_t i = 0; ring != NULL && i < ring->count; i++)
 		if (ring->keys[i].tree != NULL)
@@ -579,7 +404,7 @@ static bool limits_trees(const struct keyring *ring)
 void remote_walk(struct remote *l)
 {
 	l->walk = (struct keys_where_walk){ 0 };
-	l->walks = limits_trees(l->ring);
+	l->walks = remote_limits_trees(l->ring);
 }
 
 bool remote_step(struct remote *l)
@@ -592,7 +417,7 @@ bool remote_step(struct remote *l)
 		return false;
 	atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < STEP_ITEMS; i++) {
-		item = l->stuck.first != NULL ? queue_take(&l->stuck) : take(l, &l->inbox);
+		item = l->stuck.first != NULL ? queue_take(&l->stuck) : remote_take(l, &l->inbox);
 		if (item == NULL)
 			break;
 		if (handle(l, item) == -EAGAIN) {
@@ -602,8 +427,8 @@ bool remote_step(struct remote *l)
 		free(item);
 		more = i + 1 == STEP_ITEMS;
 	}
-	release_results(l);
-	for (unsigned i = 0; i < STEP_ITEMS && run_next(l); i++)
+	remote_release_results(l);
+	for (unsigned i = 0; i < STEP_ITEMS && remote_run_next(l); i++)
 		more = i + 1 == STEP_ITEMS;
 	want = atomic_load(&l->want_checkpoint);
 	if (want != 0 && (store_checkpoint_seq(l->fs->store) + 1 >= want || store_checkpoint(l->fs->store) == 0))
@@ -631,7 +456,7 @@ bool remote_parks(const struct remote *l)
 
 /* The key with which this mount connects, if that is limited. It is so at the other end, whatever stands here; but who means well
  * begins nothing with it that would be refused there. */
-static const struct net_key *own_limit(const struct remote *l)
+const struct net_key *remote_own_limit(const struct remote *l)
 {
 	const struct net_key *k = l->ring != NULL ? &l->ring->keys[0] : NULL;
 
@@ -641,7 +466,7 @@ static const struct net_key *own_limit(const struct remote *l)
 int remote_promote(struct remote *l)
 {
 	int r = l->leads || l->replica == NULL ? err_set(EINVAL, "this is the primary") :
-		own_limit(l) != NULL ? err_set(EPERM, "its key is limited: only a machine with a key without limits becomes the primary") :
+		remote_own_limit(l) != NULL ? err_set(EPERM, "its key is limited: only a machine with a key without limits becomes the primary") :
 		follower_promote(l);
 
 	if (r < 0)
@@ -707,393 +532,13 @@ void remote_progress(struct remote *l)
 
 void remote_orphan(struct remote *l, uint64_t ino)
 {
-	if (l->leads)
+	bool marked;
+
+	if (l->leads) {
 		feeder_orphan(l, ino, store_seq(l->fs->store));
-	else
-		replica_release(l->replica, ino, false);
-}
-
-/* ---- Status ---- */
-
-void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT])
-{
-	(void)snprintf(text, KEY_LIMIT_TEXT, "%s%s", tree != NULL ? "tree:" : "read-only", tree != NULL ? tree : "");
-	/* What a shell would not take as it is. */
-	for (char *c = text; *c != '\0'; c++)
-		if (*c == '\'' || (unsigned char)*c < ' ')
-			*c = '?';
-}
-
-static size_t follower_status(struct remote *l, char *buf, size_t size)
-{
-	static const char *const states[] = { "down", "hello", "aside", "diff", "stream", "leading", "leads" };
-	struct replica_status st;
-	struct diff_progress p = { 0 };
-	char trouble[256];
-	int n;
-
-	replica_status(l->replica, (uint64_t)remote_now_ms(), &st);
-	if (l->diff != NULL)
-		diff_target_progress(l->diff, &p);
-	pthread_mutex_lock(&l->lock);
-	memcpy(trouble, l->trouble, sizeof trouble);
-	pthread_mutex_unlock(&l->lock);
-	for (char *c = trouble; *c != '\0'; c++)
-		if (*c == '\'')
-			*c = '?';
-	n = snprintf(buf, size, "from='%s'\nlink_state=%s\nlink_trouble='%s'\nprimary_seq=%llu\nprimary_durable_seq=%llu\n"
-		     "lag_changes=%llu\nstale_seconds=%llu.%03llu\nmax_stale_seconds=%u\nreads=%s\nopen_calls=%u\nholds=%u\nsync_total_bytes=%llu\nsync_done_bytes=%llu\n"
-		     "comparisons=%llu\n",
-		     l->address, states[st.state], st.state == REPLICA_STREAM ? "" : trouble,
-		     (unsigned long long)st.primary_last, (unsigned long long)st.primary_durable,
-		     (unsigned long long)(st.primary_last > st.applied ? st.primary_last - st.applied : 0),
-		     (unsigned long long)st.stale_ms / 1000, (unsigned long long)st.stale_ms % 1000, l->fs->options->max_stale_s,
-		     remote_may_read(l) < 0 ? "refused" : "ok", st.open_calls, st.holds,
-		     (unsigned long long)p.total_bytes, (unsigned long long)p.done_bytes, (unsigned long long)l->comparisons);
-	return n > 0 && (size_t)n < size ? (size_t)n : 0;
-}
-
-size_t remote_status(struct remote *l, char *buf, size_t size)
-{
-	size_t len = 0, waiting;
-	uint64_t lag_ns;
-	struct net_stat ns;
-	int n;
-
-	if (l == NULL)
-		return 0;
-	if (!l->leads)
-		len = follower_status(l, buf, size);
-	if (l->leads && limits_trees(l->ring)) {
-		n = snprintf(buf + len, size - len, "limits=%s\n", l->walks ? "looking" : "ready");
-		len += n > 0 && (size_t)n < size - len ? (size_t)n : 0;
-	}
-	if (own_limit(l) != NULL && !l->leads) {
-		char limit[KEY_LIMIT_TEXT];
-
-		remote_limit_text(own_limit(l)->tree, limit);
-		n = snprintf(buf + len, size - len, "key_limit='%s'\n", limit);
-		len += n > 0 && (size_t)n < size - len ? (size_t)n : 0;
-	}
-	pthread_mutex_lock(&l->lock);
-	n = snprintf(buf + len, size - len, "%s", l->peers);
-	pthread_mutex_unlock(&l->lock);
-	if (n > 0 && (size_t)n < size - len)
-		len += (size_t)n;
-	if (l->link != 0 && net_stat(l->net, l->link, &ns) == 0) {
-		n = snprintf(buf + len, size - len, "link_bytes_received=%llu\nlink_bytes_sent=%llu\nlink_round_trip_seconds=%llu.%06llu\n",
-			     (unsigned long long)ns.bytes_in, (unsigned long long)ns.bytes_out,
-			     (unsigned long long)ns.rtt_ns / 1000000000, (unsigned long long)ns.rtt_ns % 1000000000 / 1000);
-		if (n > 0 && (size_t)n < size - len)
-			len += (size_t)n;
-	}
-	len += repeat_status(l->fs->repeat, buf + len, size - len);
-	notify_lag(l->notify, &waiting, &lag_ns);
-	n = snprintf(buf + len, size - len, "relay=%s\nclients_forgotten=%llu\npeers=%llu\nnotify_waiting=%zu\nnotify_lag_seconds=%llu.%06llu\n",
-		     l->relays ? "on" : "off", (unsigned long long)l->clients.forgot, (unsigned long long)atomic_load(&l->peer_count), waiting, (unsigned long long)lag_ns / 1000000000,
-		     (unsigned long long)lag_ns % 1000000000 / 1000);
-	return n > 0 && (size_t)n < size - len ? len + (size_t)n : len;
-}
-
-/* ---- Start and end ---- */
-
-/* While a remote mount catches up, frames of up to 1.25 MiB come and go. By default glibc gives the memory of each back to the
- * system and asks for it again, and every page of it is cleared and faulted in anew, which costs more than what is done with the
- * bytes. */
-static void keep_memory_of_frames(void)
-{
-#ifdef __GLIBC__
-	(void)mallopt(M_MMAP_THRESHOLD, FRAME_MALLOC);
-	(void)mallopt(M_TRIM_THRESHOLD, FRAMES_KEPT);
-#endif
-}
-
-int remote_new(struct fs *fs, struct remote **ret)
-{
-	const struct options *o = fs->options;
-	struct remote *l;
-	int r;
-
-	*ret = NULL;
-	if (o->listen == NULL && o->from == NULL)
-		return 0;
-	l = calloc(1, sizeof *l);
-	if (l == NULL) {
-		log_error("out of memory: free some");
-		return -ENOMEM;
-	}
-	keep_memory_of_frames();
-	l->fs = fs;
-	l->leads = o->from == NULL;
-	queue_init(&l->inbox);
-	queue_init(&l->runs);
-	queue_init(&l->stuck);
-	queue_init(&l->untold);
-	queue_init(&l->forwarded);
-	pthread_mutex_init(&l->lock, NULL);
-	if (o->key_file != NULL) {
-		r = keyring_load(o->key_file, &l->ring);
-		if (r < 0) {
-			say_error(SAY_FILE, o->key_file, NULL, r);
-			remote_free(l);
-			return r;
-		}
-	}
-	if (o->listen != NULL && own_limit(l) != NULL && own_limit(l)->tree != NULL) {
-		log_error("%s: its first key is limited to %s: with that this mount may follow, but feed nobody: leave out --listen",
-			  o->key_file, own_limit(l)->tree);
-		remote_free(l);
-		return -EPERM;
-	}
-	*ret = l;
-	return 0;
-}
-
-void remote_free(struct remote *l)
-{
-	if (l == NULL)
 		return;
-	queue_clear(&l->inbox);
-	queue_clear(&l->runs);
-	queue_clear(&l->stuck);
-	queue_clear(&l->untold);
-	queue_clear(&l->forwarded);
-	if (l->feeds)
-		feed_release(&l->feed);
-	free(l->old);
-	clients_release(&l->clients);
-	keyring_free(l->ring);
-	pthread_mutex_destroy(&l->lock);
-	free(l);
-}
-
-int remote_check_alone(struct fs *fs)
-{
-	struct store_identity id;
-
-	store_identity(fs->store, &id);
-	if (id.role != STORE_REPLICA || fs->options->read_only)
-		return 0;
-	log_error("%s: a replica of another machine's mount: give --from=ADDR, or mount it with -o ro", fs->store_path);
-	return -EROFS;
-}
-
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, sizeof zero) == 0;
-}
-
-/* This store is the primary, and has been one, or is one from now on. */
-static int lead(struct remote *l)
-{
-	struct store *s = l->fs->store;
-	struct store_identity id;
-	int r = 0;
-
-	store_identity(s, &id);
-	if (id.role == STORE_REPLICA) {
-		log_error("%s: a replica of another machine's mount: give --from=ADDR instead of --listen", l->fs->store_path);
-		return -EROFS;
 	}
-	l->was_primary = id.role == STORE_PRIMARY;
-	if (id.role == STORE_ALONE) {
-		id.role = STORE_PRIMARY;
-		id.promised_epoch = max_u64(id.promised_epoch, epoch_next_term(store_epoch(s)));
-		if (is_zero(id.cluster) && store_random(s, id.cluster, sizeof id.cluster) < 0)
-			return -EIO;
-		/* Before anybody can see a change of this epoch. */
-		r = store_put_identity(s, &id);
-		if (r == 0)
-			r = keys_begin_epoch(l->fs->keys, id.promised_epoch);
-	}
-	if (r < 0)
-		say_error(SAY_MOUNT, l->fs->store_path, "cannot become a primary", r);
-	return r;
-}
-
-static int check_follower(struct remote *l)
-{
-	struct store *s = l->fs->store;
-	struct store_identity id;
-
-	store_identity(s, &id);
-	if (id.role == STORE_ALONE && store_seq(s) > 0 && !l->fs->options->replace) {
-		log_error("%s: has files of its own and never was a replica: give the name of a new file, or -o replace to give "
-			  "them up (they are dumped first)", l->fs->store_path);
-		return -ENOTEMPTY;
-	}
-	return 0;
-}
-
-static int start_net(struct remote *l)
-{
-	struct net_options no = { .keys = l->ring };
-	struct net_owner owner = feeder_owner;
-	const char *listen = l->fs->options->listen, *what = listen != NULL ? listen : l->fs->options->from;
-	net_id timer;
-	int r;
-
-	owner.ctx = l;
-	r = net_start(&no, &owner, &l->net);
-	if (r == 0)
-		r = net_every(l->net, TICK_NET_MS, feeder_tick, l, &timer);
-	if (r == 0 && l->leads)
-		feeder_lead(l);
-	else if (r == 0)
-		feeder_cluster(l);
-	if (r == 0 && listen != NULL)
-		r = net_listen(l->net, listen, NULL);
-	if (r == 0 && !l->leads) {
-		what = l->fs->options->from;
-		r = follower_follow(l, what);
-	}
-	if (r < 0)
-		say_error(SAY_ADDRESS, what, NULL, r);
-	return r;
-}
-
-static int send_away(void *ctx, net_id id, const char *address)
-{
-	(void)ctx;
-	(void)id;
-	(void)address;
-	return -EAGAIN;
-}
-
-static void nobody_opened(void *ctx, net_id id, const struct net_peer *peer)
-{
-	(void)ctx;
-	(void)id;
-	(void)peer;
-}
-
-static int nobody_sent(void *ctx, net_id id, const struct wire_frame *f, const uint8_t *payload)
-{
-	(void)ctx;
-	(void)id;
-	(void)f;
-	(void)payload;
-	return -EAGAIN;
-}
-
-static void nobody_closed(void *ctx, net_id id, const struct net_end *end)
-{
-	(void)ctx;
-	(void)id;
-	(void)end;
-}
-
-/* Can others reach us there? Asked before the store becomes a primary, or a replica again: a mount that fails changes nothing.
- * Who connects in this moment is sent away, and comes again. */
-static int try_listen(struct remote *l)
-{
-	static const struct net_owner nobody = { .accepted = send_away, .opened = nobody_opened, .frame = nobody_sent,
-						 .closed = nobody_closed };
-	const struct net_options no = { .keys = l->ring };
-	const char *listen = l->fs->options->listen;
-	struct net *net = NULL;
-	int r = listen != NULL ? net_start(&no, &nobody, &net) : 0;
-
-	if (r == 0 && listen != NULL)
-		r = net_listen(net, listen, NULL);
-	if (r < 0)
-		say_error(SAY_ADDRESS, listen, NULL, r);
-	if (net != NULL)
-		net_stop(net);
-	return r;
-}
-
-int remote_start(struct remote *l)
-{
-	const struct options *o = l->fs->options;
-	struct store *s = l->fs->store;
-	int r;
-
-	store_uuid(s, l->store);
-	r = try_listen(l);
-	if (r == 0)
-		r = l->leads ? lead(l) : check_follower(l);
-	if (r < 0)
-		return r;
-	r = store_random(s, &l->client, sizeof l->client);
-	if (r < 0)
-		return r;
-	if (own_limit(l) != NULL)
-		l->client = key_client(own_limit(l), l->client);
-	r = feed_init(&l->feed, o->keep_bytes != 0 ? o->keep_bytes : FEED_SIZE, (uint64_t)o->keep_s * 1000000000u, store_seq(s) + 1);
-	if (r == 0) {
-		l->feeds = true;
-		remote_read_history(l);
-		r = feeder_init(l);
-	}
-	if (r == 0)
-		r = lockd_new(l, &l->lockd);
-	/* Others may hold locks that they were given before it was opened. */
-	if (r == 0 && l->leads) {
-		clients_init(&l->clients, l->fs->keys, (uint64_t)remote_now_ms());
-		remote_walk(l);
-	}
-	if (r == 0 && l->leads)
-		lockd_lead(l->lockd, store_epoch(s), l->was_primary);
-	if (r == 0 && !l->leads)
-		r = follower_init(l);
-	if (r < 0) {
-		say_errno(SAY_MOUNT, l->fs->store_path, "remote mounts", r);
-		return r;
-	}
-	r = start_net(l);
-	if (r == 0 && !l->leads)
-		r = first_sync(l);
-	return r;
-}
-
-static void stale(void *ctx, uint64_t ino, uint64_t off)
-{
-	struct remote *l = ctx;
-
-	notify_data(l->notify, ino, off, 0);
-}
-
-/* A lock may wait for it. */
-static void told(void *ctx)
-{
-	session_wake(ctx);
-}
-
-int remote_attach(struct remote *l)
-{
-	int r = notify_start(l->fs->fd, &l->notify);
-
-	l->shared = (struct fs_shared){ .ctx = l, .stale = stale };
-	l->fs->shared = &l->shared;
-	if (r == 0) {
-		notify_watch(l->notify, told, l->fs);
-		r = repeat_start(l->fs, l->fs->options->inotify, &l->fs->repeat);
-	}
-	return r;
-}
-
-void remote_stop(struct remote *l)
-{
-	if (l == NULL)
-		return;
-	/* Its memory stays until the threads that serve and make comparisons have ended: they may be about to say something. */
-	net_end(l->net);
-	follower_release(l);
-	lockd_free(l->lockd);
-	l->lockd = NULL;
-	feeder_release(l);
-	net_stop(l->net);
-	l->net = NULL;
-	/* They may wait for a lock that a program holds whose request nobody has answered. */
-	notify_end(l->notify);
-	repeat_end(l->fs->repeat);
-	while (!notify_ended(l->notify) || !repeat_ended(l->fs->repeat))
-		session_refuse(l->fs);
-	notify_stop(l->notify);
-	repeat_stop(l->fs->repeat);
-	l->notify = NULL;
-	l->fs->repeat = NULL;
+	replica_release(l->replica, ino, false);
+	if (keys_orphan_marked(l->fs->keys, ino, &marked) == 0 && marked)
+		reaper_add(l->fs, ino);
 }

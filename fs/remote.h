@@ -3,8 +3,8 @@
  * remote: what ties a mount to those of other machines (core/replica/DESIGN.md): a primary feeds remote mounts and
  * runs their calls; a remote mount follows its primary and sends it the calls of its own kernel.
  *
- * Threads: the request thread owns the store and the follower's side (remote.c, follower.c); the net thread owns the
- * feeder's side (feeder.c). They meet in an inbox for the request thread (a short mutex, bounded: a full one pauses
+ * Threads: the request thread owns the store and the follower's side (remote*.c, follower.c); the net thread owns the
+ * feeder's side (feeder*.c). They meet in an inbox for the request thread (a short mutex, bounded: a full one pauses
  * its connection), in net_post() the other way, and in the feed. Neither ever waits for the other.
  */
 #ifndef MSYNCFS_REMOTE_H
@@ -17,6 +17,7 @@
 struct fs;
 struct lockd;
 struct remote;
+struct text;
 
 /* Before the store is opened: who listens or connects has a link, others have none (*ret NULL). Reads the key file.
  * Errors were logged; -errno. */
@@ -68,8 +69,8 @@ bool remote_parks(const struct remote *l);
 int remote_promote(struct remote *l);
 int remote_demote(struct remote *l, const char *name);
 
-/* Lines for status. Returns the length. */
-size_t remote_status(struct remote *l, char *buf, size_t size);
+/* Request thread: lines for status. */
+void remote_status(struct remote *l, struct text *t);
 /* A line for each lock: on the primary of all machines, elsewhere of this one. Returns the length of all, of which at most
  * size - 1 bytes and a NUL are written. */
 size_t remote_locks(const struct remote *l, char *buf, size_t size);

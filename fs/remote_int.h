@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote_int: the inside of struct remote, for remote.c, feeder.c and follower.c.
+ * remote_int: the inside of struct remote, for remote*.c, feeder*.c, follower.c, relay.c, first.c, still.c and lockd.c.
  * Fields: [R] request thread; [N] net thread; [A] atomic; [L] under lock; [C] constant once started.
  */
 #ifndef MSYNCFS_REMOTE_INT_H
@@ -17,6 +17,7 @@
 #include "fs/clients.h"
 #include "fs/fs.h"
 #include "fs/lockd.h"
+#include "fs/orphans.h"
 #include "fs/remote.h"
 #include "fs/notify.h"
 #include "fs/session.h"
@@ -32,7 +33,7 @@
 #define TICK_NET_MS   200u
 #define STILL_MS      10000u            /* without a turn of the request thread: remote mounts are sent away */
 #define STILL_DISK_MS 30000u            /* in one msync: likewise */
-#define STATUS_MAX    8192u
+#define PEERS_TEXT_MAX 8192u            /* status of those that are fed; who does not fit is left out */
 #define LEASE_MS      10000u          /* locks and holds of a remote mount that cannot be reached */
 
 enum news { NEWS_OPENED, NEWS_FRAME, NEWS_WRITABLE, NEWS_CLOSED, NEWS_RUN, NEWS_MARK, NEWS_FENCED, NEWS_HAND_OVER, NEWS_HANDED,
@@ -69,12 +70,7 @@ struct lead {
 	uint8_t cluster[16];
 };
 
-struct feeder;                          /* a connection that we feed, see feeder.c */
-
-struct orphan {
-	uint64_t ino;
-	seq_t seq;                      /* the change that took its last name, at the latest */
-};
+struct feeder;                          /* a connection that we feed, see feeder_int.h */
 
 struct remote {
 	struct fs *fs;                  /* [C] */
@@ -101,7 +97,7 @@ struct remote {
 	bool runs_refused;              /* [L] the net thread wants to know when there is room */
 	struct history history;         /* [L] without .last */
 	struct diff_job *jobs;          /* [L] */
-	char peers[STATUS_MAX];         /* [L] lines for status */
+	char peers[PEERS_TEXT_MAX];     /* [L] lines for status */
 	char trouble[256];              /* [L] why there is no connection */
 	int trouble_error;              /* [L] of that, negative; 0: none is known */
 	unsigned trouble_lasts;         /* [L] so many times in a row it was of a kind that stays */
@@ -130,7 +126,7 @@ struct remote {
 	uint32_t tree_count;
 	bool tree_lost;                 /* [N] a hold could not be told of */
 
-	/* feeder.c */
+	/* feeder*.c, still.c */
 	struct net_work lead_work, cluster_work, handed_work, went_on_work, elsewhere_work;     /* [R] */
 	struct lead lead;               /* [L] for the first two */
 	char elsewhere[MSG_NAME_MAX + 1];       /* [L] */
@@ -144,8 +140,7 @@ struct remote {
 	struct primary *primary;        /* [N] */
 	struct feeder *feeders;         /* [N] */
 	net_id up_link;                 /* [N] the connection to our primary */
-	struct orphan *orphans;         /* [N] that are not marked yet */
-	size_t orphan_count, orphan_room;
+	struct orphans orphans;         /* [N] that are not marked yet */
 	uint8_t *record, *change;       /* [N] REC_MAX, CHANGE_MAX bytes */
 	struct net_buf *frame;          /* [N] the last change as a frame: all replicas get the same one */
 	seq_t frame_seq;
@@ -179,7 +174,7 @@ struct remote {
 	uint64_t *old;                  /* [R] inodes; NULL: none left */
 	size_t old_count;
 
-	/* remote.c: calls of other machines whose change this kernel has not been told of yet, oldest first */
+	/* remote_run.c: calls of other machines whose change this kernel has not been told of yet, oldest first */
 	struct queue untold;            /* [R] */
 	/* relay.c: those that were sent on */
 	struct queue forwarded;         /* [R] */
@@ -195,6 +190,8 @@ static inline int64_t remote_now_ms(void)
 void remote_walk(struct remote *l);
 /* [any] */
 void remote_push(struct remote *l, struct item *item);
+/* Request thread: the oldest of the inbox or of the runs, or NULL. */
+struct item *remote_take(struct remote *l, struct queue *q);
 struct item *remote_item(enum news kind, net_id id, const void *bytes, uint32_t len);
 /* What is left of a call that was run, or sent on. */
 struct item *remote_item_without_bytes(struct item *item);
@@ -207,11 +204,24 @@ void remote_read_history(struct remote *l);
 /* [any] */
 void remote_history(struct remote *l, struct history *ret);
 
+/* The key with which this mount connects, if that is limited; else NULL. */
+const struct net_key *remote_own_limit(const struct remote *l);
+
+/* Is one of its keys limited to a directory? */
+bool remote_limits_trees(const struct keyring *ring);
+
+/* remote_run.c, request thread */
+/* The oldest call of another machine that waits. False: there is none, or it finds no space yet. */
+bool remote_run_next(struct remote *l);
+/* Answers leave whose changes this kernel has been told of. */
+void remote_release_results(struct remote *l);
+
+/* remote_status.c */
 /* [any] What status says of a limited key: tree:/PATH, or read-only. Long paths are cut. */
 #define KEY_LIMIT_TEXT 256u
 void remote_limit_text(const char *tree, char text[KEY_LIMIT_TEXT]);
 
-/* feeder.c */
+/* feeder*.c */
 int feeder_init(struct remote *l);
 /* For net_every(). */
 void feeder_tick(void *l);
@@ -286,6 +296,8 @@ void follower_release(struct remote *l);
 int follower_item(struct remote *l, struct item *item);
 /* What a call that was left over from following resulted in. */
 void follower_result(struct remote *l, const struct primary_run *run, const struct primary_result *res);
+/* Own call `request` has made this inode, and its change was applied here. */
+void follower_made(struct remote *l, uint64_t request, uint64_t ino);
 /* True: there is more to do. */
 bool follower_step(struct remote *l);
 

@@ -7,6 +7,7 @@
 #include "core/keys/item.h"
 #include "core/replica/change.h"
 #include "fs/control.h"
+#include "fs/text.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -403,26 +404,24 @@ void repeat_record(struct repeat *r, const uint8_t *rec, uint32_t len)
 
 /* ---- Status, start and end ---- */
 
-size_t repeat_status(struct repeat *r, char *buf, size_t size)
+void repeat_status(struct repeat *r, struct text *t)
 {
 	static const char *const states[] = { "starts", "on", "off" };
 	uint64_t done, failed;
 	size_t waiting;
-	int n;
 
 	if (r == NULL) {
-		n = snprintf(buf, size, "inotify=off\n");
-	} else {
-		pthread_mutex_lock(&r->lock);
-		waiting = r->count + r->busy;
-		done = r->done;
-		failed = r->failed;
-		pthread_mutex_unlock(&r->lock);
-		n = snprintf(buf, size, "inotify=%s\ninotify_waiting=%zu\ninotify_repeated=%llu\ninotify_failed=%llu\ninotify_dropped=%llu\ninotify_unnamed=%llu\n",
-			     states[atomic_load(&r->state)], waiting, (unsigned long long)done, (unsigned long long)failed,
-			     (unsigned long long)r->dropped, (unsigned long long)r->unnamed);
+		text_put(t, "inotify=off\n");
+		return;
 	}
-	return n > 0 && (size_t)n < size ? (size_t)n : 0;
+	pthread_mutex_lock(&r->lock);
+	waiting = r->count + r->busy;
+	done = r->done;
+	failed = r->failed;
+	pthread_mutex_unlock(&r->lock);
+	text_put(t, "inotify=%s\ninotify_waiting=%zu\ninotify_repeated=%llu\ninotify_failed=%llu\ninotify_dropped=%llu\ninotify_unnamed=%llu\n",
+		 states[atomic_load(&r->state)], waiting, (unsigned long long)done, (unsigned long long)failed,
+		 (unsigned long long)r->dropped, (unsigned long long)r->unnamed);
 }
 
 int repeat_start(struct fs *fs, bool repeats, struct repeat **ret)

@@ -28,6 +28,7 @@
 struct fs;
 struct fuse_in_header;
 struct repeat;
+struct text;
 
 #define REPEAT_MAX   8192u
 /* Inodes that only our thread is shown, in place of what is gone already. */
@@ -52,6 +53,6 @@ void repeat_dir_seen(struct repeat *r, uint64_t ino);
 /* Request thread: is it a request of our thread that is to be answered here? True: it was. */
 bool repeat_answer(struct repeat *r, const struct fuse_in_header *in);
 /* Request thread: lines for status. */
-size_t repeat_status(struct repeat *r, char *buf, size_t size);
+void repeat_status(struct repeat *r, struct text *t);
 
 #endif

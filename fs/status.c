@@ -9,29 +9,11 @@
 #include "fs/fs.h"
 #include "fs/remote.h"
 #include "fs/session.h"
+#include "fs/text.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
-
-struct text {
-	char *buf;
-	size_t size, len;
-};
-
-static void __attribute__((format(printf, 2, 3))) put(struct text *t, const char *format, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, format);
-	n = vsnprintf(t->buf + t->len, t->size - t->len, format, ap);
-	va_end(ap);
-	/* A line that does not fit is left out whole. */
-	if (n > 0 && (size_t)n < t->size - t->len)
-		t->len += (size_t)n;
-}
 
 /* A string in single quotes, in which a quote is written as '\''. */
 static void put_quoted(struct text *t, const char *name, const char *value)
@@ -50,17 +32,17 @@ static void put_quoted(struct text *t, const char *name, const char *value)
 	}
 	quoted[n++] = '\'';
 	quoted[n] = '\0';
-	put(t, "%s=%s\n", name, quoted);
+	text_put(t, "%s=%s\n", name, quoted);
 }
 
 static void put_u64(struct text *t, const char *name, uint64_t value)
 {
-	put(t, "%s=%" PRIu64 "\n", name, value);
+	text_put(t, "%s=%" PRIu64 "\n", name, value);
 }
 
 static void put_seconds(struct text *t, const char *name, uint64_t ns)
 {
-	put(t, "%s=%" PRIu64 ".%06" PRIu64 "\n", name, ns / 1000000000, ns % 1000000000 / 1000);
+	text_put(t, "%s=%" PRIu64 ".%06" PRIu64 "\n", name, ns / 1000000000, ns % 1000000000 / 1000);
 }
 
 static void put_store(struct text *t, const struct store_status *st)
@@ -96,7 +78,7 @@ static void put_store(struct text *t, const struct store_status *st)
 	put_u64(t, "inodes", st->inodes);
 	put_u64(t, "grows", st->grows);
 	put_u64(t, "recovered_records", st->recovered_records);
-	put(t, "failed_errno=%d\n", st->failed);
+	text_put(t, "failed_errno=%d\n", st->failed);
 }
 
 static void put_requests(struct text *t, const struct fs *fs)
@@ -133,7 +115,7 @@ static void put_requests(struct text *t, const struct fs *fs)
 	put_u64(t, "requests", all);
 	for (unsigned i = 0; i < FS_OPCODES; i++)
 		if (names[i] != NULL && fs->requests[i] != 0)
-			put(t, "requests_%s=%" PRIu64 "\n", names[i], fs->requests[i]);
+			text_put(t, "requests_%s=%" PRIu64 "\n", names[i], fs->requests[i]);
 	put_u64(t, "requests_other", other);
 }
 
@@ -145,11 +127,11 @@ static void put_fsync(struct text *t, struct fs *fs)
 
 	defer_count(&fs->synced, &waiting, &expired);
 	if (n == 0)
-		put(t, "fsync=primary\n");
+		text_put(t, "fsync=primary\n");
 	else if (n == PRIMARY_SYNC_ALL)
-		put(t, "fsync=all\n");
+		text_put(t, "fsync=all\n");
 	else
-		put(t, "fsync='replicas=%" PRIu32 "'\n", n);
+		text_put(t, "fsync='replicas=%" PRIu32 "'\n", n);
 	put_u64(t, "synced_seq", fs->remote != NULL ? remote_synced(fs->remote) : store_durable_seq(fs->store));
 	put_u64(t, "fsyncs_waiting", waiting);
 	put_u64(t, "fsyncs_failed", expired + fs->syncs_failed);
@@ -166,17 +148,17 @@ size_t status_to_text(struct fs *fs, char *buf, size_t size)
 	put_quoted(&t, "mountpoint", fs->mountpoint);
 	put_quoted(&t, "uuid", st.uuid);
 	put_quoted(&t, "version", MSYNCFS_VERSION);
-	put(&t, "pid=%d\n", (int)getpid());
-	put(&t, "role=%s\n", fs->remote != NULL && !remote_leads(fs->remote) ? "replica" : "primary");
-	put(&t, "state=%s\n", st.failed != 0 ? "failed" : st.read_only ? "readonly" : "ok");
+	text_put(&t, "pid=%d\n", (int)getpid());
+	text_put(&t, "role=%s\n", fs->remote != NULL && !remote_leads(fs->remote) ? "replica" : "primary");
+	text_put(&t, "state=%s\n", st.failed != 0 ? "failed" : st.read_only ? "readonly" : "ok");
 	put_store(&t, &st);
-	put(&t, "sync_interval_seconds=%u\n", fs->options->sync_interval_s);
+	text_put(&t, "sync_interval_seconds=%u\n", fs->options->sync_interval_s);
 	put_fsync(&t, fs);
 	options_to_text(fs->options, options, sizeof options);
 	put_quoted(&t, "options", options);
 	put_u64(&t, "kernel_inodes", inodes_count(&fs->inodes));
 	put_u64(&t, "parked_requests", session_parked(fs));
-	t.len += remote_status(fs->remote, t.buf + t.len, t.size - t.len);
+	remote_status(fs->remote, &t);
 	put_requests(&t, fs);
 	return t.len;
 }

@@ -9,10 +9,10 @@
 #include "core/replica/feed.h"
 #include "fs/fs.h"
 #include "fs/repeat.h"
+#include "fs/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,35 +20,15 @@
 #define PATH_BYTES 2048u         /* of a directory; two of them and their names fit in a text, whatever is escaped */
 #define SCAN_MAX   4096u          /* entries listed for one text to find names */
 
-struct text {
-	char *buf;
-	size_t size, len;
-	bool full;
-};
-
-static void __attribute__((format(printf, 2, 3))) put(struct text *t, const char *format, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, format);
-	n = vsnprintf(t->buf + t->len, t->size - t->len, format, ap);
-	va_end(ap);
-	if (n > 0 && (size_t)n < t->size - t->len)
-		t->len += (size_t)n;
-	else
-		t->full = true;
-}
-
 static void put_escaped(struct text *t, const char *s, size_t len)
 {
 	for (size_t i = 0; i < len && !t->full; i++) {
 		unsigned char c = (unsigned char)s[i];
 
 		if (c < 33 || c == '\\' || c == 127)
-			put(t, "\\%03o", c);
+			text_put(t, "\\%03o", c);
 		else
-			put(t, "%c", c);
+			text_put(t, "%c", c);
 	}
 }
 
@@ -74,7 +54,7 @@ static void put_name(struct text *t, struct fs *fs, const struct change_event *e
 
 	put_escaped(t, path, len);
 	if (len > 0)
-		put(t, "/");
+		text_put(t, "/");
 	put_escaped(t, e->name, e->len);
 }
 
@@ -124,8 +104,8 @@ static void put_change(struct text *t, struct fs *fs, const uint8_t *rec, uint32
 	struct what w;
 
 	find_what(rec, len, &w);
-	put(t, "%" PRIu64 "\t%" PRIu64 "\t%s\t%" PRIu64 "\t", get_le64(rec + REC_SEQ), get_le64(rec + REC_TIME),
-	    type_name(get_le16(rec + REC_TYPE)), w.ino);
+	text_put(t, "%" PRIu64 "\t%" PRIu64 "\t%s\t%" PRIu64 "\t", get_le64(rec + REC_SEQ), get_le64(rec + REC_TIME),
+		 type_name(get_le16(rec + REC_TYPE)), w.ino);
 	if (w.has_gone)
 		put_name(t, fs, &w.gone, scan);
 	else if (w.names > 0)
@@ -133,10 +113,10 @@ static void put_change(struct text *t, struct fs *fs, const uint8_t *rec, uint32
 	else if (w.ino != 0)
 		put_inode(t, fs, w.ino, scan);
 	if (w.names + w.has_gone > 1) {
-		put(t, "\t");
+		text_put(t, "\t");
 		put_name(t, fs, &w.name[w.has_gone ? 0 : 1], scan);
 	}
-	put(t, "\n");
+	text_put(t, "\n");
 }
 
 int watch_to_text(struct fs *fs, const struct feed *feed, uint64_t from, char *buf, size_t size, size_t *ret_len)
@@ -155,8 +135,8 @@ int watch_to_text(struct fs *fs, const struct feed *feed, uint64_t from, char *b
 	if (rec == NULL)
 		return -ENOMEM;
 	(void)feed_range(feed, &first, &last);
-	put(&t, "msyncfs-watch %d %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", WATCH_VERSION,
-	    (uint64_t)atomic_load(&((struct feed *)(uintptr_t)feed)->restarts), first, last);
+	text_put(&t, "msyncfs-watch %d %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", WATCH_VERSION,
+		 (uint64_t)atomic_load(&((struct feed *)(uintptr_t)feed)->restarts), first, last);
 	r = feed_reader_init(&reader, feed, from);
 	for (unsigned i = 0; r == 0 && i < WATCH_CHANGES && feed_read(&reader, rec, &len) == 1; i++) {
 		size_t whole = t.len;

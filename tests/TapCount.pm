@@ -34,7 +34,7 @@ sub open_test {
             push @lines, $result->raw if $left;
         } elsif ($result->is_comment) {
             # What a program says as it ends early belongs to no test.
-            push @lines, $result->raw if $left-- > 0 || $result->raw =~ /ended early/;
+            push @lines, $result->raw if $left-- > 0 || $result->raw =~ /^# the test ended early/;
         } elsif ($result->is_bailout) {
             push @lines, $result->raw;
         }

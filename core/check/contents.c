@@ -283,11 +283,6 @@ static void take_xattr(struct check *c, struct check_current *cur, struct key k,
 
 /* Contents --------------------------------------------------------------------------------------------------------- */
 
-static bool is_zero(const uint8_t *p, size_t len)
-{
-	return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
-}
-
 /* Blocks that are not what they should be, one after the other: one finding. */
 struct bad {
 	uint64_t fblock, count;

@@ -13,6 +13,25 @@ bool lock_op_fits(const struct lock_op *op)
 	return op->kind == LOCKS_POSIX || (op->kind == LOCKS_FLOCK && op->start == 0 && op->end == LOCKS_END);
 }
 
+/* Whose, and where: alike in calls and statements. */
+static void put_place(struct wire_writer *w, const struct lock_op *op)
+{
+	wire_put_u32(w, op->pid);
+	wire_put_u64(w, op->ino);
+	wire_put_u64(w, op->owner);
+	wire_put_u64(w, op->start);
+	wire_put_u64(w, op->end);
+}
+
+static void get_place(struct wire_reader *r, struct lock_op *op)
+{
+	op->pid = wire_get_u32(r);
+	op->ino = wire_get_u64(r);
+	op->owner = wire_get_u64(r);
+	op->start = wire_get_u64(r);
+	op->end = wire_get_u64(r);
+}
+
 /* Calls ------------------------------------------------------------------------------------------------------------ */
 
 size_t lock_call_encode(enum lock_call what, const struct lock_op *op, uint8_t *buf)
@@ -26,11 +45,7 @@ size_t lock_call_encode(enum lock_call what, const struct lock_op *op, uint8_t *
 		wire_put_u8(&w, op->type);
 		wire_put_u8(&w, op->wait);
 		wire_put_u8(&w, 0);
-		wire_put_u32(&w, op->pid);
-		wire_put_u64(&w, op->ino);
-		wire_put_u64(&w, op->owner);
-		wire_put_u64(&w, op->start);
-		wire_put_u64(&w, op->end);
+		put_place(&w, op);
 	}
 	check(!w.full);
 	return wire_used(&w);
@@ -53,11 +68,7 @@ int lock_call_decode(const uint8_t *bytes, size_t len, enum lock_call *ret_what,
 		op.type = wire_get_u8(&r);
 		wait = wire_get_u8(&r);
 		zero = wire_get_u8(&r);
-		op.pid = wire_get_u32(&r);
-		op.ino = wire_get_u64(&r);
-		op.owner = wire_get_u64(&r);
-		op.start = wire_get_u64(&r);
-		op.end = wire_get_u64(&r);
+		get_place(&r, &op);
 		op.wait = wait == 1;
 	} else if (!r.bad && (what < LOCK_CALL_CANCEL || what > LOCK_CALL_PROBED)) {
 		return err_set(EPROTO, "a call with the unknown operation %u", what);
@@ -85,11 +96,7 @@ void lock_statement_put(struct wire_writer *w, const struct lock_op *op, uint64_
 {
 	wire_put_u8(w, op->kind);
 	wire_put_u8(w, op->type);
-	wire_put_u32(w, op->pid);
-	wire_put_u64(w, op->ino);
-	wire_put_u64(w, op->owner);
-	wire_put_u64(w, op->start);
-	wire_put_u64(w, op->end);
+	put_place(w, op);
 	wire_put_u64(w, epoch);
 	wire_put_u64(w, counter);
 	wire_put_u32(w, 0);
@@ -100,11 +107,7 @@ static bool get_record(struct wire_reader *r, struct lock_op *op, uint64_t *epoc
 	*op = (struct lock_op){ .ticket = 1, .wait = true };
 	op->kind = wire_get_u8(r);
 	op->type = wire_get_u8(r);
-	op->pid = wire_get_u32(r);
-	op->ino = wire_get_u64(r);
-	op->owner = wire_get_u64(r);
-	op->start = wire_get_u64(r);
-	op->end = wire_get_u64(r);
+	get_place(r, op);
 	*epoch = wire_get_u64(r);
 	*counter = wire_get_u64(r);
 	return wire_get_u32(r) == 0 && !r->bad && lock_op_fits(op) && op->type != LOCKS_OFF;

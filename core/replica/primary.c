@@ -707,22 +707,32 @@ static seq_t sure_applied(const struct primary_peer *peer)
 	return peer->state == PEER_GONE ? peer->tree_durable : peer->tree_applied;
 }
 
-bool primary_may_mark(const struct primary *p, uint64_t ino, seq_t seq, uint64_t now)
+seq_t primary_mark_limit(const struct primary *p, uint64_t now)
 {
 	const struct primary_peer *peer;
+	seq_t limit = UINT64_MAX;
 
 	/* (P5) Who led before knew of holds that we do not: they are restated within a lease. */
 	if (p->state != PRIMARY_LEADS || elapsed(now, p->grace_at) < p->o.lease_ms)
-		return false;
+		return 0;
 	for (peer = p->peers; peer; peer = peer->next) {
 		if (peer->state == PEER_NEW)
 			continue;
-		if (peer->state == PEER_DIFFS || (peer->state == PEER_STREAMS && !peer->acked))
-			return false;
-		if (sure_applied(peer) < seq || peer->holds_more || idset_has(&peer->holds, ino))
-			return false;
+		if (peer->state == PEER_DIFFS || (peer->state == PEER_STREAMS && !peer->acked) || peer->holds_more)
+			return 0;
+		limit = min_u64(limit, sure_applied(peer));
 	}
-	return true;
+	return limit;
+}
+
+bool primary_holds(const struct primary *p, uint64_t ino)
+{
+	const struct primary_peer *peer;
+
+	for (peer = p->peers; peer; peer = peer->next)
+		if (idset_has(&peer->holds, ino))
+			return true;
+	return false;
 }
 
 enum primary_state primary_state(const struct primary *p)

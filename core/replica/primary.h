@@ -149,7 +149,7 @@ void primary_pause(struct primary *p, const char *reason);
 void primary_set_path(struct primary *p, const uint8_t *stores, uint32_t count);
 /* Of its own features what it can pass on from now on. */
 void primary_set_features(struct primary *p, uint64_t features);
-/* This machine stands still: calls are not run, or nothing becomes durable (fs/feeder.c says when). Its links end with this reason,
+/* This machine stands still: calls are not run, or nothing becomes durable (fs/still.c says when). Its links end with this reason,
  * and nobody is let in until it goes on (NULL): so to everybody it is as if the links had broken. What those who are gone hold
  * and have locked counts for a lease from then on, since they could not come back before. */
 void primary_stand_still(struct primary *p, const char *reason, uint64_t now);
@@ -213,8 +213,10 @@ bool primary_pump(struct primary *p, uint64_t now);
 
 /* Questions -------------------------------------------------------------------------------------------------------- */
 
-/* May the orphan be marked whose last name the change `seq` took? (P5). Our own kernel is the caller's business. */
-bool primary_may_mark(const struct primary *p, uint64_t ino, seq_t seq, uint64_t now);
+/* (P5) Orphans whose last names were taken up to this change may be marked, but for those that somebody holds; 0: none. Our own
+ * kernel is the caller's business. When the last one lets go of an inode, ops->held() tells. */
+seq_t primary_mark_limit(const struct primary *p, uint64_t now);
+bool primary_holds(const struct primary *p, uint64_t ino);
 enum primary_state primary_state(const struct primary *p);
 uint64_t primary_epoch(const struct primary *p);
 /* Highest seq for which an fsync is done. */

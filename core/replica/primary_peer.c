@@ -380,13 +380,6 @@ void primary_send_fenced(struct primary *p, link_t link)
 	(void)p->ops->send(p->ctx, link, MSG_FENCED, buf, (uint32_t)wire_used(&w));
 }
 
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, 16) == 0;
-}
-
 /* (P7) 1: go on; 0: it was sent away. */
 static int admit_limited(struct primary *p, struct primary_peer *peer, const struct msg_hello *h)
 {
@@ -439,7 +432,7 @@ static int admit(struct primary *p, struct primary_peer *peer, const struct msg_
 			      (unsigned long long)h->features, (unsigned long long)p->o.required);
 	if (memcmp(h->store, p->o.store, 16) == 0)
 		return refuse(p, peer, REFUSED_SELF, "its store is a copy of this one");
-	if (!is_zero(h->cluster) && memcmp(h->cluster, p->o.cluster, 16) != 0)
+	if (!is_zero(h->cluster, 16) && memcmp(h->cluster, p->o.cluster, 16) != 0)
 		return refuse(p, peer, REFUSED_CLUSTER, "its store belongs to another cluster");
 	if (peer->limited && !admit_limited(p, peer, h))
 		return 0;
@@ -482,7 +475,7 @@ static int decide(struct primary *p, struct primary_peer *peer, const struct msg
 
 	p->ops->history(p->ctx, &ours);
 	v = history_compare(&ours, &h->history, &common);
-	if (v == HISTORY_UNKNOWN && is_zero(h->cluster) && !(h->flags & HELLO_REPLACE))
+	if (v == HISTORY_UNKNOWN && is_zero(h->cluster, 16) && !(h->flags & HELLO_REPLACE))
 		return refuse(p, peer, REFUSED_NOT_EMPTY, "its store is not empty and never was a replica of this one");
 	/* A relay cannot tell what is ahead of it from what diverged. */
 	if (p->state == PRIMARY_RELAYS && v != HISTORY_EMPTY && v != HISTORY_STREAM && common == ours.last)
@@ -511,7 +504,7 @@ static int take_holds(struct primary *p, struct primary_peer *peer, const uint8_
 
 		if (ino == 0)
 			return err_set(EPROTO, "hold: inode 0");
-		first = !held_by_other(p, NULL, ino);
+		first = !primary_holds(p, ino);
 		r = idset_add(&peer->holds, ino);
 		if (r < 0)
 			peer->holds_more = true;        /* then it holds everything (P5) */
@@ -534,7 +527,7 @@ static void drop_holds(struct primary *p, struct primary_peer *peer, const uint8
 		    idset_add(&peer->holds, get_le64(ids + 8 * (size_t)i)) < 0)
 			peer->holds_more = true;
 	while ((ino = idset_next(&old, &pos)) != 0)
-		if (!held_by_other(p, NULL, ino))
+		if (!primary_holds(p, ino))
 			p->ops->held(p->ctx, ino, false);
 	idset_release(&old);
 }
@@ -786,7 +779,7 @@ static int on_holds(struct primary *p, struct primary_peer *peer, bool hold, con
 	for (i = 0; i < m.count; i++) {
 		uint64_t ino = get_le64(m.inos + 8 * (size_t)i);
 
-		if (idset_remove(&peer->holds, ino) && !held_by_other(p, NULL, ino))
+		if (idset_remove(&peer->holds, ino) && !primary_holds(p, ino))
 			p->ops->held(p->ctx, ino, false);
 	}
 	return 0;

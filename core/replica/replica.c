@@ -338,13 +338,6 @@ void replica_aside_done(struct replica *r, int result, uint64_t now)
 		to_diff(r);
 }
 
-static bool is_zero(const uint8_t id[16])
-{
-	static const uint8_t zero[16];
-
-	return memcmp(id, zero, 16) == 0;
-}
-
 static bool is_in_path(const struct replica *r, const uint8_t store[16])
 {
 	uint32_t i;
@@ -387,7 +380,7 @@ static int on_welcome(struct replica *r, const uint8_t *bytes, uint32_t len)
 	if (w.version < MSG_VERSION_MIN || (r->o.required & ~w.features) != 0)
 		return err_set(EPROTONOSUPPORT, "it speaks version %u, features %llx", w.version,
 			       (unsigned long long)w.features);
-	if (!is_zero(r->o.cluster) && memcmp(r->o.cluster, w.cluster, 16) != 0)
+	if (!is_zero(r->o.cluster, 16) && memcmp(r->o.cluster, w.cluster, 16) != 0)
 		return err_set(EPROTO, "it is of another cluster");
 	e = right_epoch(r, w.epoch);
 	if (e < 0)
@@ -659,6 +652,17 @@ void replica_hold_all(struct replica *r, bool all)
 	r->hold_all = all;
 }
 
+void replica_hold_none(struct replica *r)
+{
+	idset_release(&r->own_holds);
+	idset_release(&r->fed_holds);
+	r->own_holds = r->fed_holds = (struct idset){ 0 };
+	r->hold_all = r->holds_more = false;
+	r->news_count = 0;
+	r->tree_applied = r->tree_durable = UINT64_MAX;
+	r->tree_count = 1;
+}
+
 /* In the order in which they came; runs of the same kind in one message. */
 static int send_news(struct replica *r)
 {
@@ -768,7 +772,7 @@ int replica_promote(struct replica *r, uint64_t now)
 		return err_set(EBUSY, "this is the primary");
 	if (r->state == REPLICA_DIFF || r->state == REPLICA_ASIDE)
 		return err_set(EBUSY, "its state is being made that of the primary");
-	if ((r->o.flags & HELLO_INCOMPLETE) || r->applied == 0 || is_zero(r->o.cluster))
+	if ((r->o.flags & HELLO_INCOMPLETE) || r->applied == 0 || is_zero(r->o.cluster, 16))
 		return err_set(EBUSY, "it has never had a whole state of a primary");
 	replica_note(r, "promoted by hand: this is epoch %llx", (unsigned long long)epoch);
 	begin_lead(r, epoch);

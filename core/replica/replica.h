@@ -151,6 +151,9 @@ struct replica_call {
 int replica_call(struct replica *r, const struct replica_call *c, uint64_t now);
 /* Nobody waits any more (an interrupt): ops->answer comes with -EINTR, in this call. False: it has its answer. */
 bool replica_cancel(struct replica *r, uint64_t cookie);
+/* The own call with the lowest number from `from` on that was numbered and has no answer yet: its number, or 0: there is none. Until it
+ * has, what it has changed here is known to nobody but this mount. */
+uint64_t replica_waiting(const struct replica *r, uint64_t from, uint64_t *ret_cookie);
 /* A call of one who is fed: sent on with its numbers. -EAGAIN: later; else negative: that link is to be closed. */
 int replica_forward(struct replica *r, const struct primary_run *run, uint64_t now);
 /* Nobody waits for that one any more. */
@@ -180,6 +183,10 @@ void replica_release(struct replica *r, uint64_t ino, bool fed);
 /* Those behind it may hold what is not known here yet (a relay that was started again): until that is over, everything counts
  * as held. Before the first link; false at any time. */
 void replica_hold_all(struct replica *r, bool all);
+
+/* Who led, and follows again, feeds nobody: what was held before it led, and what those behind it had, is of no use. Nothing is held
+ * from here on, by the kernel here or by those that are fed, until it is said again. Before the first link. */
+void replica_hold_none(struct replica *r);
 
 /* Roles ------------------------------------------------------------------------------------------------------------ */
 

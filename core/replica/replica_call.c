@@ -243,6 +243,18 @@ uint64_t rcall_low(const struct replica *r)
 	return r->next_request;
 }
 
+uint64_t replica_waiting(const struct replica *r, uint64_t from, uint64_t *ret_cookie)
+{
+	const struct rcall *c;
+
+	for (c = r->calls.first; c; c = c->next)
+		if (c->own && c->request >= from) {
+			*ret_cookie = c->cookie;
+			return c->request;
+		}
+	return 0;
+}
+
 static int transmit(struct replica *r, struct rcall *c)
 {
 	struct msg_call m = { r->link_epoch, c->client, c->session, c->request, c->own ? rcall_low(r) : c->low, NULL, 0,

@@ -11,6 +11,7 @@
 /* Address space asked for: 16 TiB, or half of what a small machine has. */
 #define RESERVE_MAX ((uint64_t)SIZE_MAX < 32ull << 40 ? (uint64_t)SIZE_MAX / 2 + 1 : 16ull << 40)
 #define RESERVE_MIN (64ull << 20)
+#define RESERVE_BESIDE ((size_t)64 << 20) /* that is to be free besides, for three threads and all else */
 #define SYNC_PIECE  1024u               /* blocks synced at once: 4 MiB */
 #define WRITE_PIECE 8u                  /* blocks written at once; see map_write() */
 #define ASK_AHEAD   4u                  /* pieces asked for at once when the one before was asked for: somebody reads on */
@@ -49,14 +50,19 @@ static void unregister_map(struct map *m)
 	}
 }
 
-static uint8_t *reserve(size_t *len)
+static uint8_t *reserve(size_t *len, uint64_t bytes)
 {
-	/* A limit on address space (ulimit -v, valgrind) can refuse the large range: ask for less until it fits. */
+	/* A limit on address space (ulimit -v, valgrind) can refuse the large range: ask for less until it fits, and something
+	 * is left for stacks and memory, while the store fits too. */
 	for (; *len >= RESERVE_MIN; *len /= 2) {
-		void *p = mmap(NULL, *len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		size_t beside = *len / 2 >= max_u64(bytes, RESERVE_MIN) ? RESERVE_BESIDE : 0;
+		uint8_t *p = mmap(NULL, *len + beside, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-		if (p != MAP_FAILED)
-			return p;
+		if (p == MAP_FAILED)
+			continue;
+		if (beside > 0)
+			(void)munmap(p + *len, beside);
+		return p;
 	}
 	return NULL;
 }
@@ -90,7 +96,7 @@ int map_open(struct map *m, int fd, bool private_copy, uint64_t max_bytes, const
 
 		len = (size_t)min_u64(want, RESERVE_MAX);
 	}
-	base = reserve(&len);
+	base = reserve(&len, bytes);
 	if (!base || bytes > len) {
 		if (base)
 			(void)munmap(base, len);
@@ -388,4 +394,10 @@ int map_write(struct map *m, block_t first, uint64_t count, const void *bytes)
 		b += n;
 	}
 	return r == 0 ? map_check_size(m) : r;
+}
+
+void map_write_back(struct map *m, block_t first, uint64_t count)
+{
+	if (!m->private_copy && m->sys->write_back)
+		(void)m->sys->write_back(m->sys->ctx, m->fd, first << BLOCK_SHIFT, count << BLOCK_SHIFT);
 }

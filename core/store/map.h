@@ -91,6 +91,9 @@ void map_populate(struct map *m, block_t first, uint64_t count);
  * there already, more. Seen through the mapping on return; no more durable than what is stored there. System calls. An error is
  * final only if the file was found cut short. */
 int map_write(struct map *m, block_t first, uint64_t count, const void *bytes);
+/* Have the kernel begin to write what is dirty among these blocks, so that a later sync finds less to do; best effort, and says nothing of
+ * what is on disk. It may wait for room in the disk's queue: not on the request thread. */
+void map_write_back(struct map *m, block_t first, uint64_t count);
 
 static inline uint64_t map_blocks(const struct map *m)
 {

@@ -67,19 +67,43 @@ static void shrink(struct store *s)
 	store_progress(s);
 }
 
-static bool populate_runs(struct store *s)
+bool provision_has_room(const struct range_ring *ring)
 {
-	unsigned tail = atomic_load_explicit(&s->run_tail, memory_order_relaxed);
-	bool any = false;
+	return atomic_load_explicit(&ring->head, memory_order_relaxed) - atomic_load_explicit(&ring->tail, memory_order_acquire) <
+	       ARRAY_LEN(ring->at);
+}
 
-	while (tail != atomic_load_explicit(&s->run_head, memory_order_acquire)) {
-		struct store_range run = s->runs[tail % ARRAY_LEN(s->runs)];
+bool provision_post(struct store *s, struct range_ring *ring, struct store_range range)
+{
+	unsigned head = atomic_load_explicit(&ring->head, memory_order_relaxed);
 
-		atomic_store_explicit(&s->run_tail, ++tail, memory_order_release);
-		map_populate(&s->map, run.block, run.count);
-		any = true;
-	}
-	return any;
+	if (!provision_has_room(ring))
+		return false;
+	ring->at[head % ARRAY_LEN(ring->at)] = range;
+	atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+	store_wake_provisioner(s);
+	return true;
+}
+
+static bool is_empty(const struct range_ring *ring)
+{
+	return atomic_load(&ring->head) == atomic_load(&ring->tail);
+}
+
+bool provision_is_posted(const struct store *s)
+{
+	return !is_empty(&s->fresh) || !is_empty(&s->filled);
+}
+
+static bool take(struct range_ring *ring, struct store_range *ret)
+{
+	unsigned tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+
+	if (tail == atomic_load_explicit(&ring->head, memory_order_acquire))
+		return false;
+	*ret = ring->at[tail % ARRAY_LEN(ring->at)];
+	atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
+	return true;
 }
 
 static int populate_range(void *ctx, block_t first, uint64_t count)
@@ -132,6 +156,7 @@ static int write_ahead_of_journal(struct store *s)
 
 int store_provision(struct store *s)
 {
+	struct store_range range;
 	int r;
 
 	shrink(s);
@@ -142,7 +167,10 @@ int store_provision(struct store *s)
 		store_fail(s, r);
 		return r;
 	}
-	(void)populate_runs(s);
+	while (take(&s->fresh, &range))
+		map_populate(&s->map, range.block, range.count);
 	populate_journal(s);
+	while (take(&s->filled, &range))
+		map_write_back(&s->map, range.block, range.count);
 	return 0;
 }

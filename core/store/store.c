@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define FILL_MIN 4u             /* blocks; fewer go through the mapping */
+#define FILL_MIN     4u         /* blocks; fewer go through the mapping */
+#define WRITE_BEHIND 2048u      /* blocks that are filled before they are written back */
 
 int store_failed(const struct store *s)
 {
@@ -374,6 +375,28 @@ void *store_blocks(const struct store *s, uint64_t block, uint64_t count, int *r
 	return map_block(&s->map, block);
 }
 
+/* What comes in bulk is on its way to the disk while more comes: else all of it waits for the sync at the end, and the disk has nothing
+ * to do until then. Staged blocks are free to every checkpoint, and a sync asks for the others' anyway: what of it is on disk, and when,
+ * means nothing. */
+static void write_behind(struct store *s, uint64_t block, uint64_t count)
+{
+	struct store_range *f = &s->filling;
+
+	if (!s->threads)
+		return;
+	if (f->block + f->count != block) {
+		/* A few blocks here and there are not worth it. */
+		if (f->count >= WRITE_BEHIND / 8)
+			(void)provision_post(s, &s->filled, *f);
+		*f = (struct store_range){ block, 0 };
+	}
+	f->count += count;
+	if (f->count >= WRITE_BEHIND) {
+		(void)provision_post(s, &s->filled, *f);
+		*f = (struct store_range){ block + count, 0 };
+	}
+}
+
 int store_fill(struct store *s, uint64_t block, uint64_t count, const void *bytes)
 {
 	int r = 0;
@@ -385,6 +408,7 @@ int store_fill(struct store *s, uint64_t block, uint64_t count, const void *byte
 		memcpy(map_block(&s->map, block), bytes, count << BLOCK_SHIFT);
 	else
 		r = map_write(&s->map, block, count, bytes);
+	write_behind(s, block, count);
 	store_written(s, block, count);
 	return r;
 }
@@ -754,15 +778,10 @@ static bool checkpoint_due(const struct store *s)
 
 static void post_runs(struct store *s)
 {
-	unsigned head = atomic_load_explicit(&s->run_head, memory_order_relaxed);
 	struct space_run run;
 
-	while (head - atomic_load_explicit(&s->run_tail, memory_order_acquire) < ARRAY_LEN(s->runs) &&
-	       space_take_run(&s->space, &run)) {
-		s->runs[head % ARRAY_LEN(s->runs)] = (struct store_range){ run.next, run.end - run.next };
-		atomic_store_explicit(&s->run_head, ++head, memory_order_release);
-		store_wake_provisioner(s);
-	}
+	while (provision_has_room(&s->fresh) && space_take_run(&s->space, &run))
+		(void)provision_post(s, &s->fresh, (struct store_range){ run.next, run.end - run.next });
 }
 
 int store_poll(struct store *s)

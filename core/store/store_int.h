@@ -41,6 +41,12 @@ struct store_range {
 	uint64_t count;
 };
 
+/* From the request thread to the provisioner. */
+struct range_ring {
+	struct store_range at[8];
+	_Atomic unsigned head, tail;
+};
+
 struct store {
 	struct sys_ops sys;             /* [C] */
 	struct store_client client;     /* [C] */
@@ -125,8 +131,9 @@ struct store {
 	_Atomic uint64_t grow_wanted;   /* [A] blocks, 0 = none */
 	_Atomic bool grow_refused;      /* [A] the disk (or the limit) gave nothing when last asked */
 	_Atomic uint64_t grow_refused_ns;       /* [A] monotonic */
-	struct store_range runs[8];     /* single producer (request thread), single consumer (provisioner) */
-	_Atomic unsigned run_head, run_tail;    /* [A] */
+	struct range_ring fresh;        /* runs to be faulted in */
+	struct range_ring filled;       /* to be written back */
+	struct store_range filling;     /* [R] filled, and not posted yet */
 	jpos_t populated_pos;           /* provisioner's; so are these */
 	block_t written_seg[JOURNAL_SEGS];      /* journal segments whose blocks were all written once; a ring */
 	unsigned written_segs;
@@ -200,6 +207,10 @@ uint64_t file_disk_free_blocks(int fd);
 
 /* provision.c */
 int store_provision(struct store *s);
+/* [R] Give the provisioner something to do; false: it has too much. */
+bool provision_post(struct store *s, struct range_ring *ring, struct store_range range);
+bool provision_has_room(const struct range_ring *ring);
+bool provision_is_posted(const struct store *s);
 
 /* tail.c */
 /* [R] After a checkpoint has completed: is there an end to give back? */

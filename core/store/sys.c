@@ -175,6 +175,12 @@ static int linux_write(void *ctx, int fd, const void *bytes, size_t len, uint64_
 	return 0;
 }
 
+static int linux_write_back(void *ctx, int fd, uint64_t off, uint64_t len)
+{
+	(void)ctx;
+	return sync_file_range(fd, (off64_t)off, (off64_t)len, SYNC_FILE_RANGE_WRITE) < 0 ? -errno : 0;
+}
+
 static uint64_t linux_now_real_ns(void *ctx)
 {
 	(void)ctx;
@@ -211,6 +217,7 @@ const struct sys_ops sys_linux = {
 	.populate = linux_populate,
 	.ahead = linux_ahead,
 	.write = linux_write,
+	.write_back = linux_write_back,
 	.now_real_ns = linux_now_real_ns,
 	.now_mono_ns = linux_now_mono_ns,
 	.random = linux_random,

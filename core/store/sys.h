@@ -24,6 +24,8 @@ struct sys_ops {
 	int (*ahead)(void *ctx, void *addr, size_t len);        /* begin to read into the page cache; advice, may do nothing */
 	/* Store bytes in the file, past the mapping, inside its present size. NULL: they go through the mapping. */
 	int (*write)(void *ctx, int fd, const void *bytes, size_t len, uint64_t off);
+	/* Begin to write [off, off + len) of the file to the disk, and wait for nothing; advice, may do nothing. NULL: nobody asks. */
+	int (*write_back)(void *ctx, int fd, uint64_t off, uint64_t len);
 	uint64_t (*now_real_ns)(void *ctx);
 	uint64_t (*now_mono_ns)(void *ctx);
 	int (*random)(void *ctx, void *buf, size_t len);

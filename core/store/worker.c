@@ -122,7 +122,7 @@ static void *provisioner(void *arg)
 		if (idle > PROV_IDLE_LOOKS) {
 			atomic_store(&s->prov_asleep, true);
 			/* Posted between the look and the flag? Then look once more. */
-			if (!s->prov_wanted && !s->stop && atomic_load(&s->run_head) == atomic_load(&s->run_tail) &&
+			if (!s->prov_wanted && !s->stop && !provision_is_posted(s) &&
 			    atomic_load(&s->grow_wanted) == 0 && atomic_load(&s->shrink_wanted) == 0)
 				(void)pthread_cond_wait(&s->prov_wake, &s->wake_lock);
 			atomic_store(&s->prov_asleep, false);
@@ -154,7 +154,7 @@ int workers_start(struct store *s)
 			s->threads_started++;
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return r;
+	return r == 0 ? 0 : err_set(-r, "no thread can be started: %s; raise ulimit -v, ulimit -u, or the cgroup's limits", strerror(-r));
 }
 
 void workers_stop(struct store *s)

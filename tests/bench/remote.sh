@@ -7,6 +7,7 @@
 #   BUILD=build/release  what to measure       QUICK=1    a short run: figures to look at, not to quote
 #   PARTS='reads writes lag remote far catchup diff peers'
 #   NETS='loopback namespaces'                 ROUNDS=5 TIME=1   per measurement
+#   SHARE_CPUS=1         no CPUs of their own for the two machines of the catch-up
 #   MIB=256              of the catch-up       KEYS=1000000      of the diff
 #   BENCH_DIR=/var/tmp   on a local disk       PEERS='redis etcd gluster'
 set -u
@@ -90,12 +91,15 @@ declare -A port_of
 address() { if [ "$net" = namespaces ]; then echo "$(net_address "$1"):6796"; else echo "127.0.0.1:${port_of[$1]}"; fi; }
 in_net() { if [ "$net" = namespaces ]; then net_in "$@"; else shift; "$@"; fi; }
 # start NAME OPTION...
+# CPUs of a machine's own, as those that are machines have them; none: all share all.
+declare -A cpus_of
 start() {
-	local n=$1
+	local n=$1 pin=()
 	shift
+	[ -z "${cpus_of[$n]:-}" ] || pin=(taskset -c "${cpus_of[$n]}")
 	[ -n "${port_of[$n]:-}" ] || port_of[$n]=$((port++))
 	mkdir -p "$work/$n"
-	in_net "$n" "$msyncfs" mount "$@" "$work/$n.msync" "$work/$n" </dev/null >"$work/out" 2>&1 9>&- ||
+	in_net "$n" "${pin[@]}" "$msyncfs" mount "$@" "$work/$n.msync" "$work/$n" </dev/null >"$work/out" 2>&1 9>&- ||
 		{ note "$n does not mount: $(tail -n 1 "$work/out")"; return 1; }
 }
 lead() { local n=$1; shift; [ -n "${port_of[$n]:-}" ] || port_of[$n]=$((port++)); start "$n" --listen="$(address "$n")" --key-file="$work/key" "$@"; }
@@ -257,7 +261,11 @@ catchup_case() {
 	aim "catch-up, $1: of the slower of disk and link" "$(quotient "$rate" "$2")" '>=' 0.5 x
 }
 catchup_part() {
-	local t disk link least
+	local t disk link least cpus='all CPUs for both' half=$(($(nproc) / 2))
+	if [ "${SHARE_CPUS:-0}" = 0 ] && [ "$half" -ge 1 ] && command -v taskset >/dev/null; then
+		cpus='half of the CPUs for each machine'
+		cpus_of=([one]=0-$((half - 1)) [two]=$half-$((2 * half - 1)))
+	fi
 	lead one -o journal-keep=1G && follow two "$(address one)" || return
 	until_true 'caught_up two one'
 	t=$(now_ms)
@@ -266,7 +274,7 @@ catchup_part() {
 	rm -f "$work/disk"
 	link=$("$programs/netbench" -t "$TIME" stream | sed -n 's/^mib_per_s=//p')
 	least=$(awk -v a="$disk" -v b="$link" 'BEGIN { print a + 0 < b + 0 ? a : b }')
-	printf '\n%s\n' "catch-up ($MIB MiB): the disk takes $disk MiB/s, TCP on loopback $link MiB/s"
+	printf '\n%s\n' "catch-up ($MIB MiB, $cpus): the disk takes $disk MiB/s, TCP on loopback $link MiB/s"
 	stop two
 	# By stdio: each block a change of its own, which rides in the journal. Then as cp and tar write.
 	head -c "${MIB}M" /dev/urandom >"$work/one/big"
@@ -275,8 +283,13 @@ catchup_part() {
 	dd if="$work/one/big" of="$work/one/big2" bs=1M 2>/dev/null && rm "$work/one/big"
 	catchup_case 'from the journal, written by 1 MiB' "$least"
 	forget two
+	# What is measured is the copy, not when the primary's own disk has what was written just now. The file that was removed goes only when
+	# no machine can have it open any more.
+	until_true "[ \"\$(df -m --output=used '$work/one' | tail -n 1)\" -lt $((MIB * 3 / 2)) ]"
+	"$msyncfs" sync "$work/one" && echo 1 >"$work/one/.msyncfs/checkpoint"
 	catchup_case 'first sync' "$least"
 	forget two one
+	cpus_of=()
 }
 
 diff_part() {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * cluster: several mounts in one thread, from one seed. The mounts' own code is the real one, from where a request of the kernel
- * comes in (fs/lockd.c, fs/remote.c, fs/follower.c, fs/feeder.c, fs/pending.c) to where frames go out, with the engines and the table of
+ * comes in (fs/lockd.c, fs/remote*.c, fs/follower.c, fs/feeder*.c, fs/pending.c) to where frames go out, with the engines and the table of
  * locks below it. Around it are stand-ins: a store that is a list of numbers, links, a clock, notifiers (stand_in.c); programs that
  * count under locks, and a scheduler that picks which thread of which mount does its next step (cluster.c).
  */
@@ -30,11 +30,22 @@
 #define INO_QUICK 3u            /* and so many more, by who does not want to wait */
 #define QUICK     4u
 #define KERNEL_MAX 256u
+#define MAKERS    2u
+#define FILE_FIRST 1000u        /* number of the first inode that is made */
+#define FILES_MAX 512u
 
-/* A change: a new number, or the beginning of an epoch. */
+enum change_does { DOES_NUMBER, DOES_EPOCH, DOES_MAKE, DOES_REMOVE, DOES_MARK };
+
+/* A change: a new number, the beginning of an epoch, a file that is made, removed, or given up everywhere. */
 struct change {
 	uint64_t epoch, client, request, number;
-	bool begins;
+	enum change_does does;
+	uint64_t ino;           /* of the file */
+};
+
+/* A file as one store has it. */
+struct file {
+	bool there, removed, marked, reaped;
 };
 
 struct net_buf {
@@ -91,6 +102,16 @@ struct prog {
 	unsigned releasing;     /* files that it has closed, and the mount does not know */
 };
 
+enum maker_state { MAKER_IDLE, MAKER_ASKS, MAKER_OPEN, MAKER_DONE };
+
+/* A program that makes files, which others remove at once, and has each open for a while. */
+struct maker {
+	struct node *node;
+	enum maker_state state;
+	uint64_t ino;           /* MAKER_OPEN */
+	unsigned left;
+};
+
 /* What the kernel has for the mount, and nobody waits for. */
 struct pending_request {
 	struct prog *prog;      /* whose file is closed for good; NULL: a barrier */
@@ -113,6 +134,7 @@ struct node {
 	uint64_t ticket, identity_durable;
 	bool sync_wanted;
 	uint64_t client, request;       /* of the call that is run */
+	struct file files[FILES_MAX];
 
 	/* What the kernel here has cached of the number; and what it is still to be told. */
 	bool is_cached;
@@ -131,6 +153,7 @@ struct node {
 	struct timer timers[TIMERS_MAX];
 
 	struct prog progs[PROGS];
+	struct maker makers[MAKERS];
 	struct pending_request kernel[KERNEL_MAX];
 	unsigned kernel_first, kernel_count;
 };
@@ -140,12 +163,14 @@ struct cluster {
 	struct node nodes[NODES];
 	struct simlink links[LINKS_MAX];
 	struct change list[LIST_MAX];
-	uint64_t count;
+	uint64_t count, files;
+	bool makes;             /* there are files besides */
 	bool calm;              /* no more troubles */
 	bool whole;             /* no link is broken, and the primary stays; all stream by the time that somebody locks */
 	bool closed;            /* a mount has closed a link itself (no hello fits into it) */
 	bool trace;
 	unsigned cuts, switches, hangs, grants, refusals;
+	unsigned undone;        /* files that were removed before their maker had its answer */
 	jmp_buf fail;
 	char why[512];
 };
@@ -167,11 +192,18 @@ bool node_store_step(struct node *n);
 bool node_notify_step(struct node *n);
 uint64_t node_number(const struct node *n);
 void node_commit(struct node *n, uint64_t number);
+/* A primary: a file is made, its number is returned; one is removed, if it is there. */
+uint64_t node_make(struct node *n);
+int node_remove(struct node *n, uint64_t ino);
+struct file *node_file(struct node *n, uint64_t ino);
 void node_kernel_add(struct node *n, const struct pending_request *r);
 void links_cut_one(void);
 void links_release(void);
 
 /* cluster.c */
 void prog_wrote(struct prog *p, int error);
+void maker_made(struct maker *m, int error, uint64_t ino);
+/* Has a program this file open, on whichever machine? */
+bool file_is_open(uint64_t ino);
 
 #endif

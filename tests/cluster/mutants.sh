@@ -101,4 +101,18 @@ mutant still-lease P8 'a lease does not begin anew when it goes on' $cluster cor
 mutant old-word R 'others are told of the primary before the last' $cluster $F '	feeder_elsewhere(l, l->address);
 ' ''
 
+# ------------------------------------------------------------------------------------------------- files without a name
+mutant not-held R5 'what a call has made is nobody'"'"'s until its program hears of it' $cluster $F '	if (inodes_ref(&l->fs->inodes, ino) == 0)
+		p->held = ino;' '	(void)p;'
+mutant held-on R5 'what a call has made is held after its answer, too' $cluster $F '	ops_answer(l->fs, p, res);
+	let_go(l, p);' '	ops_answer(l->fs, p, res);'
+mutant open-lost R5 'who hands over does not say what its programs have open' $cluster $M '		inodes_each_orphan(&l->fs->inodes, hold_orphan, l);
+' '		(void)hold_orphan;
+'
+mutant holds-stay R5 'who hands over holds what it held before it led' $cluster core/replica/replica.c '	r->own_holds = r->fed_holds = (struct idset){ 0 };
+	r->hold_all = r->holds_more = false;' '	r->own_holds = r->fed_holds = (struct idset){ 0 };'
+mutant tree-stays P5 'who hands over says what those have whom it fed once' $cluster core/replica/replica.c '	r->tree_applied = r->tree_durable = UINT64_MAX;
+	r->tree_count = 1;
+}' '}'
+
 finish cluster-mutants

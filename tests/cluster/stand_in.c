@@ -536,6 +536,23 @@ int store_read_blocks(const struct store *s, uint64_t block, uint64_t count, voi
 	return -ESTALE;
 }
 
+struct file *node_file(struct node *n, uint64_t ino)
+{
+	if (ino < FILE_FIRST || ino >= FILE_FIRST + FILES_MAX)
+		failed("node %u is asked for inode %llu", n->id, (unsigned long long)ino);
+	return &n->files[ino - FILE_FIRST];
+}
+
+static void apply_to_file(struct file *f, enum change_does does)
+{
+	if (does == DOES_MAKE)
+		f->there = true;
+	else if (does == DOES_REMOVE)
+		f->removed = true;
+	else
+		f->marked = true;
+}
+
 /* A record, and a change on the wire, are their number in the list. */
 static void committed(struct node *n)
 {
@@ -544,7 +561,9 @@ static void committed(struct node *n)
 
 	put_le64(rec + REC_SEQ, n->seq);
 	put_le64(rec + REC_CLIENT, c->client);
-	put_le16(rec + REC_TYPE, c->begins ? CHANGE_EPOCH : CHANGE_WRITE);
+	put_le16(rec + REC_TYPE, c->does == DOES_EPOCH ? CHANGE_EPOCH : CHANGE_WRITE);
+	if (c->does >= DOES_MAKE)
+		apply_to_file(node_file(n, c->ino), c->does);
 	remote_committed(&n->fs, rec, sizeof rec);
 }
 
@@ -552,7 +571,7 @@ static void append(struct node *n, const struct change *c)
 {
 	if (n->seq != C->count)
 		failed("node %u makes change %llu, of which there are %llu", n->id, (unsigned long long)n->seq + 1, (unsigned long long)C->count);
-	if (!n->l->leads && !c->begins)
+	if (!n->l->leads && c->does != DOES_EPOCH)
 		failed("node %u makes a change, and does not lead", n->id);
 	if (C->count == LIST_MAX)
 		failed("too many changes");
@@ -577,10 +596,41 @@ void node_commit(struct node *n, uint64_t number)
 	append(n, &c);
 }
 
+static void change_file(struct node *n, enum change_does does, uint64_t ino)
+{
+	const struct change c = { .epoch = store_epoch(n->fs.store), .client = n->client, .request = n->request,
+				  .number = node_number(n), .does = does, .ino = ino };
+
+	append(n, &c);
+}
+
+uint64_t node_make(struct node *n)
+{
+	uint64_t ino = FILE_FIRST + C->files;
+
+	if (C->files++ == FILES_MAX)
+		failed("too many files");
+	trace("node %u makes file %llu, call %llu of %llx", n->id, (unsigned long long)ino, (unsigned long long)n->request,
+	      (unsigned long long)n->client);
+	change_file(n, DOES_MAKE, ino);
+	return ino;
+}
+
+int node_remove(struct node *n, uint64_t ino)
+{
+	const struct file *f = node_file(n, ino);
+
+	if (!f->there || f->removed)
+		return -ENOENT;
+	trace("node %u removes file %llu", n->id, (unsigned long long)ino);
+	change_file(n, DOES_REMOVE, ino);
+	return 0;
+}
+
 int keys_begin_epoch(struct keys *k, uint64_t epoch)
 {
 	struct node *n = node_of(k);
-	const struct change c = { .epoch = epoch, .number = node_number(n), .begins = true };
+	const struct change c = { .epoch = epoch, .number = node_number(n), .does = DOES_EPOCH };
 
 	append(n, &c);
 	return 0;
@@ -592,12 +642,12 @@ int keys_history(struct keys *k, struct keys_epoch *ret, unsigned max, unsigned 
 	unsigned skip = 0, count = 0;
 
 	for (uint64_t i = 0; i < n->seq; i++)
-		count += C->list[i].begins;
+		count += C->list[i].does == DOES_EPOCH;
 	if (count > max)
 		skip = count - max;
 	*ret_count = count - skip;
 	for (uint64_t i = 0; i < n->seq; i++) {
-		if (!C->list[i].begins)
+		if (C->list[i].does != DOES_EPOCH)
 			continue;
 		if (skip > 0)
 			skip--;
@@ -618,7 +668,7 @@ int keys_call_result(struct keys *k, uint64_t client, uint64_t request, uint64_t
 		if (c->client != client || c->request % KEYS_CALL_SLOTS != request % KEYS_CALL_SLOTS)
 			continue;
 		*ret_seq = i + 1;
-		*ret_number = 0;
+		*ret_number = c->does == DOES_MAKE ? c->ino : 0;
 		return c->request == request ? 0 : c->request > request ? -ESTALE : -ENOENT;
 	}
 	return -ENOENT;
@@ -630,17 +680,44 @@ void keys_set_caller(struct keys *k, uint64_t client, uint64_t request)
 	node_of(k)->request = request;
 }
 
-int keys_mark_orphan(struct keys *k, uint64_t ino) { (void)k, (void)ino; return 0; }
+int keys_orphan_marked(struct keys *k, uint64_t ino, bool *ret_marked)
+{
+	const struct file *f = node_file(node_of(k), ino);
+
+	if (!f->removed || f->reaped)
+		return -ENOENT;
+	*ret_marked = f->marked;
+	return 0;
+}
+
+/* No machine is away for a lease, so nobody is forgotten who has it open. */
+int keys_mark_orphan(struct keys *k, uint64_t ino)
+{
+	bool marked = false;
+	int r = keys_orphan_marked(k, ino, &marked);
+
+	if (r < 0 || marked)
+		return r;
+	trace("node %u gives up file %llu", node_of(k)->id, (unsigned long long)ino);
+	if (file_is_open(ino))
+		failed("file %llu is given up, and somebody has it open", (unsigned long long)ino);
+	change_file(node_of(k), DOES_MARK, ino);
+	return 0;
+}
+
+int keys_next_orphan(struct keys *k, uint64_t from, uint64_t *ret_ino) { (void)k, (void)from, (void)ret_ino; return -ENOENT; }
 int keys_open(const struct store_options *o, struct keys **ret) { (void)o, (void)ret; return -ENOSYS; }
 int keys_close(struct keys *k) { (void)k; return 0; }
 struct store *keys_store(struct keys *k) { return (struct store *)k; }
 
-/* A call is the number to write. */
+/* A call is the number to write, a file to make, or the number of one to remove. */
 int call_decode(const void *buf, size_t len, struct call *ret)
 {
-	if (len != 16 || get_le16(buf) != CALL_WRITE)
+	unsigned op = len == 16 ? get_le16(buf) : 0;
+
+	if (op != CALL_WRITE && op != CALL_MAKE && op != CALL_UNLINK)
 		failed("a call of %zu bytes", len);
-	*ret = (struct call){ .op = CALL_WRITE, .ino = INO_COUNT };
+	*ret = (struct call){ .op = (uint16_t)op, .ino = op == CALL_WRITE ? INO_COUNT : 0 };
 	ret->off = get_le64((const uint8_t *)buf + 8);
 	return 0;
 }
@@ -654,14 +731,21 @@ size_t call_size(const struct call *c)
 void call_encode(const struct call *c, void *buf)
 {
 	memset(buf, 0, 16);
-	put_le16(buf, CALL_WRITE);
+	put_le16(buf, c->op);
 	put_le64((uint8_t *)buf + 8, c->off);
 }
 
 void call_run(struct keys *k, const struct call *c, struct call_result *ret)
 {
-	node_commit(node_of(k), c->off);
 	*ret = (struct call_result){ 0 };
+	if (c->op == CALL_MAKE) {
+		ret->number = node_make(node_of(k));
+	} else if (c->op == CALL_UNLINK) {
+		ret->error = node_remove(node_of(k), c->off);
+		ret->orphan = ret->error == 0 ? c->off : 0;
+	} else {
+		node_commit(node_of(k), c->off);
+	}
 }
 
 bool call_changes_names(const struct call *c) { (void)c; return false; }
@@ -694,22 +778,33 @@ int change_info(const uint8_t *bytes, uint32_t len, struct change_info *ret)
 	return 0;
 }
 
-/* Each change is of the one file, or begins an epoch: one event. */
+/* What it did, and whose call it was. */
 int change_events_of_record(struct change_events *e, const uint8_t *rec, uint32_t len)
 {
 	(void)len;
 	memset(e, 0, sizeof *e);
-	e->change.left = get_le16(rec + REC_TYPE) == CHANGE_EPOCH ? 2 : 1;
+	e->change.info.seq = get_le64(rec + REC_SEQ);
+	e->change.left = C->list[e->change.info.seq - 1].client != 0 ? 2 : 1;
 	return 0;
 }
 
 int change_event(struct change_events *e, struct change_event *ret)
 {
-	unsigned what = e->change.left;
+	static const enum change_event_kind kinds[] = {
+		[DOES_NUMBER] = EVENT_DATA, [DOES_EPOCH] = EVENT_EPOCH, [DOES_MAKE] = EVENT_NEW, [DOES_REMOVE] = EVENT_ORPHAN,
+		[DOES_MARK] = EVENT_ORPHAN,
+	};
+	const struct change *c = &C->list[e->change.info.seq - 1];
 
-	e->change.left = 0;
-	*ret = (struct change_event){ .kind = what == 2 ? EVENT_EPOCH : EVENT_DATA, .ino = INO_COUNT };
-	return what != 0;
+	if (e->change.left == 0)
+		return 0;
+	if (e->change.left-- == 2)
+		*ret = (struct change_event){ .kind = EVENT_CALL, .client = c->client, .request = c->request,
+					      .number = c->does == DOES_MAKE ? c->ino : 0 };
+	else
+		*ret = (struct change_event){ .kind = kinds[c->does], .ino = c->does >= DOES_MAKE ? c->ino : INO_COUNT,
+					      .marked = c->does == DOES_MARK };
+	return 1;
 }
 
 /* The feed reaches back to the first change. */
@@ -807,10 +902,54 @@ void notify_stop(struct notify *n) { (void)n; }
 void notify_watch(struct notify *n, void (*told)(void *ctx), void *ctx) { (void)n, (void)told, (void)ctx; }
 void notify_lag(struct notify *n, size_t *ret_count, uint64_t *ret_ns) { (void)n; *ret_count = 0; *ret_ns = 0; }
 
-void ops_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
+void ops_answer(void *ctx, struct pending_call *p, const struct call_result *res)
 {
 	(void)ctx;
-	prog_wrote((struct prog *)p->req, res->error);
+	if (p->what.op == CALL_MAKE)
+		maker_made((struct maker *)p->req, res->error, res->number);
+	else if (p->what.op == CALL_WRITE)
+		prog_wrote((struct prog *)p->req, res->error);
+}
+
+/* As in ops.c and reaper.c, but all at once. */
+void ops_orphaned(struct fs *fs, uint64_t ino)
+{
+	if (!inodes_mark_orphan(&fs->inodes, ino))
+		remote_orphan(fs->remote, ino);
+}
+
+void ops_forget(struct fs *fs, uint64_t ino, uint64_t count)
+{
+	if (inodes_forget(&fs->inodes, ino, count))
+		remote_orphan(fs->remote, ino);
+}
+
+void reaper_add(struct fs *fs, uint64_t ino)
+{
+	struct node *n = node_of(fs->store);
+	struct file *f = node_file(n, ino);
+
+	if (!f->marked)
+		failed("node %u reaps file %llu, which nobody has given up", n->id, (unsigned long long)ino);
+	if (inodes_known(&fs->inodes, ino))
+		failed("node %u reaps file %llu, which its kernel knows", n->id, (unsigned long long)ino);
+	f->reaped = true;
+}
+
+void reaper_start(struct fs *fs)
+{
+	struct node *n = node_of(fs->store);
+
+	for (uint64_t ino = FILE_FIRST; ino < FILE_FIRST + C->files; ino++) {
+		struct file *f = node_file(n, ino);
+
+		if (!f->removed || f->reaped || inodes_mark_orphan(&fs->inodes, ino))
+			continue;
+		if (f->marked)
+			f->reaped = true;
+		else if (remote_leads(fs->remote))
+			remote_orphan(fs->remote, ino);
+	}
 }
 
 int ops_refuses(const struct call *c) { (void)c; return 0; }
@@ -821,18 +960,11 @@ uint64_t key_client(const struct net_key *k, uint64_t random) { (void)k; return 
 int limit_call(struct keys *k, const char *tree, const struct call *c) { (void)k, (void)tree, (void)c; return 0; }
 int limit_lock(struct keys *k, const char *tree, uint64_t ino) { (void)k, (void)tree, (void)ino; return 0; }
 int keys_where_settle(struct keys *k, struct keys_where_walk *at) { (void)k, (void)at; return 0; }
-void ops_orphaned(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
-void reaper_add(struct fs *fs, uint64_t ino) { (void)fs, (void)ino; }
-void reaper_start(struct fs *fs) { (void)fs; }
 void session_wake(struct fs *fs) { (void)fs; }
 bool daemon_is_abandoned(int ready_fd) { (void)ready_fd; return false; }
 void session_wait(struct fs *fs, int ms) { (void)fs, (void)ms; }
 void session_refuse(struct fs *fs) { (void)fs; }
 void session_block_signals(void) { }
-bool inodes_known(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return true; }
-bool inodes_mark_orphan(struct inodes *t, uint64_t ino) { (void)t, (void)ino; return false; }
-size_t inodes_count(const struct inodes *t) { (void)t; return 0; }
-size_t inodes_list(const struct inodes *t, uint64_t *ret, size_t max) { (void)t, (void)ret, (void)max; return 0; }
 void defer_run(struct defer *d) { (void)d; }
 void defer_give_up(struct defer *d) { (void)d; }
 void clients_init(struct clients *c, struct keys *keys, uint64_t now) { (void)c, (void)keys, (void)now; }
@@ -854,7 +986,7 @@ int repeat_start(struct fs *fs, bool repeats, struct repeat **ret) { (void)fs, (
 void repeat_end(struct repeat *r) { (void)r; }
 bool repeat_ended(struct repeat *r) { (void)r; return true; }
 void repeat_stop(struct repeat *r) { (void)r; }
-size_t repeat_status(struct repeat *r, char *buf, size_t size) { (void)r, (void)buf, (void)size; return 0; }
+void repeat_status(struct repeat *r, struct text *t) { (void)r, (void)t; }
 
 /* What no mount here ever does: everybody's feed reaches back to the beginning, and no line is left. */
 int stream_dump(struct keys *k, int fd, const struct stream_watch *watch, struct stream_counts *ret)

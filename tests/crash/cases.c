@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 const char *const kind_names[WORK_PROFILES] = {
-	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs",
+	"mixed", "small", "big", "space", "names", "full", "journal", "grow", "tail", "programs", "replica",
 };
 
 static struct {
@@ -134,6 +134,8 @@ static void step(enum call call, bool beside)
 		r = work_behind(&work);
 	else if (call == CALL_REAP)
 		r = work_orphan(&work) ? work_reap(&work, work_orphan(&work)) : 0;
+	else if (store_is_replica(store))
+		r = work_receive_some(&work);
 	else if (work.profile == WORK_PROGRAMS && below(100) < 90)
 		waits = programs_step(&work);
 	else
@@ -645,6 +647,12 @@ static void set_rates(void)
 		rate.checkpoint = rate.pieces = 8;
 		rate.poll = (unsigned)below(60);
 	}
+	/* Mostly a replica, which gets changes, then one that was away too long, now and then a primary. */
+	if (work.profile == WORK_REPLICA) {
+		rate.identity = 20 + (unsigned)below(60);
+		rate.rebase = (unsigned)below(60);
+		cluster = true;
+	}
 	/* Programs say themselves when they sync. */
 	if (work.profile == WORK_PROGRAMS)
 		rate.sync = 10;
@@ -668,6 +676,7 @@ void case_run(void)
 	char text[1024];
 	struct unit outer;
 	uint64_t max;
+	unsigned i;
 
 	rng = hash64(words, sizeof words, 5);
 	unit_now = unit_images = round_now = 0;
@@ -675,8 +684,8 @@ void case_run(void)
 	max = choose_size_max();
 	set_rates();
 	machine_init(&live, true);
-	machine_init(&again[0], false);
-	machine_init(&again[1], false);
+	for (i = 0; i < ARRAY_LEN(again); i++)
+		machine_init(&again[i], false);
 	programs_reset();
 	make_store(max);
 	for (round_now = 1; round_now <= orders->rounds; round_now++) {
@@ -698,6 +707,6 @@ void case_run(void)
 		(void)close(reader);
 	work_release(&work);
 	machine_release(&live);
-	machine_release(&again[0]);
-	machine_release(&again[1]);
+	for (i = 0; i < ARRAY_LEN(again); i++)
+		machine_release(&again[i]);
 }

@@ -65,12 +65,12 @@ struct orders {
 	struct list sectors;            /* of the image that is tried: page << 3 | sector */
 	unsigned share;                 /* about so many images are tried for each round; 0 = all */
 	enum try try;                   /* which images are opened */
-	uint32_t unit, image, second;   /* that one; second: which one of its recovery, 0 = itself */
+	uint32_t unit, image, second;   /* that one; second: which one of its recovery, or of one of theirs, 0 = itself */
 };
 
 struct counts {
-	uint64_t calls, syncs, images, kills, kills_cut, at_sync, recoveries, checked, reopened, adopted, beside, full,
-		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases, of_kind[WORK_PROFILES];
+	uint64_t calls, syncs, images, kills, kills_cut, kills_again, at_sync, recoveries, checked, reopened, adopted, beside, full,
+		 exhaustive, exhausted, retried, damaged, grown, shortened, compacted, readers, making, identities, epochs, rebases, written, of_kind[WORK_PROFILES];
 };
 
 struct report {
@@ -136,7 +136,7 @@ struct machine {
 	unsigned touched_count, dirty_count;
 };
 
-extern struct machine live, again[2];
+extern struct machine live, again[3];  /* an image, one of its recovery, one of that one's */
 extern struct work work;
 extern struct store *store;             /* of the live machine, NULL while it opens */
 extern uint64_t rng;
@@ -154,8 +154,9 @@ const uint8_t *on_disk(const struct machine *m, uint32_t n);
 const uint8_t *in_cache(const struct machine *m, uint32_t n);
 void machine_init(struct machine *m, bool is_live);
 void machine_release(struct machine *m);
-/* m becomes a file that holds p; unsynced: p is in the page cache only; lost: and the kernel believes that it is not. */
-void machine_load(struct machine *m, const struct patches *p, bool unsynced, bool lost);
+/* m becomes a file that holds p. disk: only that is on disk, all of p in the page cache (NULL: p is on disk); lost: and the
+ * kernel believes that it is not the page cache alone which has it. */
+void machine_load(struct machine *m, const struct patches *p, const struct patches *disk, bool lost);
 /* What was in the page cache only is there no more. */
 void machine_forget(struct machine *m);
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret);
@@ -219,9 +220,10 @@ struct image {
 	enum making making;             /* the call that makes the store has not returned */
 	bool nameless;                  /* the name is not on disk */
 	unsigned damaged;               /* 1 + the superblock place that is damaged besides; 0: none */
-	bool unsynced;                  /* a kill: the page cache has it, but on disk is what the live disk has */
+	const struct patches *disk;     /* a kill: the page cache has the image, but on disk is only this; NULL: all of it */
 	bool lost;                      /* and no writeback brings it there, unless it is stored again (G6) */
 	unsigned durable;               /* then the oldest state that a power cut may still lead back to */
+	unsigned depth;                 /* 0: of the live store; 1: of the recovery of such an image; 2: of one that a second kill left */
 	const char *where;
 	uint64_t op;
 	uint32_t unit, number, second;

@@ -196,8 +196,8 @@ static uint64_t next_term(const struct store_identity *id)
 	return max_u64(id->promised_epoch, store_epoch(store)) + 1 + below(3);
 }
 
-/* What a replica is for some time: it commits nothing of its own, so the model has nothing to do but wait. */
-static void be_replica(struct store_identity *id)
+/* It commits nothing of its own any more: the model waits, or follows what comes from elsewhere. */
+static void become_replica(struct store_identity *id)
 {
 	id->role = STORE_REPLICA;
 	id->incomplete = below(2);
@@ -209,7 +209,11 @@ static void be_replica(struct store_identity *id)
 		id->incomplete = false;
 		put(id);
 	}
-	/* It is promoted. A power cut before its epoch begins: it does when it is opened. */
+}
+
+/* A power cut before its epoch begins: it does when it is opened. */
+static void be_promoted(struct store_identity *id)
+{
 	id->role = STORE_PRIMARY;
 	id->promised_epoch = next_term(id);
 	put(id);
@@ -233,8 +237,13 @@ void identity_step(bool cluster)
 		for (i = 0; i < sizeof id.cluster; i++)
 			id.cluster[i] = (uint8_t)below(256);
 		put(&id);
-	} else if (id.role == STORE_PRIMARY && below(3) == 0) {
-		be_replica(&id);
+	} else if (id.role == STORE_REPLICA && below(4) == 0) {
+		be_promoted(&id);
+	} else if (id.role == STORE_PRIMARY && below(orders->kind == WORK_REPLICA ? 2 : 3) == 0) {
+		become_replica(&id);
+		/* Nothing comes from elsewhere in other kinds of work. */
+		if (orders->kind != WORK_REPLICA)
+			be_promoted(&id);
 	} else if (id.role == STORE_PRIMARY && below(3) == 0) {
 		new_epoch(&id);
 	} else {

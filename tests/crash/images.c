@@ -16,6 +16,12 @@
 #define RECUT_ALL    96u                /* of so many images one has its recovery cut at all of its points, often at each */
 #define RECUT_KILLED 6u                 /* the same of those that a kill left */
 #define RECUT_POINTS 24u                /* about as many as recovery has */
+/* At so many of a recovery's msyncs the process is killed once: of an image that a kill left, at those of the superblock that it
+ * found, at those of its own ones, and at others; of any other image. */
+#define AGAIN_FOUND  1u
+#define AGAIN_SUPER  8u
+#define AGAIN_KILLED 32u
+#define AGAIN_REST   2000u
 enum { CUT_EVERYWHERE = UINT32_MAX, CUT_DONE = UINT32_MAX - 1 };
 #define SHARE_SLACK  100u               /* so many above its share, a case tries half of what it could */
 #define EXHAUST_BITS 10u                /* sectors of which all subsets are tried */
@@ -34,7 +40,7 @@ enum making live_making;
 static struct image pending[PENDING_MAX + 1];
 static unsigned pending_count;
 uint32_t unit_now, unit_images;
-static uint32_t seconds;                /* images of the recovery of the one that is tried */
+static uint32_t seconds;                /* images of the recovery of the one that is tried, and of theirs */
 
 /* Are there more images of this case than its share already? Then the next one, or set of them, is mostly left out: the more
  * there are, the more often, but never always, so that what comes late in a long round has its part too. */
@@ -56,6 +62,7 @@ static bool image_new(struct image *im)
 	im->unit = unit_now;
 	im->number = unit_images;
 	im->second = 0;
+	im->depth = 0;
 	im->damaged = 0;
 	im->making = live_making;
 	im->nameless = false;
@@ -353,7 +360,8 @@ void add_image(enum how how, unsigned from, const char *where)
 	build_with_own_luck(&live, how, im, how != HOW_KILL);
 	im->from = from == UINT32_MAX ? durable_state() : from;
 	im->nameless = live_name == NAME_NONE || (live_name == NAME_IN_CACHE && how != HOW_KILL && im->rng >> 63);
-	im->unsynced = im->lost = false;
+	im->disk = NULL;
+	im->lost = false;
 	im->where = where;
 	pending_count++;
 }
@@ -506,45 +514,92 @@ static void try_read_only(const struct image *im, int found)
 }
 
 static void try_image(const struct image *im);
-static bool at_super;                  /* the recovery is about to write a superblock */
-static unsigned cut_at;                 /* power is cut at this point of the recovery only; CUT_EVERYWHERE, CUT_BEHIND */
-static const struct image *recovering;  /* of again[0], if its recovery is cut too */
+
+/* The recovery of an image, while it is made on again[depth]: it is cut too. */
+static struct recovery {
+	const struct image *of;                 /* NULL: it is not, or it is over */
+	unsigned cut_at;                        /* power is cut at this point of it only; CUT_EVERYWHERE, CUT_DONE */
+	bool at_super;                          /* it is about to write a superblock */
+	bool own_super;                         /* and has begun with its own ones, in the other slot than the one that it found */
+	unsigned found;                         /* 1 + the slot of that; 0: not known yet */
+} recoveries[ARRAY_LEN(again) - 1];
 
 /* One image of the recovery of another. */
 static void second_image(struct machine *m, const struct image *of, enum how how, const char *where,
 			 void (*builder)(struct machine *m, enum how how, struct image *im))
 {
-	static struct patches p;
+	static struct patches kept[ARRAY_LEN(recoveries)];
 	const uint64_t words[] = { of->rng, ++seconds };
 	struct image im = *of;
 	uint64_t saved = rng;
 
-	im.p = p;
+	im.p = kept[of->depth];
 	im.second = seconds;
+	im.depth = of->depth + 1;
 	im.making = MADE;
 	im.where = where;
-	im.unsynced = im.lost = false;
-	if (of->unsynced)
-		im.from = of->durable;
+	im.disk = NULL;
+	im.lost = false;
+	im.durable = of->disk ? of->durable : of->from;
+	if (how != HOW_KILL)
+		im.from = im.durable;
 	rng = im.rng = hash64(words, sizeof words, 2);
 	builder(m, how, &im);
 	/* (G6) Of what a kill left in the page cache the superblock may be what the disk has not: look there. */
-	if (!im.damaged)
-		damage(&im, of->unsynced && at_super);
+	if (!im.damaged && how != HOW_KILL)
+		damage(&im, of->disk && recoveries[of->depth].at_super);
 	im.rng = rng;
 	rng = saved;
-	p = im.p;
-	if (orders->try == TRY_ONE && orders->second != 0 && orders->second != seconds)
+	kept[of->depth] = im.p;
+	/* Its own images are numbered behind it. */
+	if (orders->try == TRY_ONE && orders->second != 0 && orders->second != im.second && !im.disk)
 		return;
 	report->counts.recoveries++;
 	try_image(&im);
 }
 
+/* What a kill in the midst of a recovery leaves: all that was stored is in the page cache, what was msynced on disk. */
+static void build_kill(struct machine *m, enum how how, struct image *im)
+{
+	const struct patches *before = m->cache;
+	static uint8_t has[FILE_PAGES];
+	unsigned i;
+
+	im->how = how;
+	im->p.count = 0;
+	im->p.size = m->size;
+	im->disk = &m->base;
+	for (i = 0; i < m->dirty_count; i++)
+		(void)patch_add(&im->p, m->dirty[i], in_cache(m, m->dirty[i]));
+	/* What the kernel failed to write before, and nobody has stored since, is no longer dirty; it is there all the same. */
+	for (i = 0; before && i < before->count; i++)
+		if (m->clean[before->page[i]])
+			(void)patch_add(&im->p, before->page[i], in_cache(m, before->page[i]));
+	for (i = 0; i < im->p.count; i++)
+		has[im->p.page[i]] = 1;
+	for (i = 0; i < m->base.count; i++)
+		if (!has[m->base.page[i]])
+			(void)patch_add(&im->p, m->base.page[i], on_disk(m, m->base.page[i]));
+	for (i = 0; i < im->p.count; i++)
+		has[im->p.page[i]] = 0;
+	/* Failed once, its writeback fails again. */
+	im->lost = (before && m->lost) || below(2);
+}
+
+/* The process dies here once more. The next one finds what two others have stored, and some of that on disk. */
+static void kill_again(struct machine *m, const struct image *of, const char *where)
+{
+	find_dirty(m);
+	report->counts.kills_again++;
+	second_image(m, of, HOW_KILL, where, build_kill);
+}
+
 static void cut_recovery(struct machine *m, const struct image *of, const char *where)
 {
-	unsigned n = cut_at == CUT_EVERYWHERE ? (unsigned)below(3) : 1;
+	struct recovery *r = &recoveries[of->depth];
+	unsigned n = r->cut_at == CUT_EVERYWHERE ? (unsigned)below(3) : 1;
 
-	cut_at = cut_at == CUT_EVERYWHERE ? CUT_EVERYWHERE : CUT_DONE;
+	r->cut_at = r->cut_at == CUT_EVERYWHERE ? CUT_EVERYWHERE : CUT_DONE;
 	find_dirty(m);
 	while (n-- > 0)
 		second_image(m, of, (enum how)below(HOW_COUNT), where, build);
@@ -563,22 +618,22 @@ static bool is_unmade(const struct image *im)
 /* Open the image: which state is it? */
 static void try_opened(struct machine *m, const struct image *im)
 {
-	bool first = im->second == 0;
+	struct recovery *rec = im->depth == 0 || (im->disk && im->depth < ARRAY_LEN(recoveries)) ? &recoveries[im->depth] : NULL;
 	struct image now = *im;
 	struct keys *k;
 	int found, r;
 
 	if (is_unmade(im))
 		return;
-	machine_load(m, &im->p, im->unsynced, im->lost);
+	machine_load(m, &im->p, im->disk, im->lost);
 	m->random = below(0);
-	/* Of other images the recovery is cut once, at any of its points; if it has fewer, behind the last. */
-	recovering = first ? im : NULL;
-	if (first)
-		cut_at = below(im->unsynced ? RECUT_KILLED : RECUT_ALL) == 0 ? CUT_EVERYWHERE : (unsigned)below(RECUT_POINTS);
+	/* Of most images the recovery is cut once, at any of its points; if it has fewer, behind the last. */
+	if (rec)
+		*rec = (struct recovery){ .cut_at = below(im->disk ? RECUT_KILLED : RECUT_ALL) == 0 ? CUT_EVERYWHERE :
+					  (unsigned)below(RECUT_POINTS), .of = im };
 	r = machine_open(m, false, 0, &k);
-	if (first)
-		recovering = NULL;
+	if (rec)
+		rec->of = NULL;
 	if (r < 0 && im->making == MAKING_IN_PLACE)
 		return;
 	if (r < 0)
@@ -588,7 +643,7 @@ static void try_opened(struct machine *m, const struct image *im)
 	/* Open, so all of it is durable, whatever it is. */
 	now.from = now.durable = (unsigned)found;
 	now.id_to = now.id_from;
-	if (first && cut_at != CUT_DONE)
+	if (rec && rec->cut_at != CUT_DONE)
 		cut_recovery(m, &now, "behind a recovery");
 	check_store(k, im);
 	machine_thaw(m);
@@ -620,16 +675,9 @@ static void try_image(const struct image *im)
 	report->counts.kills += im->how == HOW_KILL;
 	report->counts.making += im->making != MADE;
 	rng = im->rng;
-	if (im->second == 0) {
+	if (im->depth == 0)
 		seconds = 0;
-		try_opened(&again[0], im);
-	} else {
-		const struct image *of = recovering;
-
-		recovering = NULL;
-		try_opened(&again[1], im);
-		recovering = of;
-	}
+	try_opened(&again[im->depth], im);
 	rng = saved;
 	report->unit = before[0];
 	report->image = before[1];
@@ -653,15 +701,17 @@ void drop_pending(void)
 void kill_and_cut(const char *where)
 {
 	static struct image im;
-	bool left_out = is_left_out();
+	struct patches disk = { .size = live.disk_size };
+	/* All luck of the unit is drawn whether the image is tried or not: a replay must see the same. */
+	bool left_out = is_left_out(), lost = below(2);
 
 	im = (struct image){ .p = im.p };
 	observe(&live);
 	if (!image_new(&im) || left_out)
 		return;
 	build_with_own_luck(&live, HOW_KILL, &im, false);
-	im.unsynced = true;
-	im.lost = below(2);
+	im.disk = &disk;
+	im.lost = lost;
 	im.durable = durable_state();
 	im.from = kill_state();
 	im.where = where;
@@ -848,7 +898,7 @@ void try_exhaustively(uint64_t off, uint64_t len)
 
 static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t off, uint64_t len)
 {
-	if (all.busy || (below(6) != 0 && !(of->unsynced && at_super)))
+	if (all.busy || (below(6) != 0 && !(of->disk && recoveries[of->depth].at_super)))
 		return;
 	all.rest = below(2) ? HOW_NONE : HOW_ALL;
 	memset(all.pick, 0, sizeof all.pick);
@@ -864,28 +914,49 @@ static void exhaust_recovery(struct machine *m, const struct image *of, uint64_t
 	all.busy = false;
 }
 
-static bool is_cut_here(void)
+static bool is_cut_here(struct recovery *r)
 {
-	return cut_at == CUT_EVERYWHERE || (cut_at < RECUT_POINTS && cut_at-- == 0);
+	return r->cut_at == CUT_EVERYWHERE || (r->cut_at < RECUT_POINTS && r->cut_at-- == 0);
+}
+
+/* (G6) A second kill is about a superblock most of all: what of the four places two processes have stored, and neither synced. */
+static bool is_killed_here(const struct recovery *r)
+{
+	unsigned rate = !r->of->disk ? AGAIN_REST : !r->at_super ? AGAIN_KILLED : r->own_super ? AGAIN_SUPER : AGAIN_FOUND;
+
+	return r->of->depth == 0 && !all.busy && below(rate) == 0;
+}
+
+static void note_super(struct recovery *r, uint64_t page)
+{
+	unsigned slot = (unsigned)(page < SUPERS ? page : page - SUPER_COPY);
+
+	r->at_super = is_super(page);
+	if (!r->at_super)
+		return;
+	if (r->found == 0)
+		r->found = 1 + slot;
+	r->own_super = r->own_super || slot != r->found - 1;
 }
 
 void image_synced(struct machine *m, uint64_t off, uint64_t len)
 {
-	const struct image *of = recovering;
+	struct recovery *r = m - again < (ptrdiff_t)ARRAY_LEN(recoveries) ? &recoveries[m - again] : NULL;
+	const struct image *of = r ? r->of : NULL;
 
-	if (m == &again[0] && of) {
-		recovering = NULL;
-		at_super = is_super(off / BLOCK_SIZE);
-		if (is_cut_here())
-			cut_recovery(m, of, "before a msync of recovery");
-		if (cut_at == CUT_EVERYWHERE)
-			exhaust_recovery(m, of, off, len);
+	if (!of) {
 		settle_again(m, off, len);
-		at_super = false;
-		if (is_cut_here())
-			cut_recovery(m, of, "behind a msync of recovery");
-		recovering = of;
-	} else {
-		settle_again(m, off, len);
+		return;
 	}
+	note_super(r, off / BLOCK_SIZE);
+	if (is_cut_here(r))
+		cut_recovery(m, of, "before a msync of recovery");
+	if (is_killed_here(r))
+		kill_again(m, of, "killed again before a msync of recovery");
+	if (r->cut_at == CUT_EVERYWHERE || (of->depth > 0 && r->at_super))
+		exhaust_recovery(m, of, off, len);
+	settle_again(m, off, len);
+	r->at_super = false;
+	if (is_cut_here(r))
+		cut_recovery(m, of, "behind a msync of recovery");
 }

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-struct machine live, again[2];
+struct machine live, again[3];
 struct work work;
 struct store *store;
 uint64_t rng;
@@ -300,6 +300,24 @@ static int m_random(void *ctx, void *buf, size_t len)
 	return 0;
 }
 
+/* The live store is about to change this page, for the first time since protect(). */
+static void touch(struct machine *m, uint32_t n)
+{
+	if (--capture_in == 0)
+		add_image(HOW_KILL, call_from, "within a call");
+	else if (capture_in == 3)
+		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "within a call");
+	/* Contents that the record will name are in their blocks, and nothing names them yet. */
+	if (capture_record && is_journal(n)) {
+		capture_record = false;
+		add_image(HOW_KILL, call_from, "before its record");
+		add_image(below(2) ? HOW_ALL : (enum how)below(HOW_COUNT), UINT32_MAX, "before its record");
+	}
+	m->page[n].touched = true;
+	m->touched[m->touched_count++] = n;
+	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
+}
+
 /* Every msync: images before, while and behind it. */
 static int m_sync(void *ctx, void *addr, size_t len)
 {
@@ -319,7 +337,8 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	protect(m);
 	for (n = (unsigned)below(3); n > 0; n--, report->counts.at_sync++)
 		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "before a msync");
-	if (store && !in_call && below(is_super(off / BLOCK_SIZE) ? 2 : 8) == 0)
+	/* Most of all before the first place of a superblock is synced: only there the page cache has one that no disk has. */
+	if (store && !in_call && below(off / BLOCK_SIZE < SUPERS ? 1 : is_super(off / BLOCK_SIZE) ? 3 : 8) == 0)
 		kill_and_cut("before a msync");
 	if (store && !in_call)
 		try_exhaustively(off, len);
@@ -336,9 +355,37 @@ static int m_sync(void *ctx, void *addr, size_t len)
 	return 0;
 }
 
+/* Bytes that go past the mapping are dirty pages of the file as others are: of what was written since the last msync there may be
+ * any sectors on disk. The kernel takes them page by page, and a kill in between leaves the first ones. */
+static int m_write(void *ctx, int fd, const void *bytes, size_t len, uint64_t off)
+{
+	struct machine *m = ctx;
+	size_t done;
+
+	check(fd >= 0);
+	if (off % BLOCK_SIZE != 0 || len % BLOCK_SIZE != 0 || off + len > min_u64(m->mapped, m->size))
+		broken("a write of %zu bytes at %llu, %llu are there", len, (unsigned long long)off, (unsigned long long)m->size);
+	/* No file of its own; and what a process does that is gone nobody sees. */
+	if (!m->is_live || !m->watched) {
+		memcpy(m->engine + off, bytes, len);
+		return 0;
+	}
+	for (done = 0; done < len; done += BLOCK_SIZE) {
+		uint32_t n = (uint32_t)((off + done) / BLOCK_SIZE);
+
+		if (!m->page[n].touched)
+			touch(m, n);
+		check(pwrite(m->fd, (const uint8_t *)bytes + done, BLOCK_SIZE, (off_t)(off + done)) == BLOCK_SIZE);
+	}
+	report->counts.written += len / BLOCK_SIZE;
+	return 0;
+}
+
 static struct sys_ops m_sys(struct machine *m)
 {
-	return (struct sys_ops){ m_allocate, m_truncate, sys_linux.size, m_map, m_unmap, m_sync, m_populate, m_populate, NULL, m_real, m_mono, m_random, m };
+	return (struct sys_ops){ .allocate = m_allocate, .truncate = m_truncate, .size = sys_linux.size, .map = m_map, .unmap = m_unmap,
+				 .sync = m_sync, .populate = m_populate, .ahead = m_populate, .write = m_write, .now_real_ns = m_real,
+				 .now_mono_ns = m_mono, .random = m_random, .ctx = m };
 }
 
 int machine_open(struct machine *m, bool create, uint64_t max, struct keys **ret)
@@ -454,9 +501,9 @@ static void load_base(struct machine *m, const struct patches *p)
 	}
 }
 
-void machine_load(struct machine *m, const struct patches *p, bool unsynced, bool lost)
+void machine_load(struct machine *m, const struct patches *p, const struct patches *disk, bool lost)
 {
-	const struct patches nothing = { .size = live.disk_size }, *base = unsynced ? &nothing : p;
+	const struct patches *base = disk ? disk : p;
 	unsigned i;
 
 	load_base(m, base);
@@ -464,7 +511,7 @@ void machine_load(struct machine *m, const struct patches *p, bool unsynced, boo
 	m->mapped = 0;
 	check(ftruncate(m->fd, (off_t)p->size) == 0);
 	machine_forget(m);
-	m->cache = unsynced ? p : NULL;
+	m->cache = disk ? p : NULL;
 	m->lost = lost;
 	for (i = 0; lost && i < p->count; i++)
 		m->clean[p->page[i]] = 1;
@@ -574,24 +621,12 @@ void on_fault(int sig, siginfo_t *info, void *ctx)
 	uint32_t n;
 
 	(void)ctx;
-	if (made_dirty(&again[0], at))
-		return;
+	for (n = 0; n < ARRAY_LEN(again); n++)
+		if (made_dirty(&again[n], at))
+			return;
 	if (!m->watched || !m->engine || at < m->engine || at >= m->engine + m->mapped || m->page[(at - m->engine) / BLOCK_SIZE].touched)
 		broken("signal %d at %p", sig, (void *)at);
-	n = (uint32_t)((at - m->engine) / BLOCK_SIZE);
-	if (--capture_in == 0)
-		add_image(HOW_KILL, call_from, "within a call");
-	else if (capture_in == 3)
-		add_image((enum how)below(HOW_COUNT), UINT32_MAX, "within a call");
-	/* Contents that the record will name are in their blocks, and nothing names them yet. */
-	if (capture_record && is_journal(n)) {
-		capture_record = false;
-		add_image(HOW_KILL, call_from, "before its record");
-		add_image(below(2) ? HOW_ALL : (enum how)below(HOW_COUNT), UINT32_MAX, "before its record");
-	}
-	m->page[n].touched = true;
-	m->touched[m->touched_count++] = n;
-	(void)mprotect(m->engine + (uint64_t)n * BLOCK_SIZE, BLOCK_SIZE, PROT_READ | PROT_WRITE);
+	touch(m, (uint32_t)((at - m->engine) / BLOCK_SIZE));
 }
 
 void machine_ask(const struct machine *m, uint32_t first, uint32_t count, uint64_t *ret)

@@ -62,6 +62,11 @@ change core/store/store.c '	r = sync_extents(s);
 	if (r == 0 && from < tail)'
 run
 
+begin received-unsynced O2 'fsync does not write what a replica has put past the mapping'
+change core/replica/change_apply.c '			store_unsynced(a->k->store, t->block, t->count);
+' ''
+run KIND=replica
+
 begin extents-unchecked O2 'recovery believes a record without looking at its extents'
 change core/store/recovery.c '		r = recovery_extents_whole(s, &reader, &w->named);
 		if (r <= 0)
@@ -112,6 +117,15 @@ change core/store/checkpoint.c '		r = write_super(s, &s->next);
 		r = space_sync_frozen(&s->space);
 	if (r < 0) {'
 run
+
+begin received-left-out O5 'a checkpoint leaves out what a replica has put past the mapping'
+change core/store/space.c '	space_mark_changed(sp, *ret_block, n);
+	return 0;' '	if (kind != SPACE_BULK)
+		space_mark_changed(sp, *ret_block, n);
+	return 0;'
+change core/replica/change_apply.c '			store_unsynced(a->k->store, t->block, t->count);
+' ''
+run KIND=replica
 
 begin sync-one-chunk-less O5 'a checkpoint leaves out the last chunk'
 change core/store/space.c '		end = min_u64(c * CHUNK_BLOCKS, blocks);
@@ -294,13 +308,13 @@ run KIND=journal
 begin super-clean G6 'a superblock found in the page cache is written only if the kernel knows it to be dirty'
 change core/store/recovery.c '	dirty_again(s, slot, 1);
 ' ''
-run_unit test_order
+run
 
 begin super-not-again G6 'a superblock found in the page cache is not written again'
 change core/store/recovery.c '	dirty_again(s, slot, 1);
 	r = map_sync(&s->map, slot, 1);
 	return' '	return'
-run_unit test_order
+run
 
 # --------------------------------------------------------------------------------------------- what the store is to others
 begin identity-unsynced O8a 'another identity counts as durable when its superblock is stored'

@@ -58,10 +58,9 @@ int remote_demote(struct remote *l, const char *name)
 	return l->leads ? 0 : -EINVAL;
 }
 
-size_t remote_status(struct remote *l, char *buf, size_t size)
+void remote_status(struct remote *l, struct text *t)
 {
-	(void)l, (void)buf, (void)size;
-	return 0;
+	(void)l, (void)t;
 }
 
 uint64_t remote_synced(const struct remote *l)

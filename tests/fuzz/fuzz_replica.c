@@ -551,7 +551,8 @@ static void other(struct input *in, link_t *next, uint64_t now)
 	default:
 		primary_tick(f.p, now);
 		replica_tick(f.r, now);
-		(void)primary_may_mark(f.p, 1, 5, now);
+		(void)primary_mark_limit(f.p, now);
+		(void)primary_holds(f.p, 1);
 	}
 }
 

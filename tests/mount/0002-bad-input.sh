@@ -49,6 +49,16 @@ ok 'no store was made by any of these' test ! -e "$STORE"
 refused 'mount point is missing' any 'nowhere' mount "$STORE" "$T/nowhere"
 echo >"$T/plain"
 refused 'mount point is a file' any 'plain' mount "$STORE" "$T/plain"
+# Not the test's own root directory, for the day when it is not refused.
+if [ "$(id -u)" = 0 ] && command -v unshare >/dev/null; then
+	for root in / /proc/self/root "/..//."; do
+		own_namespace timeout 60 "$MSYNCFS" mount "$STORE" "$root" </dev/null >"$T/out" 2>"$T/err"
+		is "mount point is $root: status, lines" "$? $(wc -l <"$T/err")" '1 1' || diag "$(cat "$T/err")"
+		like "mount point is $root: it says what to do" "$(cat "$T/err")" '/: the root directory .*below it'
+	done
+	# Whose daemon would go with the name space; none of it stays here.
+	wait_for no_daemon || kill_daemon
+fi
 ok 'a mount point that is wrong leaves no store behind' test ! -e "$STORE"
 refused 'store is a directory' any 'director' mount "$T" "$MNT"
 refused 'directory of the store is missing' any 'nowhere' mount "$T/nowhere/store" "$MNT"
@@ -126,6 +136,14 @@ limited() {
 case $MODE in
 release)
 	limited v 60000 'too little address space' 'raise ulimit -v'
+	limited v 100000 'too little address space for threads' 'raise .*ulimit -v'
+	# What is there is not all taken for the store: its threads need some.
+	for limit in 300000 600000; do
+		# shellcheck disable=SC2016 # the inner shell's own
+		ok "a store is mounted with ulimit -v $limit" bash -c 'ulimit -v "$1" && exec timeout 60 "$2" mount "$3" "$4"' - \
+			"$limit" "$MSYNCFS" "$T/limited" "$MNT"
+		umount_store "$MNT" "$T/limited"
+	done
 	limited n 6 'too few open files' 'ulimit -n';;
 esac
 limited f 1000 'files may not be that large' 'ulimit -f'

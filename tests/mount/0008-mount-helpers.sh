@@ -43,13 +43,20 @@ is 'ro serves readers' "$(cat "$MNT/file")" hello
 is 'the mount goes on' "$(cat "$MNT/file")" hello
 umount_store
 
-odd="$T/with space"
-mkdir "$odd"
-cp "$STORE" "$odd.msync"
-status 'spaces in names' 0 "$S/mount.msyncfs" "$odd.msync" "$odd"
-is 'and the data' "$(cat "$odd/file")" hello
-status 'umount with spaces' 0 "$S/umount.msyncfs" "$odd"
-ok 'and the store is free' flock -n "$odd.msync" true
+# Names that the mount table escapes, and what only shells trip over.
+for name in 'with space' $'a tab\tand\nnewlines\n' $'back\\slash \\012 "\'$(#%s'; do
+	odd=$T/$name
+	mkdir "$odd"
+	cp "$STORE" "$odd.msync"
+	name=$(printf %q "$name")
+	status "$name" 0 "$S/mount.msyncfs" "$odd.msync" "$odd"
+	is 'and the data' "$(cat "$odd/file")" hello
+	status "umount of $name" 0 "$S/umount.msyncfs" "$odd"
+	ok 'and the store is free' flock -n "$odd.msync" true
+	status "mount of $name again" 0 "$S/mount.msyncfs" "$odd.msync" "$odd"
+	status 'umount by the name of the store' 0 "$S/umount.msyncfs" "$odd.msync"
+	ok 'and the store is free' flock -n "$odd.msync" true
+done
 
 # A dead mount can be unmounted.
 mount_store

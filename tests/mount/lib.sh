@@ -223,7 +223,13 @@ mount_store() {
 }
 
 is_mounted() { grep -qF -- " $(escaped "${1:-$MNT}") " /proc/self/mountinfo; }
-escaped() { printf '%s' "$1" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g'; }
+# As mountinfo has it.
+escaped() {
+	local s=${1//\\/\\134}
+	s=${s// /\\040}
+	s=${s//$'\t'/\\011}
+	printf '%s' "${s//$'\n'/\\012}"
+}
 
 unmount() {
 	if [ "$(id -u)" = 0 ]; then umount -i "$@"; else fusermount3 -u "$@"; fi
@@ -307,7 +313,8 @@ cleanup() {
 		kill $(jobs -p) 2>/dev/null
 		awk -v t="$(escaped "$T")/" 'index($5, t) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
 		while read -r mnt; do
-			mnt=$(printf '%b' "${mnt//\\/\\0}")
+			mnt=$(printf '%b.' "${mnt//\\/\\0}")
+			mnt=${mnt%.}
 			unmount "$mnt" 2>/dev/null || umount -i -l "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt"
 		done
 		for pid in $(pgrep -x "$(basename "$MSYNCFS")"); do

@@ -17,6 +17,8 @@ WRITERS=${WRITERS:-2}
 TROUBLE=${TROUBLE:-cut cut hold lose slow none}
 declare -A port_of lines_of fd_of
 mkdir "${names[@]/#/$T/}" "$T/logs"
+# What is found where a mount is away: no directory (netlog.c).
+for n in "${names[@]}"; do for ((round = 1; round <= ROUNDS; round++)); do : >"$T/$n/r$round"; done; done
 
 start() {
 	local n=$1

@@ -44,7 +44,7 @@ change fs/ops_data.c 'return (fi->flags & O_APPEND) != 0 && fs->shared != NULL ?
 run
 
 begin told-late P6 'the primary answers a call before its own kernel was told of the change'
-change fs/remote.c '	       (remote_parks(l) || notify_told(l->notify, u->mark) ||' '	       (true || remote_parks(l) || notify_told(l->notify, u->mark) ||'
+change fs/remote_run.c '	       (remote_parks(l) || notify_told(l->notify, u->mark) ||' '	       (true || remote_parks(l) || notify_told(l->notify, u->mark) ||'
 run
 
 finish remote-mutants

@@ -4,14 +4,17 @@
  * each of its operations, outside the mount, so that what was acknowledged can be looked for on every machine afterwards.
  *
  *     netload write DIR TAG LOG SEED    works in DIR/TAG/ and on DIR/log until LOG.stop exists; exit 1: an error that
- *                                       nobody may get, or something else was read than was written
+ *                                       nobody may get, or something else was read than was written. Where the mount is away
+ *                                       for a moment DIR must be a file below it: then that is ENOTDIR, whereas ENOENT
+ *                                       says that something was lost
  *     netload check DIR TAG LOG         exit 0 if DIR is what LOG promises
  *
  * LOG has one line for each operation, "KIND KEY NUMBER OUTCOME":
  *     KIND     A append a line to DIR/log; P put a key (a new file renamed over the old one); U unlink it; X set its extended
  *              attribute; M its mode
  *     OUTCOME  a acknowledged; n not done for certain; u nobody knows. A key with a u is left alone from then on: it is in
- *              the state before or in the one behind.
+ *              the state before or in the one behind. So is the new file of a put with a u: its rename may be done still, and
+ *              under a mount that has just come back and does not have it yet the name leads to what is the key elsewhere.
  * The keys belong to one TAG, so what was read must be what was written last (a mount reads its own writes). DIR/log belongs to
  * all: the lines of a TAG are there in the order of their acknowledgement, each once.
  */
@@ -49,6 +52,7 @@ static struct key keys[KEYS_MAX];
 static uint64_t random_state;
 static const char *dir, *tag;
 static bool is_strict;          /* the mount is there: no error is excused */
+static unsigned next_tmp;       /* number of the file that the next put writes */
 static char log_path[4096];
 
 static unsigned below(unsigned n)
@@ -124,7 +128,7 @@ static int perform(const struct op *op)
 		(void)snprintf(data, sizeof data, "%s %u\n", tag, op->number);
 		return put(log_path, O_CREAT | O_APPEND, data, strlen(data));
 	case 'P':
-		(void)snprintf(tmp, sizeof tmp, "%s/%s/tmp", dir, tag);
+		(void)snprintf(tmp, sizeof tmp, "%s/%s/tmp.%u", dir, tag, next_tmp);
 		r = put(tmp, O_CREAT | O_TRUNC, data, value(op->number, data));
 		if (r == 0 && rename(tmp, path) < 0)
 			r = -errno;
@@ -148,15 +152,14 @@ static bool mount_is_there(void)
 }
 
 /* What an error says: 'n' it was not done, 'u' it may have been, 0: nobody may get this one. */
-static char outcome(int error, const struct op *op)
+static char outcome(int error)
 {
 	switch (-error) {
 	case 0:
 		return 'a';
 	case EROFS:             /* never sent */
+	case ENOTDIR:           /* the mount is away for a moment */
 		return 'n';
-	case ENOENT:            /* the mount is away for a moment; else a key is gone that was put */
-		return op->kind == 'A' || !mount_is_there() ? 'n' : 0;
 	case EIO: case ENOTCONN: case ECONNABORTED: case ECONNREFUSED: case ESTALE: case ETIMEDOUT:
 		return 'u';
 	default:
@@ -191,7 +194,7 @@ static int key_is(unsigned key, const struct key *k)
 	ssize_t n = slurp(path, got, sizeof got);
 
 	if (n == -ENOENT)
-		return !k->present || (!is_strict && !mount_is_there());
+		return !k->present;
 	if (n < 0)
 		return !is_strict;
 	if (!k->present || (size_t)n != value(k->version, want) || memcmp(got, want, (size_t)n) != 0)
@@ -235,7 +238,7 @@ static int work(const char *log, uint64_t seed)
 	for (unsigned number = 1; number < NUMBERS_MAX && next < KEYS_MAX && access(stop, F_OK) < 0; number++) {
 		choose(slots, number, &op);
 		r = perform(&op);
-		what = outcome(r, &op);
+		what = outcome(r);
 		if (what == 0) {
 			(void)fprintf(stderr, "netload: %s: %c key %u number %u: %s\n", tag, op.kind, op.key, number,
 				      strerror(-r));
@@ -246,11 +249,12 @@ static int work(const char *log, uint64_t seed)
 			return 2;
 		if (what == 'a')
 			apply(&keys[op.key], &op);
+		if (what == 'u' && op.kind == 'P')
+			next_tmp++;
 		for (unsigned i = 0; what == 'u' && op.kind != 'A' && i < KEYS; i++)
 			if (slots[i] == op.key)
 				slots[i] = next++;
-		if (what == 'a' && op.kind != 'A' && below(4) == 0 && !key_is(op.key, &keys[op.key]) &&
-		    !key_is(op.key, &keys[op.key])) {   /* twice: the mount may have come back in between */
+		if (what == 'a' && op.kind != 'A' && below(4) == 0 && !key_is(op.key, &keys[op.key])) {
 			(void)fprintf(stderr, "netload: %s: key %u is not what number %u made it\n", tag, op.key, number);
 			return 1;
 		}

@@ -151,7 +151,7 @@ static char outcome(const struct linear_op *op, int r)
 		return 'a';
 	if ((r == -EEXIST && op->kind == LINEAR_CREATE) || (r == -ENOENT && op->kind == LINEAR_REMOVE))
 		return 'e';
-	if (r == -EROFS)        /* never sent */
+	if (r == -EROFS || r == -ENOTDIR)       /* never sent; the mount is away: below it is a file in place of DIR */
 		return 'n';
 	if (r == -EIO || r == -ENOTCONN || r == -ECONNABORTED || r == -ESTALE)
 		return 'u';
@@ -208,6 +208,9 @@ static int record(const char *dir, unsigned mount, const char *log, uint64_t see
 			len[key] += strlen(line);
 		if (op.kind == LINEAR_CLEAR)
 			len[key] = 0;
+		/* Its rename may be done still: the file is left alone, see netload.c. */
+		if (op.kind == LINEAR_PUT && what == 'u')
+			(void)snprintf(tmp, sizeof tmp, "%s/tmp.%d.%" PRIu64, dir, (int)getpid(), serial);
 		if (what == 'n' || (op.kind == LINEAR_READ && what != 'a'))
 			continue;
 		(void)fprintf(f, "%u %d %u %" PRIx64 " %" PRIx64 " %" PRId64 " %" PRId64 " %c\n", key, (int)op.kind, mount,

@@ -41,6 +41,8 @@ mkdir "$T/next" "$T/logs"
 cp "${NEXT:-$MSYNCFS}" "$T/next/${MSYNCFS##*/}"
 for n in "${names[@]}"; do
 	mkdir "$T/$n"
+	# What is found where the mount is away (netload.c).
+	for ((round = 1; round <= ROUNDS; round++)); do : >"$T/$n/r.$round"; done
 	program[$n]=$MSYNCFS
 done
 
@@ -74,6 +76,7 @@ relay() {
 }
 start_relay() {
 	mkfifo "$T/relay.in"
+	: >"$T/relay.out"
 	net_in hub relay "0.0.0.0:$port" "$(net_address one):$port" <"$T/relay.in" >"$T/relay.out" 2>&1 &
 	exec 8>"$T/relay.in"
 	wait_for "grep -q ^port '$T/relay.out'" || bail 'the relay does not listen'

@@ -214,7 +214,7 @@ static inline bool chance(unsigned percent)
 	return rnd(100) < percent;
 }
 
-/* A request thread that stands still for so long is taken for hung by its net thread (look_after_work() in fs/feeder.c). */
+/* A request thread that stands still for so long is taken for hung by its net thread (fs/still.c). */
 #define STILL_MS 300u
 static inline bool node_hangs(const struct node *n)
 {

@@ -359,7 +359,7 @@ static void do_marks(struct node *n)
 		struct change c;
 
 		if (n->st.s.orphans[i].marked || n->knows[ino] ||
-		    !primary_may_mark(n->p, ino, n->st.s.orphans[i].seq, node_now(n)))
+		    primary_mark_limit(n->p, node_now(n)) < n->st.s.orphans[i].seq || primary_holds(n->p, ino))
 			continue;
 		for (k = 0; k < W->nodes; k++)
 			must(k == n->id || !W->node[k].knows[ino] || (!live(&W->node[k], n, 0) && !lately(&W->node[k], n)),

@@ -59,7 +59,7 @@ int work_op_truncate(struct work *w)
 	return work_truncate(w, ino, work_chance(w, 20) ? 0 : work_chance(w, 20) ? f->a.size : work_some_offset(w, f));
 }
 
-static void model_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
+void model_written(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
 {
 	struct model_node *n = node_edit(w, ino);
 
@@ -73,12 +73,23 @@ static void model_write(struct work *w, uint64_t ino, uint64_t off, const uint8_
 
 static size_t some_length(struct work *w)
 {
-	static const unsigned big[WORK_PROFILES] = { 25, 3, 70, 40, 5, 60, 10, 40, 30, 25 };
+	static const unsigned big[WORK_PROFILES] = { 25, 3, 70, 40, 5, 60, 10, 40, 30, 25, 60 };
 	bool fills = w->profile == WORK_FULL || w->profile == WORK_GROW;
 
 	if (work_chance(w, big[w->profile]))
 		return 4097 + (size_t)work_random(w, work_chance(w, 10) ? 400000 : fills ? 150000 : 40000);
 	return 1 + (size_t)work_random(w, work_chance(w, 50) ? 100 : 4096);
+}
+
+void work_remember(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len)
+{
+	uint8_t *copy;
+
+	if (len <= BLOCK_SIZE)
+		return;
+	copy = work_keep(w, len);
+	memcpy(copy, data, len);
+	w->big[w->big_next++ % WORK_LOST] = (struct work_lost){ w->states[work_now(w)].seq, ino, off, len, copy };
 }
 
 int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill)
@@ -95,14 +106,8 @@ int work_write(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, 
 		work_disagree(w, "a short write");
 	if (!work_was_committed(w, r))
 		return r;
-	model_write(w, ino, off, data, len, kill);
-	if (len > BLOCK_SIZE) {
-		struct work_lost *l = &w->big[w->big_next++ % WORK_LOST];
-		uint8_t *copy = work_keep(w, len);
-
-		memcpy(copy, data, len);
-		*l = (struct work_lost){ w->states[work_now(w)].seq, ino, off, len, copy };
-	}
+	model_written(w, ino, off, data, len, kill);
+	work_remember(w, ino, off, data, len);
 	return r;
 }
 
@@ -122,7 +127,9 @@ int work_retry(struct work *w)
 	if (!first || !node_get(w, first->ino) || !S_ISREG(node_get(w, first->ino)->a.mode))
 		return 0;
 	work_begin(w);
-	return work_write(w, first->ino, first->off, first->data, first->len, 0);
+	if (!store_is_replica(keys_store(w->k)))
+		return work_write(w, first->ino, first->off, first->data, first->len, 0);
+	return work_can_receive(first->off, first->len) ? work_receive(w, first->ino, first->off, first->data, first->len) : 0;
 }
 
 int work_op_write(struct work *w)
@@ -232,7 +239,7 @@ int work_op_copy(struct work *w)
 	if (r == 0 && done != len)
 		work_disagree(w, "a short copy");
 	if (work_was_committed(w, r))
-		model_write(w, dst, to, data, len, 0);
+		model_written(w, dst, to, data, len, 0);
 	return r;
 }
 

@@ -110,6 +110,10 @@ int work_op_rename(struct work *w);
 
 /* crash_data_util.c ------------------------------------------------------------------------------------------------ */
 
+/* The model after one write. */
+void model_written(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len, unsigned kill);
+/* For work_retry(). */
+void work_remember(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len);
 int work_op_truncate(struct work *w);
 int work_op_write(struct work *w);
 int work_op_copy(struct work *w);

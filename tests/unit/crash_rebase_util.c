@@ -9,6 +9,8 @@
 
 #include <sys/stat.h>
 
+#define EDIT_MAX 40u                    /* blocks that become other ones */
+
 /* A file that has a block of its own at one place at least, and what becomes of it; NULL: none. */
 static uint64_t pick_long_file(struct work *w)
 {
@@ -25,30 +27,47 @@ static uint64_t pick_long_file(struct work *w)
 	return ino;
 }
 
-/* One of the file's blocks gets other contents, in a block of the store that nothing led to before. */
+/* Some blocks of the window, side by side in the store. */
+static void window_put(struct window *window, uint64_t ino, uint64_t at, uint64_t block, uint64_t count, const uint8_t *data)
+{
+	for (; count > 0; count--, at++, block++, data += BLOCK_SIZE) {
+		unsigned i = (unsigned)(at % WINDOW_BLOCKS);
+
+		window->kind[i] = WINDOW_DATA;
+		window->block[i] = block;
+		window->csum[i] = block_csum(data, ino, at);
+	}
+}
+
+/* One of the file's blocks, or some, get other contents, in blocks of the store that nothing led to before. */
 static int edit_contents(struct work *w, uint64_t ino)
 {
 	struct store *s = keys_store(w->k);
 	struct model_node *n = node_edit(w, ino);
-	uint64_t at = work_random(w, n->a.size >> BLOCK_SHIFT), block, got;
-	uint8_t *data = work_keep(w, BLOCK_SIZE);
+	uint64_t blocks = n->a.size >> BLOCK_SHIFT, at = work_random(w, blocks), first = at - at % WINDOW_BLOCKS, block, got, i;
+	uint64_t left = work_chance(w, 50) ? 1 : 1 + work_random(w, EDIT_MAX);
 	struct window window;
-	void *to;
-	int r = store_stage(s, 1, &block, &got);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	to = store_blocks(s, block, 1, &r);
-	check(to);
-	work_bytes(w, data, BLOCK_SIZE);
-	memcpy(to, data, BLOCK_SIZE);
 	memset(&window, 0, sizeof window);
 	memset(window.kind, WINDOW_KEEP, sizeof window.kind);
-	window.kind[at % WINDOW_BLOCKS] = WINDOW_DATA;
-	window.block[at % WINDOW_BLOCKS] = block;
-	window.csum[at % WINDOW_BLOCKS] = block_csum(data, ino, at);
-	block_set(w, n, at, data);
-	return edit_window(w->k, ino, at - at % WINDOW_BLOCKS, &window);
+	left = min_u64(left, min_u64(blocks, first + WINDOW_BLOCKS) - at);
+	for (; left > 0; left -= got, at += got) {
+		uint8_t *data;
+
+		r = store_stage(s, left, &block, &got);
+		if (r < 0)
+			return r;
+		data = work_keep(w, got << BLOCK_SHIFT);
+		work_bytes(w, data, got << BLOCK_SHIFT);
+		r = store_fill(s, block, got, data);
+		if (r < 0)
+			return r;
+		window_put(&window, ino, at, block, got, data);
+		for (i = 0; i < got; i++)
+			block_set(w, n, at + i, data + (i << BLOCK_SHIFT));
+	}
+	return edit_window(w->k, ino, first, &window);
 }
 
 static int edit_times(struct work *w, uint64_t ino)
@@ -75,7 +94,7 @@ static int edit_times(struct work *w, uint64_t ino)
 
 bool work_rebase_ready(struct work *w)
 {
-	return store_rebase_ready(keys_store(w->k), 64) == 0;
+	return store_rebase_ready(keys_store(w->k), 2 * EDIT_MAX) == 0;
 }
 
 void work_edit(struct work *w, seq_t seq)

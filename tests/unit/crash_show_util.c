@@ -44,14 +44,6 @@ static void wrong(struct dump *d, const char *format, ...)
 	va_end(ap);
 }
 
-static int is_zero(const uint8_t *p, size_t len)
-{
-	for (; len > 0; p += min_u64(len, BLOCK_SIZE), len -= (size_t)min_u64(len, BLOCK_SIZE))
-		if (memcmp(p, model_zeros, min_u64(len, BLOCK_SIZE)) != 0)
-			return 0;
-	return 1;
-}
-
 /* [from, to) of the file: its hash, or with `hole` whether it reads as zeros. */
 static uint64_t dump_bytes(struct dump *d, uint64_t ino, uint64_t from, uint64_t to, bool hole)
 {

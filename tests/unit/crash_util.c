@@ -257,6 +257,7 @@ static const unsigned char weights[WORK_PROFILES][ARRAY_LEN(calls)] = {
 	[WORK_GROW]  = { 6, 1, 1, 2, 2, 1, 2, 50, 6, 6, 60, 1, 1, 3, 1 },
 	[WORK_TAIL]  = { 8, 1, 1, 14, 2, 1, 6, 20, 2, 14, 3, 1, 1, 14, 1 },
 	[WORK_PROGRAMS] = { 10, 2, 3, 6, 6, 6, 8, 30, 5, 10, 6, 3, 2, 5, 4 },
+	[WORK_REPLICA] = { 10, 1, 2, 4, 2, 2, 6, 40, 4, 16, 2, 1, 1, 5, 2 },
 };
 
 void work_begin(struct work *w)

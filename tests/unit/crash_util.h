@@ -27,9 +27,11 @@ struct model_state {
 };
 
 /* What a workload likes to do. WORK_JOURNAL fills segment after segment, WORK_GROW a disk that always has a little more
- * room, WORK_TAIL a large file that is mostly given back; WORK_PROGRAMS is for tests/crash, whose programs make the calls. */
+ * room, WORK_TAIL a large file that is mostly given back; WORK_PROGRAMS and WORK_REPLICA are for tests/crash, whose programs make
+ * the calls, or whose store gets changes from elsewhere. */
 enum work_profile {
 	WORK_MIXED, WORK_SMALL, WORK_BIG, WORK_SPACE, WORK_NAMES, WORK_FULL, WORK_JOURNAL, WORK_GROW, WORK_TAIL, WORK_PROGRAMS,
+	WORK_REPLICA,
 	WORK_PROFILES
 };
 
@@ -101,7 +103,13 @@ void work_follow_epoch(struct work *w);
 bool work_rebase_ready(struct work *w);
 void work_edit(struct work *w, seq_t seq);
 int work_rebase(struct work *w);
-/* After work_rewind(): the first long write that was lost is made again, as a program does that was not told of success. */
+/* A store that is a replica: a random change that its primary sends to it; a certain one, of whole blocks, as many as
+ * work_can_receive() allows. */
+int work_receive_some(struct work *w);
+int work_receive(struct work *w, uint64_t ino, uint64_t off, const uint8_t *data, size_t len);
+bool work_can_receive(uint64_t off, size_t len);
+/* After work_rewind(): the first long write that was lost is made again, as a program does that was not told of success, or a
+ * primary that hears how far its replica is. */
 int work_retry(struct work *w);
 /* Random bytes; now and then all alike. */
 void work_bytes(struct work *w, uint8_t *p, size_t len);

@@ -434,3 +434,8 @@ void ends_result(unsigned i, int error, bool sync, uint64_t now)
 
 	primary_result(ends.p, ends.run[i].client, ends.run[i].request, ends.run[i].token, &res, now);
 }
+
+bool ends_may_mark(uint64_t ino, seq_t seq, uint64_t now)
+{
+	return seq <= primary_mark_limit(ends.p, now) && !primary_holds(ends.p, ino);
+}

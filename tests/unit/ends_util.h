@@ -60,5 +60,7 @@ enum replica_state ends_state(void);
 /* The replica makes so many calls; the one that the primary was asked for as number i is answered. */
 void ends_calls(unsigned count, uint32_t flags, uint64_t now);
 void ends_result(unsigned i, int error, bool sync, uint64_t now);
+/* (P5) */
+bool ends_may_mark(uint64_t ino, seq_t seq, uint64_t now);
 
 #endif

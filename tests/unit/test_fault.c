@@ -333,7 +333,8 @@ static int f_size(void *ctx, int fd, uint64_t *ret_size)
 }
 
 static const struct sys_ops faulty = {
-	f_allocate, f_truncate, f_size, f_map, f_unmap, f_sync, f_populate, f_ahead, NULL, f_real, f_mono, f_random, NULL,
+	.allocate = f_allocate, .truncate = f_truncate, .size = f_size, .map = f_map, .unmap = f_unmap, .sync = f_sync,
+	.populate = f_populate, .ahead = f_ahead, .now_real_ns = f_real, .now_mono_ns = f_mono, .random = f_random,
 };
 
 static int open_store(bool create, struct keys **ret)

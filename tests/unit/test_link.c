@@ -267,7 +267,7 @@ static void test_memory__little(void **state)
 			counting = false;
 			ends_carry(0);
 			if (ends_state() == REPLICA_STREAM && !ends.closed_p)
-				assert_false(primary_may_mark(ends.p, 5, 3, 5000));
+				assert_false(ends_may_mark(5, 3, 5000));
 		}
 		if (allocations > most)
 			most = allocations;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_order: what an opening writes in which order, where the power-cut machine does not see it. (G6) The superblock that is
+ * test_order: what an opening writes in which order, where the power-cut machine comes seldom. (G6) The superblock that is
  * found may be in the page cache only: it is stored to and msynced before the one that is surely on disk is written over. Since opening
  * also makes its other place whole, and syncs that, it takes two kills (the second one in the midst of this), a power cut
- * and a damaged superblock before anything is lost without it: tests/crash does not go that far.
+ * and a damaged superblock before anything is lost without it: tests/crash makes that by chance, here it is seen each time.
  */
 #include "tests/unit/scratch_util.h"
 

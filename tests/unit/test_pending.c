@@ -86,7 +86,7 @@ static const struct fs_upstream upstream = { &up, up_send, up_resend, up_cancel 
 /* One that keeps calls by itself. */
 static const struct fs_upstream keeper = { &up, up_send, NULL, up_cancel };
 
-static void on_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
+static void on_answer(void *ctx, struct pending_call *p, const struct call_result *res)
 {
 	const struct call sync = { .op = CALL_SYNC, .flags = CALL_DURABLE, .how = 2, .len = 100 };
 
@@ -434,7 +434,7 @@ static int world_resend(void *ctx, uint64_t request, const void *call, size_t le
 
 static const struct fs_upstream world_upstream = { NULL, world_send, world_resend, NULL };
 
-static void world_answer(void *ctx, const struct pending_call *p, const struct call_result *res)
+static void world_answer(void *ctx, struct pending_call *p, const struct call_result *res)
 {
 	uint64_t op = p->what.off;
 

@@ -225,15 +225,15 @@ static void test_relay__holds_all_at_first(void **state)
 	assert_int_equal(ends_set_up(&po, &ro, 10), 0);
 	replica_hold_all(ends.r, true);
 	ends_join(0);
-	assert_false(primary_may_mark(ends.p, 5, 3, 5000));
+	assert_false(ends_may_mark(5, 3, 5000));
 	replica_tick(ends.r, 5000);
 	ends_carry(5000);
-	assert_false(primary_may_mark(ends.p, 5, 3, 5000));
+	assert_false(ends_may_mark(5, 3, 5000));
 	replica_hold_all(ends.r, false);
 	replica_tick(ends.r, 5001);
 	ends_carry(5001);
 	assert_int_equal(ends_state(), REPLICA_STREAM);
-	assert_true(primary_may_mark(ends.p, 5, 3, 5001));
+	assert_true(ends_may_mark(5, 3, 5001));
 	ends_tear_down();
 }
 

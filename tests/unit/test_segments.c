@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_segments: the journal of a large store has the segments that its size allows, also when the store was closed since
- * it grew, and when what is free lies in crumbs. With fewer each of them is worth a checkpoint, which changes wait for.
- * No threads; a file with holes on a disk that msyncs nothing, so that size costs nothing.
+ * test_segments: what the size of a store decides. Its journal has the segments that the size allows, also when the store was closed
+ * since it grew, and when what is free lies in crumbs: with fewer each of them is worth a checkpoint, which changes wait for. And
+ * its generations have as many tree pages as pay there. No threads; a file with holes on a disk that msyncs nothing, so that size
+ * costs nothing.
  */
+#include "tests/unit/scratch_util.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,9 +22,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LARGE 300000u           /* blocks; more than GROW_EAGER */
+#define LARGE  300000u          /* blocks; more than GROW_EAGER */
+#define MEDIUM 200000u          /* less than that, and enough for a generation */
 
-static char path[96];
+static char path[SCRATCH_PATH];
 static struct sys_ops hollow;
 static struct keys *keys;
 static struct store *store;
@@ -160,27 +164,56 @@ static void test_segments__crumbs_are_worth_one_growth(void **state)
 	close_store();
 }
 
-static int make_path(void **state)
+/* Tree pages of C when the checkpoint is cut that they are the reason of. That nothing leads to them is nobody's business here. */
+static uint64_t fill_generation(void)
 {
-	int fd;
+	uint64_t before = checkpoints(), pages = 0;
+	block_t block;
+	size_t n;
 
-	(void)state;
-	(void)snprintf(path, sizeof path, "/tmp/msyncfs-segments.XXXXXX");
-	fd = mkstemp(path);
-	return fd < 0 ? -1 : close(fd);
+	assert_int_equal(keys_write(keys, file, 0, "x", 1, 0, &n), 0);
+	while (checkpoints() == before) {
+		assert_int_equal(store_reserve(store, 1, false), 0);
+		assert_int_equal(space_alloc_meta(&store->space, &block), 0);
+		pages = store->space.changes[1].page_count;
+		assert_int_equal(store_poll(store), 0);
+	}
+	return pages;
 }
 
-static int remove_path(void **state)
+static void test_generations__are_as_long_as_pays(void **state)
+{
+	const uint64_t most = (128u << 20) / BLOCK_SIZE, most_large = (64u << 20) / BLOCK_SIZE;
+	unsigned i;
+
+	(void)state;
+	(void)snprintf(path, sizeof path, ":memory:");
+	open_store();
+	assert_int_equal(store_reserve(store, MEDIUM, false), 0);
+	for (i = 0; i < 2; i++)
+		assert_int_equal(fill_generation(), most + 1);
+	assert_true(store->space.total <= GROW_EAGER);
+	become_large();
+	for (i = 0; i < 2; i++)
+		assert_int_equal(fill_generation(), most_large + 1);
+	close_store();
+}
+
+static int set_up(void **state)
 {
 	(void)state;
-	return unlink(path);
+	if (scratch_make_on_disk("segments") < 0)
+		return -1;
+	scratch_path(path, "s");
+	return 0;
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_segments__a_store_that_was_closed_takes_them_again, make_path, remove_path),
-		cmocka_unit_test_setup_teardown(test_segments__crumbs_are_worth_one_growth, make_path, remove_path),
+		cmocka_unit_test_setup_teardown(test_segments__a_store_that_was_closed_takes_them_again, set_up, scratch_teardown),
+		cmocka_unit_test_setup_teardown(test_segments__crumbs_are_worth_one_growth, set_up, scratch_teardown),
+		cmocka_unit_test(test_generations__are_as_long_as_pays),
 	};
 
 	return cmocka_run_group_tests_name("segments", tests, NULL, NULL);
