@@ -495,6 +495,17 @@ static int reserve_write(struct keys *k, const struct keys_attr *a, uint64_t off
 	return paid == -ENOSPC ? r : paid;
 }
 
+/* Contents that leave the inode go to blocks of the file: a damaged one has such already. */
+static int check_leaves(struct keys *k, const struct keys_attr *a, uint64_t end)
+{
+	struct extent e;
+	int r = a->flags & KEYS_ATTR_INLINE && end > INLINE_MAX ? contents_find(k, a->ino, 0, &e) : -ENOENT;
+
+	if (r == 0)
+		r = err_corrupt("inode %llu: it has contents in the inode, and extents too", (unsigned long long)a->ino);
+	return r == -ENOENT ? 0 : r;
+}
+
 int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, size_t len, unsigned kill, size_t *ret_written)
 {
 	struct keys_attr a;
@@ -511,6 +522,8 @@ int keys_write(struct keys *k, uint64_t ino, uint64_t off, const void *data, siz
 	if (len == 0)
 		return 0;
 	r = reserve_write(k, &a, off, len);
+	if (r == 0)
+		r = check_leaves(k, &a, off + len);
 	if (r < 0)
 		return r;
 	attr_touch(k, &a, true);
@@ -556,8 +569,10 @@ static int allocate_some(struct keys *k, const struct keys_attr *a, uint64_t fir
 	uint64_t at = first, room = CONTENTS_RESERVE_MAX;
 	unsigned n = 0, i;
 	struct extent e;
-	int r;
+	int r = check_leaves(k, a, UINT64_MAX);
 
+	if (r < 0)
+		return r;
 	while (at < end && n < ARRAY_LEN(piece) && room > 0) {
 		uint64_t hole = end - at, got;
 

@@ -95,7 +95,8 @@ static int map_blocks_at(struct keys *k, uint64_t ino, const struct extent *e)
 
 	if (e->fblock > 0) {
 		r = contents_find(k, ino, e->fblock - 1, &before);
-		if (r < 0 && r != -ENOENT)
+		/* One that cannot be, there or behind: it is not joined to. */
+		if (r < 0 && r != -ENOENT && r != -EUCLEAN)
 			return r;
 		if (r == 0 && before.fblock + before.count == e->fblock && before.gen == e->gen &&
 		    before.flags == e->flags && before.block + before.count == e->block &&

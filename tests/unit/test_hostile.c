@@ -494,24 +494,73 @@ static void test_hostile__blocks_that_cannot_be_freed(void **state)
 	image_close(&im);
 }
 
-static void test_hostile__extent_that_cannot_be(void **state)
+static void add_extent(uint64_t ino, uint64_t fblock)
 {
-	struct extent e;
+	uint8_t item[ITEM_MAX];
+	struct extent e = get_extent(ino);
+
+	e.fblock = fblock;
+	extent_encode(item, &e);
+	image_add(&im, item_key(ino, ITEM_EXTENT, fblock), item, extent_item_len(e.count, 0));
+}
+
+static void add_garbage(uint64_t ino)
+{
 	uint8_t *leaf, *v;
 	uint32_t len;
 
-	(void)state;
-	e = get_extent(a_ino);
-	e.fblock = 100;
-	e.block = 1000;
-	v = malloc(extent_item_len(e.count, 0));
-	assert_non_null(v);
-	extent_encode(v, &e);
-	image_add(&im, item_key(a_ino, ITEM_EXTENT, 100), v, extent_item_len(e.count, 0));
-	free(v);
-	v = image_item(&im, item_key(a_ino, ITEM_EXTENT, 100), &len, &leaf);
+	add_extent(ino, 100);
+	v = image_item(&im, item_key(ino, ITEM_EXTENT, 100), &len, &leaf);
 	put_le16(v + 16, 60000);        /* blocks */
 	image_seal(&im, leaf);
+}
+
+/* All of the extent before it is replaced, and what is new would be joined to what stands before. */
+static void test_hostile__write_before_an_extent_that_cannot_be(void **state)
+{
+	static const uint8_t data[4 * BLOCK_SIZE] = { 1 };
+	size_t n;
+
+	(void)state;
+	add_extent(a_ino, 50);
+	add_garbage(a_ino);
+	image_remove(&im, item_key(a_ino, ITEM_EXTENT, 0));
+	go();
+	assert_int_equal(keys_write(k, a_ino, 50 * BLOCK_SIZE, data, sizeof data, false, &n), 0);
+	assert_int_equal(store_failed(keys_store(k)), 0);
+	kill_and_open();
+	assert_reads(b_ino, 0);
+	close_store();
+}
+
+static void test_hostile__contents_that_leave_an_inode_with_extents(void **state)
+{
+	uint8_t *leaf, *v;
+	struct keys_attr a;
+	uint32_t len;
+	size_t n;
+
+	(void)state;
+	v = image_item(&im, item_key(a_ino, ITEM_INODE, 0), &len, &leaf);
+	assert_int_equal(inode_decode(v, len, a_ino, &a), 0);
+	a.flags |= KEYS_ATTR_INLINE;
+	inode_encode(v, &a);
+	image_seal(&im, leaf);
+	add_garbage(a_ino);
+	go();
+	assert_int_equal(keys_write(k, a_ino, 80 * BLOCK_SIZE, "x", 1, false, &n), -EUCLEAN);
+	assert_int_equal(keys_fallocate(k, a_ino, 0, 80 * BLOCK_SIZE, 10 * BLOCK_SIZE, 0), -EUCLEAN);
+	assert_int_equal(store_failed(keys_store(k)), 0);
+	assert_int_equal(keys_write(k, a_ino, 0, "x", 1, false, &n), 0);
+	kill_and_open();
+	assert_reads(b_ino, 0);
+	close_store();
+}
+
+static void test_hostile__extent_that_cannot_be(void **state)
+{
+	(void)state;
+	add_garbage(a_ino);
 	go();
 	assert_int_equal(truncate_file(a_ino, 0), -EUCLEAN);
 	assert_int_equal(store_failed(keys_store(k)), 0);
@@ -679,6 +728,8 @@ int main(void)
 		T(test_hostile__full_counters_refuse_a_change),
 		T(test_hostile__attribute_without_its_parts_can_be_removed),
 		T(test_hostile__blocks_that_cannot_be_freed),
+		T(test_hostile__write_before_an_extent_that_cannot_be),
+		T(test_hostile__contents_that_leave_an_inode_with_extents),
 		T(test_hostile__extent_that_cannot_be),
 		T(test_hostile__record_is_whole_for_its_own_file_only),
 		T(test_hostile__journal_that_names_the_same_blocks_again_and_again),
