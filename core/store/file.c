@@ -408,6 +408,20 @@ uint64_t file_disk_free_blocks(int fd)
 	return (uint64_t)st.f_bavail * st.f_frsize >> BLOCK_SHIFT;
 }
 
+/* proc(5): MemAvailable, in KiB. */
+uint64_t file_memory_free_blocks(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
+		;
+	if (f)
+		(void)fclose(f);
+	return kib * 1024 >> BLOCK_SHIFT;
+}
+
 bool file_is_pinned(int fd)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = PIN_BASE,

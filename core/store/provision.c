@@ -42,8 +42,7 @@ static int grow(struct store *s)
 		atomic_store_explicit(&s->grow_refused_ns, s->sys.now_mono_ns(s->sys.ctx), memory_order_relaxed);
 		atomic_store_explicit(&s->grow_refused, true, memory_order_release);
 	}
-	if (!s->memory)
-		store_measure_disk(s);
+	store_measure_disk(s);
 	atomic_store_explicit(&s->grow_wanted, 0, memory_order_release);
 	store_progress(s);
 	return map_failed(&s->map);
@@ -61,8 +60,7 @@ static void shrink(struct store *s)
 	/* Out of the mapping, but the disk does not take it back: the file stays long, as after a crash here. */
 	if (r < 0 && map_blocks(&s->map) != blocks)
 		store_fail(s, r);
-	if (!s->memory)
-		store_measure_disk(s);
+	store_measure_disk(s);
 	atomic_store_explicit(&s->shrink_wanted, 0, memory_order_release);
 	store_progress(s);
 }

@@ -126,7 +126,8 @@ bool store_read_only(const struct store *s)
 
 void store_measure_disk(struct store *s)
 {
-	atomic_store(&s->disk_blocks, map_blocks(&s->map) + file_disk_free_blocks(s->fd));
+	atomic_store(&s->disk_blocks, map_blocks(&s->map) +
+		     (s->memory ? file_memory_free_blocks() : file_disk_free_blocks(s->fd)));
 }
 
 /* What the file has grown by since it was measured came out of that: it is never counted twice. */

@@ -201,6 +201,8 @@ int file_pin(const struct store_options *o, int fd, struct super *ret_sb);
 /* Does a reader hold a pin? */
 bool file_is_pinned(int fd);
 uint64_t file_disk_free_blocks(int fd);
+/* What a memfd may still get without anything being pushed out but caches; 0: not known. */
+uint64_t file_memory_free_blocks(void);
 /* How large the file could become on its disk, as it is now. A helper, or at opening. */
 void store_measure_disk(struct store *s);
 

@@ -75,6 +75,8 @@ STORE=:memory:
 ok ':memory: mounts' mount_store
 cp "$T/big" "$MNT/big"
 same ':memory: holds data' "$T/big" "$MNT/big"
+# Not only what it has so far. Others use memory meanwhile.
+ok ':memory: df counts the memory that it may get' test "$(df -k --output=avail "$MNT" | tail -n 1)" -gt "$(awk '/^MemAvailable/ { printf "%.0f", $2 / 4 }' /proc/meminfo)"
 ok ':memory: unmounts' umount_store
 ok ':memory: leaves no file behind' test ! -e "$T/:memory:"
 done_testing
