@@ -42,7 +42,7 @@ static int open_failed(const char *path, int error)
 	if (error == EACCES || error == EPERM)
 		return err_set(error, "%s: no permission to open the store", path);
 	if (error == EROFS)
-		return err_set(error, "%s: the disk is read-only; mount with -o ro", path);
+		return err_set(error, "%s: the disk is read-only; mount a store that is there with -o ro, or give another place", path);
 	return err_set(error, "%s: cannot open the store: %s", path, what);
 }
 
