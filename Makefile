@@ -359,7 +359,7 @@ umount:  ## unmount what `make mount` mounted; returns when the store is closed
 # -------------------------------------------------------------------------------------------------------------- tests
 # prove runs the cmocka programs (TAP) and the shell tests alike; the formatter adds the closing count.
 TEST_JOBS    ?= 2
-TEST_TIMEOUT ?= 240
+TEST_TIMEOUT ?= 400
 PROVE = perl -Itests -S prove --exec 'timeout -k 20 $(TEST_TIMEOUT)' --formatter TapCount
 TEST_ENV = CMOCKA_MESSAGE_OUTPUT=TAP MODE=$(MODE) MSYNCFS='$(abspath $(PROGRAM))' \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1

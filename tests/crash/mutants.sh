@@ -432,9 +432,9 @@ change core/store/store.c '	if (r == 0 && opening.is_new)
 		r = file_publish(o, s->fd, unnamed);
 	if (r < 0)
 		goto fail;
-	atomic_store' '	if (r < 0)
+	store_measure_disk' '	if (r < 0)
 		goto fail;
-	atomic_store'
+	store_measure_disk'
 run
 
 begin made-folder-unsynced O12b 'the folder of a new store is not written'
