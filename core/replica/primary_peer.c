@@ -827,11 +827,12 @@ int primary_frame(struct primary *p, link_t link, unsigned type, const uint8_t *
 		return 0;
 	if (type == MSG_HELLO)
 		return on_hello(p, peer, bytes, len);
-	if (type == MSG_FENCED)
-		return on_fenced(p, peer, bytes, len);
+	/* Of another cluster, perhaps: its word would end an epoch. */
 	if (peer->state == PEER_NEW)
 		return err_set(EPROTO, "a message of type %x before its hello", type);
 	switch (type) {
+	case MSG_FENCED:
+		return on_fenced(p, peer, bytes, len);
 	case MSG_ACK:
 		return on_ack(p, peer, bytes, len);
 	case MSG_CALL:

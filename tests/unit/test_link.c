@@ -225,6 +225,24 @@ static void test_link__lower_epoch(void **state)
 	ends_tear_down();
 }
 
+/* But not the word of somebody of whom nothing is known yet. */
+static void test_link__fenced_before_the_hello(void **state)
+{
+	const struct primary_options po = ends_primary();
+	const struct replica_options ro = ends_replica();
+	uint8_t buf[64];
+	struct wire_writer w = wire_writer(buf, sizeof buf);
+
+	(void)state;
+	assert_int_equal(ends_set_up(&po, &ro, 10), 0);
+	assert_int_equal(primary_opened(ends.p, 1, 0, 0), 0);
+	msg_put_fenced(&w, &(struct msg_fenced){ 0x100000, NULL, 0 });
+	assert_int_equal(primary_frame(ends.p, 1, MSG_FENCED, buf, (uint32_t)wire_used(&w), 0), -EPROTO);
+	assert_int_equal(ends.fenced, 0);
+	assert_int_equal(primary_state(ends.p), PRIMARY_LEADS);
+	ends_tear_down();
+}
+
 /* A promise that is newer than the primary ends it; it says so to all. */
 static void test_link__fenced(void **state)
 {
@@ -286,7 +304,8 @@ int main(void)
 		cmocka_unit_test(test_link__newer_and_older),
 		cmocka_unit_test(test_link__refusals),
 		cmocka_unit_test(test_link__lower_epoch),
-		cmocka_unit_test(test_link__fenced),
+	cmocka_unit_test(test_link__fenced_before_the_hello),
+	cmocka_unit_test(test_link__fenced),
 		cmocka_unit_test(test_memory__little),
 	};
 
