@@ -228,6 +228,7 @@ static void fenced(struct remote *l, uint64_t promised)
 		  "unmount, and mount with --from", l->fs->store_path, (unsigned long long)promised);
 	(void)store_set_identity(l->fs->store, &id, &ticket);
 	defer_give_up(&l->fs->synced);
+	remote_drop_unsynced(l, -EIO);
 	lockd_fenced(l->lockd);
 }
 
@@ -277,6 +278,8 @@ static int handed(struct remote *l, const char *name)
 	if (r == -ENOMEM)
 		return -EAGAIN;
 	l->leads = false;
+	/* Our engine still has these calls, as sent. */
+	remote_drop_unsynced(l, 0);
 	clients_release(&l->clients);
 	l->handed_over = true;
 	/* Whoever takes over has what they wait for; whether the others do, nobody here will know. */
@@ -428,6 +431,7 @@ bool remote_step(struct remote *l)
 		more = i + 1 == STEP_ITEMS;
 	}
 	remote_release_results(l);
+	remote_release_synced(l);
 	for (unsigned i = 0; i < STEP_ITEMS && remote_run_next(l); i++)
 		more = i + 1 == STEP_ITEMS;
 	want = atomic_load(&l->want_checkpoint);

@@ -176,6 +176,8 @@ struct remote {
 
 	/* remote_run.c: calls of other machines whose change this kernel has not been told of yet, oldest first */
 	struct queue untold;            /* [R] */
+	/* remote_run.c: own calls, left over from following, that are to be on this disk before they are answered; oldest first */
+	struct queue unsynced;          /* [R] */
 	/* relay.c: those that were sent on */
 	struct queue forwarded;         /* [R] */
 };
@@ -215,6 +217,10 @@ bool remote_limits_trees(const struct keyring *ring);
 bool remote_run_next(struct remote *l);
 /* Answers leave whose changes this kernel has been told of. */
 void remote_release_results(struct remote *l);
+/* Those own calls that were left over from following and are on disk by now. */
+void remote_release_synced(struct remote *l);
+/* This machine leads no more (error 0: whoever leads now is asked for them anew), or they fail. */
+void remote_drop_unsynced(struct remote *l, int error);
 
 /* remote_status.c */
 /* [any] What status says of a limited key: tree:/PATH, or read-only. Long paths are cut. */

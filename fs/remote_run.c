@@ -155,6 +155,33 @@ static void give_result(struct remote *l, struct item *item, const struct primar
 	remote_release_results(l);
 }
 
+void remote_release_synced(struct remote *l)
+{
+	struct item *u;
+	int failed = store_failed(l->fs->store);
+
+	while ((u = l->unsynced.first) != NULL && (failed < 0 || store_durable_seq(l->fs->store) >= u->res.seq)) {
+		u = queue_take(&l->unsynced);
+		if (failed < 0)
+			u->res.error = -EIO;
+		follower_result(l, &u->run, &u->res);
+		free(u);
+	}
+}
+
+void remote_drop_unsynced(struct remote *l, int error)
+{
+	struct item *u;
+
+	while (l->unsynced.first != NULL) {
+		u = queue_take(&l->unsynced);
+		u->res.error = error;
+		if (error < 0)
+			follower_result(l, &u->run, &u->res);
+		free(u);
+	}
+}
+
 /* The oldest call that waits. False: there is none, or it finds no space yet. */
 bool remote_run_next(struct remote *l)
 {
@@ -203,6 +230,13 @@ bool remote_run_next(struct remote *l)
 		res.error = -EIO;
 	if (item->id != 0) {
 		give_result(l, item, &res);
+		return true;
+	}
+	if (res.sync && res.error == 0) {
+		item = remote_item_without_bytes(item);
+		item->res = res;
+		queue_add(&l->unsynced, item);
+		remote_release_synced(l);
 		return true;
 	}
 	follower_result(l, &item->run, &res);

@@ -49,6 +49,7 @@ int remote_new(struct fs *fs, struct remote **ret)
 	queue_init(&l->runs);
 	queue_init(&l->stuck);
 	queue_init(&l->untold);
+	queue_init(&l->unsynced);
 	queue_init(&l->forwarded);
 	pthread_mutex_init(&l->lock, NULL);
 	if (o->key_file != NULL) {
@@ -77,6 +78,7 @@ void remote_free(struct remote *l)
 	queue_clear(&l->runs);
 	queue_clear(&l->stuck);
 	queue_clear(&l->untold);
+	queue_clear(&l->unsynced);
 	queue_clear(&l->forwarded);
 	if (l->feeds)
 		feed_release(&l->feed);
