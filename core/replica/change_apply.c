@@ -31,7 +31,7 @@ struct apply {
 	bool maps_data, maps_unwritten, edits, grows;
 	/* admit */
 	struct keys_attr made[MADE_MAX];
-	unsigned made_count;
+	unsigned made_count, placed;    /* in the order of their PUTs; those that were passed so far */
 	struct key deleted[DELETED_MAX];
 	unsigned deleted_count;
 	uint64_t map_ino, map_next;     /* of the last MAP: its file, the block behind it */
@@ -116,13 +116,14 @@ static int survey(struct apply *a)
 
 /* Admit ------------------------------------------------------------------------------------------------------------ */
 
-/* The inode, also one that this change makes. -EPROTO: there is none. */
+/* The inode, also one that this change has made by now: apply finds what an earlier mutation has put, and no more. -EPROTO: there
+ * is none. */
 static int admit_inode(struct apply *a, uint64_t ino, struct keys_attr *ret)
 {
 	unsigned i;
 	int r;
 
-	for (i = 0; i < a->made_count; i++)
+	for (i = 0; i < a->placed; i++)
 		if (a->made[i].ino == ino) {
 			*ret = a->made[i];
 			return 0;
@@ -133,10 +134,15 @@ static int admit_inode(struct apply *a, uint64_t ino, struct keys_attr *ret)
 	return r == -ENOENT ? unfit(a, "an inode that is not there") : r;
 }
 
+/* Of an item that may stand before its inode. */
 static int admit_owner(struct apply *a, uint64_t ino)
 {
 	struct keys_attr unused;
+	unsigned i;
 
+	for (i = a->placed; i < a->made_count; i++)
+		if (a->made[i].ino == ino)
+			return 0;
 	return ino == a->known ? 0 : admit_inode(a, ino, &unused);
 }
 
@@ -191,7 +197,8 @@ static int admit_put(struct apply *a, const struct mutation *m)
 		return admit_put_own(a, key, v, len);
 	switch (key.hi & 0xff) {
 	case ITEM_INODE:
-		return 0;               /* admit_made() has it */
+		a->placed++;            /* admit_made() has looked at it */
+		return 0;
 	case ITEM_XATTR:
 		/* The last part is empty where name and value fill those before it; the first one has a name. */
 		return (len > 0 || (key.lo & 0xff) > 0) && len <= XATTR_HEADER + XATTR_CHUNK ? admit_owner(a, key.hi >> 8) :
